@@ -1,0 +1,249 @@
+"""Every error that kiki raises on purpose: one tree, one stable code each.
+
+KikiError
+├── InvalidInput
+│   ├── InvalidMoney
+│   ├── InvalidScope
+│   └── InvalidKey
+├── ConfigurationError
+│   ├── SettingsError
+│   └── PolicyError
+├── Denied
+│   └── SpendDenied
+├── AccessDenied
+│   ├── Unauthenticated
+│   └── Forbidden
+├── NotFound
+│   └── HoldUnknown
+├── Conflict
+│   ├── KeyReused
+│   ├── HoldClosed
+│   └── CommitExceedsHold
+├── Unavailable
+│   ├── LedgerUnavailable
+│   ├── WindowUnavailable
+│   ├── CapacityReached
+│   └── ShieldUnreachable
+├── LedgerCorrupt
+├── LedgerLocked
+└── MissingExtra
+
+Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class KikiError(Exception):
+    """Something that kiki refuses or cannot do; `code` is stable, `hint` says what to do next."""
+
+    code: ClassVar[str] = "error"
+    hint: str | None = None
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message if message is not None else (type(self).__doc__ or "").strip())
+        if hint is not None:
+            self.hint = hint
+
+
+class InvalidInput(KikiError, ValueError):
+    """The input is not acceptable; nothing was changed."""
+
+    code = "invalid_input"
+
+
+class InvalidMoney(InvalidInput):
+    """The amount is not money that kiki accepts; nothing was charged."""
+
+    code = "invalid_money"
+
+
+class InvalidScope(InvalidInput):
+    """The scope is not written as kind:value; nothing was charged."""
+
+    code = "invalid_scope"
+
+
+class InvalidKey(InvalidInput):
+    """The idempotency key is not acceptable; nothing was charged."""
+
+    code = "invalid_key"
+
+
+class ConfigurationError(KikiError):
+    """What kiki was configured with is wrong; `problems` lists every mistake that was found."""
+
+    code = "configuration"
+    subject: ClassVar[str] = "configuration"
+
+    def __init__(self, problems: Iterable[str], *, hint: str | None = None) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        noun = "mistake" if count == 1 else "mistakes"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{self.subject}: {count} {noun}{lines}", hint=hint)
+
+
+class SettingsError(ConfigurationError):
+    """The environment holds settings that kiki cannot use."""
+
+    code = "settings_invalid"
+    subject = "settings"
+
+
+class PolicyError(ConfigurationError):
+    """The policy file cannot be used; the policy in force stays as it is."""
+
+    code = "policy_invalid"
+    subject = "policy"
+
+
+class Denied(KikiError):
+    """A rule said no; nothing was taken."""
+
+    code = "denied"
+
+
+class SpendDenied(Denied):
+    """The spend was refused and nothing was charged.
+
+    `reason` is a word of `kiki.shield.budget.Reason`, `budget` the name of the binding budget (None when
+    no budget was the cause), `remaining` what it had left as money text, `retry_after` the seconds until
+    the same spend would fit (None: never, as things stand), `event_id` the audit record of the refusal.
+    """
+
+    code = "spend_denied"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        budget: str | None = None,
+        remaining: str | None = None,
+        retry_after: float | None = None,
+        event_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.budget = budget
+        self.remaining = remaining
+        self.retry_after = retry_after
+        self.event_id = event_id
+
+
+class AccessDenied(KikiError):
+    """The caller may not do this."""
+
+    code = "access_denied"
+
+
+class Unauthenticated(AccessDenied):
+    """No valid bearer token came with the request."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessDenied):
+    """The caller is known, and its roles do not include this."""
+
+    code = "forbidden"
+
+
+class NotFound(KikiError):
+    """There is nothing under that name."""
+
+    code = "not_found"
+
+
+class HoldUnknown(NotFound):
+    """No reservation has that id."""
+
+    code = "hold_unknown"
+
+
+class Conflict(KikiError):
+    """The request contradicts what already happened; nothing was changed."""
+
+    code = "conflict"
+
+
+class KeyReused(Conflict):
+    """The idempotency key was already used for a different request; nothing was charged."""
+
+    code = "key_reused"
+
+
+class HoldClosed(Conflict):
+    """The reservation was already resolved in another way."""
+
+    code = "hold_closed"
+
+
+class CommitExceedsHold(Conflict):
+    """The commit is larger than what was reserved; the reservation stays open."""
+
+    code = "commit_exceeds_hold"
+
+
+class Unavailable(KikiError):
+    """kiki cannot decide now, so it refuses; `retry_after` is in seconds where it is known."""
+
+    code = "unavailable"
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class LedgerUnavailable(Unavailable):
+    """The ledger could not make this durable; it may have been written, so it stays counted."""
+
+    code = "ledger_unavailable"
+    recoverable: bool = False
+    """True when the failed write left nothing behind, so that the ledger may be opened again: a full disk."""
+
+
+class WindowUnavailable(Unavailable):
+    """The shared budget window cannot be reached or trusted, so nothing is admitted."""
+
+    code = "window_unavailable"
+
+
+class CapacityReached(Unavailable):
+    """A configured cap is reached; what is remembered is kept, and what is new is refused."""
+
+    code = "capacity_reached"
+
+
+class ShieldUnreachable(Unavailable):
+    """SyncShield did not answer; whether it took the spend is unknown until it is asked again with the same key."""
+
+    code = "shield_unreachable"
+
+
+class LedgerCorrupt(KikiError):
+    """The ledger holds something that no version of kiki wrote."""
+
+    code = "ledger_corrupt"
+
+
+class LedgerLocked(KikiError):
+    """Another process owns this ledger; one writer at a time."""
+
+    code = "ledger_locked"
+
+
+class MissingExtra(KikiError):
+    """This needs an optional part of kiki that is not installed."""
+
+    code = "missing_extra"
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the extra '{extra}'", hint=f"pip install 'kiki[{extra}]'")
+        self.extra = extra

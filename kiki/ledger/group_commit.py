@@ -1,0 +1,160 @@
+"""One worker for all who wait: whatever gathered while the last batch was written goes into the next one.
+
+There is no writer thread and no timer. A caller that needs its result leads: it works off everything that
+waits, its own item included, in one call of `work`; callers that come meanwhile form the next batch. From
+an event loop, `AsyncLead` runs one such batch at a time on a thread, so the loop goes on while the disk syncs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+BATCH_MAX = 1024
+
+
+class Ticket(Generic[Item, Result]):
+    """An item on its way, and later its result: a future that makes its waiter do the work."""
+
+    __slots__ = ("_group", "done", "error", "future", "item", "value")
+
+    def __init__(self, group: GroupCommit[Item, Result], item: Item) -> None:
+        self._group = group
+        self.item = item
+        self.done = False
+        self.value: Result | None = None
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[Result] | None = None
+
+    def resolve(self, value: Result) -> None:
+        """Called by the worker once the item's result is certain."""
+        self.value = value
+        self.done = True
+
+    def fail(self, error: BaseException) -> None:
+        """Called by the worker when the item has no result."""
+        self.error = error
+        self.done = True
+
+    def result(self) -> Result:
+        """The result, after waiting for it or working it off; raises what the worker failed it with."""
+        if not self.done:
+            self._group.lead_until(self)
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # resolved with a Result
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Hands batches of waiting items to `work`, one batch at a time, in the order they came.
+
+    `work` MUST resolve or fail every ticket it is given; when it raises, the tickets that it left open
+    fail with that error. Thread-safe.
+    """
+
+    def __init__(self, work: Callable[[list[Ticket[Item, Result]]], None], batch_max: int = BATCH_MAX) -> None:
+        self._work = work
+        self._batch_max = batch_max
+        self._leading = threading.Lock()
+        self.waiting: deque[Ticket[Item, Result]] = deque()
+
+    def submit(self, item: Item) -> Ticket[Item, Result]:
+        """Queue an item; it is worked off when somebody asks for a result."""
+        ticket = Ticket(self, item)
+        self.waiting.append(ticket)
+        return ticket
+
+    def lead(self) -> list[Ticket[Item, Result]]:
+        """Work off one batch of what waits and give it back, done; an empty list when nothing waited."""
+        with self._leading:
+            return self._run()
+
+    def lead_until(self, ticket: Ticket[Item, Result]) -> None:
+        """Work off batches until `ticket` is done, or wait for another leader to do it."""
+        while not ticket.done:
+            with self._leading:
+                if not ticket.done:
+                    self._run()
+
+    def drain(self) -> None:
+        """Work off everything that waits now."""
+        while self.waiting:
+            self.lead()
+
+    def exclusively(self, act: Callable[[], Value]) -> Value:
+        """Do something while no batch is being worked off."""
+        with self._leading:
+            return act()
+
+    def _run(self) -> list[Ticket[Item, Result]]:
+        batch: list[Ticket[Item, Result]] = []
+        take = self.waiting.popleft
+        try:
+            while len(batch) < self._batch_max:
+                batch.append(take())
+        except IndexError:
+            pass
+        if not batch:
+            return batch
+        try:
+            self._work(batch)
+        except BaseException as error:
+            for ticket in batch:
+                if not ticket.done:
+                    ticket.fail(error)
+            if not isinstance(error, Exception):
+                raise
+        return batch
+
+
+class AsyncLead(Generic[Item, Result]):
+    """Lets coroutines of one event loop await what a `GroupCommit` works off on a thread."""
+
+    def __init__(self, group: GroupCommit[Item, Result], executor: Executor) -> None:
+        self._group = group
+        self._executor = executor
+        self._loop = asyncio.get_running_loop()
+        self._busy = False
+
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Queue an item; the future resolves on this loop. Call it from the loop only."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        ticket = self._group.submit(item)
+        ticket.future = future
+        if not self._busy:
+            self._busy = True
+            # At the end of this turn of the loop, so that all requests it has read share the batch.
+            self._loop.call_soon(self._start)
+        return future
+
+    def _start(self) -> None:
+        self._executor.submit(self._lead)
+
+    def _lead(self) -> None:
+        try:
+            done = self._group.lead()
+        finally:
+            self._loop.call_soon_threadsafe(self._settle, done)
+
+    def _settle(self, done: list[Ticket[Item, Result]]) -> None:
+        # The next batch starts first: it syncs while this turn of the loop writes the answers.
+        if self._group.waiting:
+            self._executor.submit(self._lead)
+        else:
+            self._busy = False
+        for ticket in done:
+            future = ticket.future
+            if future is None or future.done():
+                continue
+            if ticket.error is not None:
+                future.set_exception(ticket.error)
+            else:
+                future.set_result(ticket.value)  # type: ignore[arg-type]  # resolved with a Result

@@ -1,0 +1,141 @@
+"""The one write: facts go in, futures come out, and nobody is answered before the disk has it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from kiki.clock import Clock, wall_micros
+from kiki.errors import LedgerUnavailable
+from kiki.ledger.entry import Entry, decode_entry, encode_entry
+from kiki.ledger.group_commit import GroupCommit, Ticket
+from kiki.ledger.store import Reader, Store, Write
+
+META = "meta"
+"""The space of the ledger's own properties, such as the id of its chain."""
+
+Writes = Callable[[int], Iterable[Write]]
+"""Projections that belong to a fact, given the sequence it got."""
+
+
+Append = tuple[msgspec.Struct, Writes | None]
+
+
+class Ledger:
+    """One writer's chain of facts in a store.
+
+    `append` may be called from any thread. A commit that fails stops the ledger: later appends fail at
+    once, because what became of the failed ones is unknown until `recover` has read the disk again.
+    """
+
+    def __init__(self, store: Store, clock: Clock = wall_micros) -> None:
+        self.store = store
+        self.failure: LedgerUnavailable | None = None
+        self._clock = clock
+        self._group: GroupCommit[Append, int] = GroupCommit(self._write)
+        self._next = store.next_seq()
+        self._recorded_at = self._last_recorded_at()
+        self.chain = self._name_chain()
+
+    def _name_chain(self) -> str:
+        known = self.store.get(META, b"chain")
+        if known is not None:
+            return known.decode()
+        chain = secrets.token_hex(8)
+        self.store.commit([], [Write(META, b"chain", chain.encode())])
+        return chain
+
+    def _last_recorded_at(self) -> int:
+        for _, data in self.store.entries(max(self._next - 1, 0)):
+            return decode_entry(data).recorded_at
+        return 0
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence that the next entry will get."""
+        return self._next
+
+    def append(self, fact: msgspec.Struct, writes: Writes | None = None) -> Ticket[Append, int]:
+        """Queue a fact; the future's result is its sequence, once the entry is durable.
+
+        Callers MUST NOT answer anybody before that, and MUST count what they queued even when it fails.
+        """
+        return self._group.submit((fact, writes))
+
+    def append_all(self, facts: Sequence[Append]) -> int:
+        """Make facts durable now, in one commit; the sequence of the first, the others follow it densely."""
+        return self._group.exclusively(lambda: self._commit(facts)) if facts else self._next
+
+    def flush(self) -> None:
+        """Make everything that was appended so far durable; failures are on the futures."""
+        self._group.drain()
+
+    def _write(self, batch: list[Ticket[Append, int]]) -> None:
+        first = self._commit([ticket.item for ticket in batch])
+        for offset, ticket in enumerate(batch):
+            ticket.resolve(first + offset)
+
+    def _commit(self, facts: Sequence[Append]) -> int:
+        if self.failure is not None:
+            raise self.failure
+        recorded_at = max(self._clock(), self._recorded_at)
+        first = seq = self._next
+        entries: list[tuple[int, bytes]] = []
+        writes: list[Write] = []
+        for fact, also in facts:
+            entries.append((seq, encode_entry(seq, recorded_at, fact)))
+            if also is not None:
+                writes += also(seq)
+            seq += 1
+        try:
+            self.store.commit(entries, writes)
+        except LedgerUnavailable as error:
+            self.failure = error
+            raise
+        self._next, self._recorded_at = seq, recorded_at
+        return first
+
+    def recover(self) -> None:
+        """Read again what is durable and go on from there; raises `LedgerUnavailable` while it still fails."""
+
+        def again() -> None:
+            self.store.reopen()
+            # A write proves more than a read does: a full disk opens without complaint.
+            self.store.commit([], [Write(META, b"chain", self.chain.encode())])
+            self._next = self.store.next_seq()
+            self._recorded_at = max(self._recorded_at, self._last_recorded_at())
+            self.failure = None
+
+        self._group.exclusively(again)
+
+    def read(self, first: int = 0, last: int | None = None) -> Iterator[Entry]:
+        """Durable entries in order."""
+        return read_entries(self.store, first, last)
+
+    def close(self) -> None:
+        """Make durable what waits, then let go of the store."""
+        try:
+            self.flush()
+        finally:
+            self.store.close()
+
+
+def read_entries(reader: Reader, first: int = 0, last: int | None = None) -> Iterator[Entry]:
+    """The entries of a store or reader in order, decoded."""
+    for _, data in reader.entries(first, last):
+        yield decode_entry(data)
+
+
+def first_recorded_since(reader: Reader, moment: int) -> int:
+    """The sequence of the first entry recorded at `moment` or later, by bisection."""
+    low, high = 0, reader.next_seq()
+    while low < high:
+        middle = (low + high) // 2
+        recorded_at = next(decode_entry(data).recorded_at for _, data in reader.entries(middle, middle))
+        if recorded_at < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,0 +1,223 @@
+"""A ledger in one SQLite file: WAL, synchronous=FULL, one writer that owns it, any number of readers.
+
+apsw brings its own SQLite: the one that ships with Python 3.11 may carry the WAL-reset corruption fixed in
+3.51.3. Each commit is one transaction and one fsync of the write-ahead log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import apsw
+
+from kiki.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable
+from kiki.ledger.store import Write
+
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS projection (
+    space TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (space, key)
+) WITHOUT ROWID;
+"""
+_READ_ROWS = 1000
+_BUSY_MS = 5000
+
+
+def _translated(error: apsw.Error, path: Path) -> LedgerCorrupt | LedgerUnavailable:
+    if isinstance(error, apsw.NotADBError | apsw.CorruptError):
+        return LedgerCorrupt(
+            f"{path} is not a readable ledger: {error}", hint="restore it from a backup; kiki changes nothing in it"
+        )
+    full = isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE
+    unavailable = LedgerUnavailable(
+        f"the ledger {path} failed: {error}", hint="free some space on its disk" if full else None
+    )
+    # A write that failed was rolled back. A failed sync is another matter: the kernel may have dropped the
+    # pages, so only a new process may look at what is there.
+    unavailable.recoverable = full or isinstance(error, apsw.BusyError)
+    return unavailable
+
+
+class SqliteReader:
+    """Reads a ledger file while its owner writes it; takes no lock of its own."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._reading = threading.Lock()
+        if not self.path.exists():
+            raise LedgerUnavailable(f"there is no ledger at {self.path}", hint="start a service or a guard on it first")
+        self._read = self._connect(apsw.SQLITE_OPEN_READONLY)
+
+    def _connect(self, flags: int) -> apsw.Connection:
+        try:
+            connection = apsw.Connection(str(self.path), flags=flags)
+            connection.set_busy_timeout(_BUSY_MS)
+            # The first statement opens the file for real, so that a damaged one is found here.
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+        return connection
+
+    def entries(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Entries in order, read a thousand at a time so that no read holds up the log's checkpoints."""
+        end = 2**62 if last is None else last
+        while True:
+            rows = self._query(
+                "SELECT seq, body FROM entry WHERE seq >= ? AND seq <= ? ORDER BY seq LIMIT ?", first, end, _READ_ROWS
+            )
+            yield from rows
+            if len(rows) < _READ_ROWS:
+                return
+            first = rows[-1][0] + 1
+
+    def next_seq(self) -> int:
+        """One more than the last entry's sequence, 0 when there is none."""
+        rows = self._query("SELECT max(seq) FROM entry")
+        return 0 if rows[0][0] is None else rows[0][0] + 1
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        """The value of one projected key."""
+        rows = self._query("SELECT value FROM projection WHERE space = ? AND key = ?", space, key)
+        return rows[0][0] if rows else None
+
+    def scan(self, space: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every key of a space with its value, in the order of the keys' bytes."""
+        rows = self._query("SELECT key, value FROM projection WHERE space = ? ORDER BY key LIMIT ?", space, _READ_ROWS)
+        while rows:
+            yield from rows
+            rows = self._query(
+                "SELECT key, value FROM projection WHERE space = ? AND key > ? ORDER BY key LIMIT ?",
+                space,
+                rows[-1][0],
+                _READ_ROWS,
+            )
+
+    def spaces(self) -> list[str]:
+        """The names of all projections."""
+        found: list[str] = []
+        last = ""
+        # Skips from name to name along the primary key: a DISTINCT would walk every key.
+        while rows := self._query("SELECT space FROM projection WHERE space > ? ORDER BY space LIMIT 1", last):
+            last = rows[0][0]
+            found.append(last)
+        return found
+
+    def _query(self, sql: str, *bindings: object) -> list[tuple[object, ...]] | list:  # type: ignore[type-arg]
+        try:
+            with self._reading:
+                return self._read.execute(sql, bindings).fetchall()  # type: ignore[arg-type]
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._read.close()
+
+
+class SqliteStore(SqliteReader):
+    """Owns a ledger file, under a lock that ends with the process."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._reading = threading.Lock()
+        self._lock = self._own()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _own(self) -> IO[bytes]:
+        lock_path = self.path.with_name(self.path.name + ".lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.fdopen(os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+        except OSError as error:
+            raise LedgerUnavailable(f"the ledger {self.path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = lock.read(64).decode("ascii", "replace").strip() or "unknown"
+            lock.close()
+            raise LedgerLocked(
+                f"another process (pid {owner}) owns the ledger {self.path}",
+                hint="stop it, talk to it through its service, or use a ledger of your own",
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n".encode())
+        lock.flush()
+        return lock
+
+    def _open(self) -> None:
+        # Created with its final permissions: a ledger is nobody else's to read.
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise LedgerUnavailable(f"the ledger {self.path} cannot be opened: {error.strerror}") from error
+        self._write = self._connect(apsw.SQLITE_OPEN_READWRITE)
+        try:
+            version = self._write.pragma("user_version")
+            if version not in (0, _FORMAT):
+                raise LedgerCorrupt(
+                    f"{self.path} has ledger format {version}; this kiki knows {_FORMAT}",
+                    hint="use the kiki version that wrote it, or a newer one",
+                )
+            self._write.pragma("journal_mode", "wal")
+            self._write.pragma("synchronous", "full")
+            if version == 0:
+                with self._write:
+                    self._write.execute(_SCHEMA)
+                    self._write.pragma("user_version", _FORMAT)
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+        self._read = self._connect(apsw.SQLITE_OPEN_READONLY)
+
+    def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
+        """Write entries and projections in one transaction and wait until the disk has it."""
+        execute, executemany = self._write.execute, self._write.executemany
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                executemany("INSERT INTO entry (seq, body) VALUES (?, ?)", entries)
+                for space, key, value in writes:
+                    if value is None:
+                        execute("DELETE FROM projection WHERE space = ? AND key = ?", (space, key))
+                    else:
+                        execute("INSERT OR REPLACE INTO projection VALUES (?, ?, ?)", (space, key, value))
+                execute("COMMIT")
+            except BaseException:
+                if self._write.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+
+    def trim(self, space: str, most: int = 1000) -> int:
+        """Remove up to `most` keys of a space in a transaction of its own; how many were removed."""
+        try:
+            self._write.execute(
+                "DELETE FROM projection WHERE space = ?1 AND key IN "
+                "(SELECT key FROM projection WHERE space = ?1 ORDER BY key LIMIT ?2)",
+                (space, most),
+            )
+            return self._write.changes()
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+
+    def reopen(self) -> None:
+        """Close both connections and read from the file what became durable."""
+        for connection in (self._read, self._write):
+            connection.close(True)
+        self._open()
+
+    def close(self) -> None:
+        """Let go of the files and of the lock."""
+        self._read.close()
+        self._write.close()
+        self._lock.close()

@@ -1,0 +1,335 @@
+"""`BudgetGuard`: budgets that are never exceeded, in a script, without any server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kiki.clock import Clock, steady_clock
+from kiki.errors import InvalidInput
+from kiki.ledger.ledger import Ledger
+from kiki.ledger.memory import MemoryStore
+from kiki.ledger.store import Store
+from kiki.ledger.subjects import Subjects
+from kiki.money import format_micros, parse_micros
+from kiki.shield.call import (
+    Amount,
+    Call,
+    ScopesGiven,
+    Switch,
+    check_call,
+    commit_call,
+    record_call,
+    release_call,
+    reserve_call,
+    spend_call,
+    spend_many_call,
+    switch,
+)
+from kiki.shield.decider import Decider, new_hold_id
+from kiki.shield.decision import Decision, Outcome
+from kiki.shield.local_window import LocalWindow
+from kiki.shield.policy import Policy, parse_policy, parse_span, single_budget
+from kiki.shield.simulation import Simulation, simulate
+from kiki.shield.window import MeterStatus, OpenHold, Window
+
+LTV_MIN = parse_micros(10)
+LTV_MAX = parse_micros(10_000)
+KEYS_MAX = 10_000_000
+SCOPES_MAX = 1_000_000
+LAST_RECORDED_SLACK = 1
+
+
+class Hold:
+    """Money set aside. Leaving a `with` block without a commit releases it."""
+
+    def __init__(self, guard: BudgetGuard, decision: Decision) -> None:
+        self._guard = guard
+        outcome = decision.outcome()
+        self.id = outcome.fact.hold
+        self.amount = outcome.amount
+        self.event_id = outcome.event_id
+        self.deadline = outcome.fact.deadline
+        """Microseconds since the epoch, None without one; then it turns into a spend."""
+        self.is_open = True
+
+    def commit(self, amount: Amount) -> Decision:
+        """Say what was really spent, at most what was reserved; the rest is free at once.
+
+        After the deadline the whole hold was spent already, and this only writes down what you say.
+        """
+        decision = self._guard.commit(self.id, amount)
+        self.is_open = False
+        return decision
+
+    def release(self) -> Decision:
+        """Say that nothing was spent; all of it is free at once."""
+        decision = self._guard.release(self.id)
+        self.is_open = False
+        return decision
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_open:
+            self.release()
+
+    def __repr__(self) -> str:
+        return f"Hold({self.id}, {self.amount}, {'open' if self.is_open else 'closed'})"
+
+
+class BudgetGuard:
+    """Decides whether money may be spent, and keeps durable proof of every decision.
+
+    Thread-safe. A call returns once its decision is on disk; calls that come together share one commit.
+    Amounts are decimal text, whole numbers or `Decimal`, never floats.
+    """
+
+    def __init__(self, decider: Decider) -> None:
+        self.decider = decider
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | None = None,
+        *,
+        limit: Amount | None = None,
+        window: str = "60s",
+        policy: Policy | str | Path | None = None,
+        redis: str | None = None,
+        currency: str = "USD",
+        clock: Clock | None = None,
+        scopes_max: int = SCOPES_MAX,
+        keys_max: int = KEYS_MAX,
+        ltv_min: Amount | None = None,
+        ltv_max: Amount | None = None,
+    ) -> Self:
+        """A guard over the ledger at `path` (None: in memory, forgotten at the end).
+
+        Either `limit` per `window` over all spends, or a `policy` (a `Policy`, or the path of a YAML file).
+        `redis` shares the budgets with other processes; without it this process owns them alone. Raises
+        `LedgerLocked` when another process has the ledger, `PolicyError` when the policy has mistakes.
+        """
+        chosen = _policy(limit, window, policy, currency)
+        ledger_store, subject_store = _stores(path)
+        try:
+            clock = clock or steady_clock(_last_moment(ledger_store))
+            ledger = Ledger(ledger_store, clock)
+            subjects = Subjects(subject_store)
+            decider = Decider(
+                ledger,
+                subjects,
+                _window(chosen, redis, clock, ledger, scopes_max),
+                chosen,
+                clock,
+                ltv_min=LTV_MIN if ltv_min is None else parse_micros(ltv_min, zero=True),
+                ltv_max=LTV_MAX if ltv_max is None else parse_micros(ltv_max),
+                keys_max=keys_max,
+            )
+        except BaseException:
+            ledger_store.close()
+            subject_store.close()
+            raise
+        return cls(decider)
+
+    # -- the verbs -----------------------------------------------------------------------------------
+
+    def check(self, amount: Amount | None = None, scopes: ScopesGiven = None, *, ltv: Amount | None = None) -> Outcome:
+        """Whether `amount` (or anything at all) would fit now; takes nothing and writes nothing."""
+        return self.decider.look(check_call(amount, scopes, ltv)).outcome()
+
+    def spend(self, amount: Amount, scopes: ScopesGiven = None, key: str | None = None) -> Outcome:
+        """Take `amount` from every budget that concerns it, all or nothing; raises `SpendDenied`.
+
+        With the same `key` it is taken once, whatever happened in between: the first answer comes again.
+        """
+        outcome = self.decide(spend_call(amount, scopes, key)).outcome()
+        if not outcome.allowed:
+            raise outcome.denied()
+        return outcome
+
+    def spend_many(
+        self,
+        amounts: Iterable[Amount | tuple[Amount, ScopesGiven]],
+        scopes: ScopesGiven = None,
+        key: str | None = None,
+    ) -> list[Outcome]:
+        """Take many amounts in one durable commit: one outcome each, in order, none raised."""
+        return self.decide(spend_many_call(amounts, scopes, key)).outcomes()
+
+    def reserve(
+        self,
+        amount: Amount,
+        scopes: ScopesGiven = None,
+        key: str | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> Hold:
+        """Set `amount` aside until it is committed or released; raises `SpendDenied`.
+
+        After `seconds` an unresolved hold turns into a spend; None: it stays until it is resolved.
+        """
+        call = reserve_call(amount, new_hold_id(), hold_span(seconds), scopes, key)
+        decision = self.decide(call)
+        outcome = decision.outcome()
+        if not outcome.allowed:
+            raise outcome.denied()
+        return Hold(self, decision)
+
+    def commit(self, hold: str, amount: Amount) -> Decision:
+        """Turn a hold into a spend of `amount`, at most what was reserved; the rest is free at once."""
+        return self.decide(commit_call(hold, amount))
+
+    def release(self, hold: str) -> Decision:
+        """End a hold of which nothing was spent."""
+        return self.decide(release_call(hold))
+
+    def record(self, amount: Amount, scopes: ScopesGiven = None, key: str | None = None) -> Outcome:
+        """Count money that was spent elsewhere, even when it goes over a limit."""
+        return self.decide(record_call(amount, scopes, key)).outcome()
+
+    def halt(self, pattern: str = "*", *, note: str = "") -> Decision:
+        """Refuse every new spend and reservation that the pattern concerns, until `resume`."""
+        return self._work(switch(pattern, on=True, note=note))
+
+    def resume(self, pattern: str = "*", *, note: str = "") -> Decision:
+        """Take a halt back."""
+        return self._work(switch(pattern, on=False, note=note))
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    def status(self, budget: str | None = None, scope: str | None = None, limit: int = 1000) -> list[MeterStatus]:
+        """What is spent, held and left in each window, at most `limit` of them."""
+        with self._looking() as window:
+            return window.status(budget, scope, limit)
+
+    def halts(self) -> list[str]:
+        """The scope patterns that are halted."""
+        with self._looking() as window:
+            return window.halts()
+
+    def holds(self) -> list[OpenHold]:
+        """Every open hold."""
+        with self._looking() as window:
+            return list(window.holds())
+
+    def simulate(
+        self,
+        policy: Policy | str | Path,
+        since: datetime | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Simulation:
+        """What another policy would have decided about everything asked since then, from the ledger."""
+        chosen = _policy(None, "", policy, self.policy.currency)
+        return simulate(self.decider.ledger.store, chosen, since, progress)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.decider.policy
+
+    def use(self, policy: Policy | str | Path, *, actor: str = "") -> None:
+        """Decide by another policy from now on; raises `PolicyError` and changes nothing when it has mistakes."""
+        self.decider.use(_policy(None, "", policy, self.policy.currency), actor)
+
+    # -- going down ----------------------------------------------------------------------------------
+
+    def decide(self, call: Call) -> Decision:
+        """The durable decision about a call."""
+        return self._work(call)
+
+    def _work(self, work: Call | Switch) -> Decision:
+        return self.decider.group.submit(work).result()
+
+    @contextmanager
+    def _looking(self) -> Iterator[Window]:
+        with self.decider.looking():
+            yield self.decider.window
+
+    def close(self) -> None:
+        """Finish what waits and give the ledger free."""
+        self.decider.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        budgets = ", ".join(
+            f"{budget.name} {format_micros(limit.micros)}" for budget in self.policy.budgets for limit in budget.limits
+        )
+        return f"BudgetGuard({budgets})"
+
+
+def hold_span(seconds: float | None) -> int | None:
+    """A span in seconds as microseconds."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
+        raise InvalidInput("seconds of a reservation must be a positive number, or nothing for no deadline")
+    return round(seconds * 1_000_000)
+
+
+def _policy(limit: Amount | None, window: str, policy: Policy | str | Path | None, currency: str) -> Policy:
+    if (limit is None) == (policy is None):
+        raise InvalidInput("give either limit= (with window=) or policy=, the path of a policy file")
+    if limit is not None:
+        return single_budget(parse_micros(limit), parse_span(window), currency)
+    if isinstance(policy, Policy):
+        return policy
+    return read_policy(Path(str(policy)), currency)
+
+
+def read_policy(path: Path, currency: str) -> Policy:
+    """The policy in a YAML file; raises `PolicyError` with every mistake."""
+    from kiki.errors import PolicyError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError([f"{path}: cannot be read: {error}"]) from error
+    return parse_policy(text, str(path), currency)
+
+
+def _stores(path: str | Path | None) -> tuple[Store, Store]:
+    if path is None:
+        return MemoryStore(), MemoryStore()
+    from kiki.ledger.sqlite import SqliteStore  # loaded only where a file is used
+
+    ledger_path = Path(path)
+    store = SqliteStore(ledger_path)
+    try:
+        return store, SqliteStore(subjects_path(ledger_path))
+    except BaseException:
+        store.close()
+        raise
+
+
+def subjects_path(ledger_path: Path) -> Path:
+    """Where the directory of persons lies: beside the ledger, in a file that has its own backups."""
+    return ledger_path.with_name(f"{ledger_path.stem}-subjects{ledger_path.suffix or '.db'}")
+
+
+def _last_moment(store: Store) -> int:
+    from kiki.ledger.entry import decode_entry
+
+    for _, data in store.entries(max(0, store.next_seq() - 1)):
+        return decode_entry(data).recorded_at + LAST_RECORDED_SLACK
+    return 0
+
+
+def _window(policy: Policy, redis: str | None, clock: Clock, ledger: Ledger, scopes_max: int) -> Window:
+    if redis is None:
+        return LocalWindow(policy, clock, scopes_max=scopes_max)
+    raise NotImplementedError

@@ -1,0 +1,340 @@
+"""One decision as evidence: a row for people (CSV) and for machines (JSON). Reads facts, holds nothing.
+
+The CSV has the thirteen columns of the system before this one, and exactly one row for each decision and for each
+turn of the kill switch. Everything in it is a closed vocabulary, an amount, a scope, or a reference: a person
+appears as the random reference of the ledger, in `customer_id_hash` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from kiki.clock import SECOND, to_iso
+from kiki.ledger.entry import Entry
+from kiki.money import format_micros
+from kiki.shield.budget import Reason
+from kiki.shield.decision import event_id
+from kiki.shield.fact import EXPIRE, Decided, Halted, Opened, PolicyUsed, Settled, decode_fact
+from kiki.shield.scope import PERSONAL_KINDS
+from kiki.shield.window import Verb
+
+APPROVED, DENIED, UNKNOWN = "APPROVED", "DENIED", "UNKNOWN"
+OUTCOMES = (APPROVED, DENIED, UNKNOWN)
+
+COLUMNS = (
+    *("timestamp", "event_id", "level", "event_type", "user_id_hash", "customer_id_hash", "action", "resource"),
+    *("outcome", "reason", "ip_address", "data_accessed", "retention_days"),
+)
+CSV_HEADER = ",".join(COLUMNS) + "\n"
+
+HALT, RESUME, POLICY, OPEN = "halt", "resume", "policy", "open"
+LATE = "late"
+"""The reason code of a commit or release whose deadline had passed."""
+
+_WITHIN = {Verb.CHECK: "Within safe parameters", Verb.RECORD: "Spent elsewhere and counted"}
+_REFUSED = {
+    Reason.INVALID_INPUT: "Request could not be read",
+    Reason.LTV_BELOW_MINIMUM: "Below minimum threshold",
+    Reason.LTV_ABOVE_MAXIMUM: "Safety ceiling exceeded",
+    Reason.HALTED: "Spending is halted",
+    Reason.ABOVE_LIMIT: "Budget limit exceeded",
+    Reason.BUDGET_EXHAUSTED: "Budget limit exceeded",
+    Reason.OUTCOME_UNKNOWN: "Outcome unknown and counted as spent",
+}
+_SETTLED = {
+    Verb.COMMIT: "Reservation committed",
+    Verb.RELEASE: "Reservation released",
+    EXPIRE: "Reservation expired and counted as spent",
+}
+_SETTLED_LATE = "Reservation had expired and was already counted as spent"
+_TURNED = {HALT: "Spending halted", RESUME: "Halt taken back", POLICY: "Policy in force", OPEN: "Ledger opened"}
+
+_PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in sorted(PERSONAL_KINDS))
+_HEX = frozenset("0123456789abcdef")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class _Words(NamedTuple):
+    """What a verb and a reason code say in every row alike."""
+
+    outcome: str
+    reason: str
+    head: str
+    """`,level,event_type,`"""
+    middle: str
+    """`,action,resource,outcome,reason,,`; of a halt, up to the resource."""
+
+
+class Row(msgspec.Struct, gc=False):
+    """One decision. Money in micros, moments in microseconds since the epoch; None or empty where it says nothing."""
+
+    event_id: str
+    chain: str
+    at: int
+    """When the window decided."""
+    recorded_at: int
+    """When the ledger took it in; filters go by this, because it never decreases."""
+    verb: str
+    """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`."""
+    outcome: str
+    """One of `OUTCOMES`; empty for `policy` and `open`, which decide nothing."""
+    reason_code: str = ""
+    """A word of `Reason`, or `late`."""
+    amount: int | None = None
+    """What was asked for; of a commit, what the caller says it spent."""
+    scopes: Sequence[str] = ()
+    """Of a halt, its pattern."""
+    customer: str = ""
+    """The random reference of the person concerned: 32 hexadecimal digits."""
+    actor: str = ""
+    ltv: int | None = None
+    budget: str = ""
+    remaining: int | None = None
+    retry_at: int | None = None
+    hold: str = ""
+    deadline: int | None = None
+    charged: int | None = None
+    reserved: int | None = None
+    actual: int | None = None
+    late: bool = False
+    repeated: bool = False
+    detail: dict[str, str] | None = None
+    """What only JSON carries: the note of a halt, the text of a policy, who opened the ledger."""
+
+    @property
+    def reason(self) -> str:
+        """The reason in words, from a closed vocabulary."""
+        return _words(self.verb, self.reason_code).reason
+
+    @property
+    def is_decision(self) -> bool:
+        """True for everything that the CSV holds: decisions and turns of the kill switch."""
+        return self.outcome != ""
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: money as decimal text, moments RFC 3339; what says nothing is left out."""
+        found: dict[str, object] = {
+            "event_id": self.event_id,
+            "chain": self.chain,
+            "at": to_iso(self.at),
+            "recorded_at": to_iso(self.recorded_at),
+            "verb": self.verb,
+            "outcome": self.outcome,
+            "reason_code": self.reason_code,
+            "reason": self.reason,
+            "amount": _money(self.amount),
+            "ltv": _money(self.ltv),
+            "scopes": list(self.scopes),
+            "customer": self.customer,
+            "budget": self.budget,
+            "remaining": _money(self.remaining),
+            "retry_at": _moment(self.retry_at),
+            "hold": self.hold,
+            "deadline": _moment(self.deadline),
+            "charged": _money(self.charged),
+            "reserved": _money(self.reserved),
+            "actual": _money(self.actual),
+            "late": self.late,
+            "repeated": self.repeated,
+            "actor": self.actor,
+            **(self.detail or {}),
+        }
+        return {key: value for key, value in found.items() if value not in ("", None, False) and value != []}
+
+    def as_csv(self, retention_days: int) -> str:
+        """The row as one line of the CSV, its line feed included."""
+        verb = self.verb
+        outcome, _, head, middle = _words(verb, self.reason_code)
+        named = _named(tuple(self.scopes))
+        if not outcome:
+            raise ValueError(f"a {verb} is evidence but no decision: it has no row in the CSV")
+        if verb in (HALT, RESUME):
+            # A person's pattern is said by its kind: who it is stands in customer_id_hash.
+            resource = named.strip() or _kind_only(self.scopes)
+            middle = f"{middle}{_field(resource)},{outcome},{_TURNED[verb]},,"
+            data = "[scopes]"
+        else:
+            amount = "" if self.amount is None else f" amount={_text(self.amount)}"
+            ltv = "" if self.ltv is None else f" predicted_ltv={_text(self.ltv)}"
+            customer = " customer_id" if self.customer else ""
+            data = _field(f"[{f'{customer}{ltv}{amount}{named}'[1:]}]")
+        user = _hashed(self.actor, self.chain) if self.actor else ""
+        return (
+            f"{_local(self.at // SECOND)},{self.event_id}{head}{user},{self.customer}{middle}{data},{retention_days}\n"
+        )
+
+
+def rows(entry: Entry, chain: str = "") -> list[Row]:
+    """The rows of an entry in order: one for each amount that was decided, one for any other fact."""
+    fact, seq, recorded_at = decode_fact(entry), entry.seq, entry.recorded_at
+    if isinstance(fact, Decided):
+        return _decided(fact, seq, recorded_at, chain)
+    if isinstance(fact, Settled):
+        return [_settled(fact, seq, recorded_at, chain)]
+    if isinstance(fact, Halted):
+        scopes, customer = _shown((fact.pattern,))
+        verb = HALT if fact.on else RESUME
+        row = Row(event_id(seq), chain, fact.at, recorded_at, verb, APPROVED, "", None, scopes, customer, fact.actor)
+        row.detail = {"note": fact.note} if fact.note else None
+        return [row]
+    row = Row(event_id(seq), chain, fact.at, recorded_at, OPEN if isinstance(fact, Opened) else POLICY, "")
+    if isinstance(fact, PolicyUsed):
+        row.actor = fact.actor
+        row.detail = {"policy": fact.policy.decode("utf-8", "replace")}
+    else:
+        row.detail = {"software": fact.software, "window": fact.window, "epoch": fact.epoch}
+    return [row]
+
+
+def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]:
+    refused = {each.index: each for each in fact.refused} if fact.refused else {}
+    verb, at, actor, ltv, hold, deadline = fact.verb, fact.at, fact.actor, fact.ltv, fact.hold, fact.deadline
+    given, repeated = fact.scopes, fact.repeated
+    many = len(given) > 1
+    scopes, customer = _shown(given[0]) if given else ((), "")
+    # A check that named no amount asks for the smallest one; a request that could not be read has none.
+    none_below = 2 if verb == Verb.CHECK else 1
+    found: list[Row] = []
+    for index, amount in enumerate(fact.amounts):
+        if many:
+            scopes, customer = _shown(given[index])
+        row = Row(
+            f"{seq:012x}{index:04x}",
+            chain,
+            at,
+            recorded_at,
+            verb,
+            APPROVED,
+            "",
+            amount if amount >= none_below else None,
+            scopes,
+            customer,
+            actor,
+            ltv,
+        )
+        if refused and index in refused:
+            why = refused[index]
+            row.reason_code = why.reason
+            row.outcome = UNKNOWN if why.reason == Reason.OUTCOME_UNKNOWN else DENIED
+            row.budget = why.budget
+            row.remaining = max(0, why.remaining) if why.budget else None
+            row.retry_at = why.retry_at
+        if hold:
+            row.hold, row.deadline = hold, deadline
+        if repeated:
+            row.repeated = True
+        found.append(row)
+    return found
+
+
+def _settled(fact: Settled, seq: int, recorded_at: int, chain: str) -> Row:
+    scopes, customer = _shown(fact.scopes[0]) if fact.scopes else ((), "")
+    return Row(
+        event_id(seq),
+        chain,
+        fact.at,
+        recorded_at,
+        fact.verb,
+        APPROVED,
+        LATE if fact.late else "",
+        fact.charged if fact.verb == EXPIRE else fact.actual,
+        scopes,
+        customer,
+        fact.actor,
+        hold=fact.hold,
+        charged=fact.charged,
+        reserved=fact.reserved,
+        actual=None if fact.verb == EXPIRE else fact.actual,
+        late=fact.late,
+    )
+
+
+def _shown(scopes: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The scopes as evidence may show them, and the person's reference among them.
+
+    The guard writes references only; should a person ever stand in clear, nothing of it gets out here.
+    """
+    for place, scope in enumerate(scopes):
+        if scope.startswith(_PERSONAL_PREFIXES):
+            kind, _, value = scope.partition(":")
+            if len(value) == 32 and _HEX.issuperset(value):
+                return scopes, value
+            if value != "*":
+                return [*scopes[:place], f"{kind}:?", *scopes[place + 1 :]], ""
+    return scopes, ""
+
+
+@lru_cache(maxsize=256)
+def _words(verb: str, code: str) -> _Words:
+    if verb in _TURNED:
+        level = f",CRITICAL,admin_action,"
+        outcome = APPROVED if verb in (HALT, RESUME) else ""
+        return _Words(outcome, _TURNED[verb], level, f",{verb},")
+    outcome, reason = APPROVED, "Within budget"
+    if verb in _SETTLED:
+        reason = _SETTLED_LATE if code == LATE else _SETTLED[verb]
+    elif code:
+        outcome = UNKNOWN if code == Reason.OUTCOME_UNKNOWN else DENIED
+        # A word that a later version wrote is shown as it is.
+        reason = _REFUSED[Reason(code)] if code in _REFUSED else code
+    elif verb in _WITHIN:
+        reason = _WITHIN[Verb(verb)]
+    if verb == Verb.CHECK:
+        head, what = ",INFO,bid_validation,", "validate_bid,ltv_prediction"
+    else:
+        level = "INFO" if outcome == APPROVED else "WARNING"
+        head, what = f",{level},budget_decision,", f"{_field(verb)},budget"
+    return _Words(outcome, reason, head, f",{what},{outcome},{_field(reason)},,")
+
+
+@lru_cache(maxsize=1024)
+def _named(scopes: tuple[str, ...]) -> str:
+    """The scopes that are nobody's, each after a space."""
+    return "".join(f" {scope}" for scope in scopes if not scope.startswith(_PERSONAL_PREFIXES))
+
+
+def _kind_only(scopes: Sequence[str]) -> str:
+    return "".join(scope.partition(":")[0] for scope in scopes)
+
+
+def _field(text: str) -> str:
+    """A field that is one field in every reader, and a text in every spreadsheet."""
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    if text.startswith(_FORMULA):
+        text = f"'{text}"
+    if '"' in text or "," in text:
+        escaped = text.replace('"', '""')
+        return f'"{escaped}"'
+    return text
+
+
+@lru_cache(maxsize=256)
+def _hashed(actor: str, chain: str) -> str:
+    """Who asked, the same in all rows of a chain. Keyed with the chain's random id, which the CSV does not hold."""
+    return blake2b(actor.encode(), key=chain.encode()[:64], digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _local(second: int) -> str:
+    """RFC 3339 in seconds with the local offset, `Z` for none."""
+    moment = time.localtime(second)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", moment)
+    return f"{text[:-5]}Z" if text.endswith("0000") else f"{text[:-2]}:{text[-2:]}"
+
+
+_text = lru_cache(maxsize=4096)(format_micros)
+
+
+def _money(micros: int | None) -> str | None:
+    return None if micros is None else format_micros(micros)
+
+
+def _moment(micros: int | None) -> str | None:
+    return None if micros is None else to_iso(micros)

@@ -1,0 +1,128 @@
+"""Shadow mode: what another policy would have decided about what was really asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kiki.clock import SECOND
+from kiki.ledger.ledger import first_recorded_since, read_entries
+from kiki.ledger.store import Reader
+from kiki.money import format_micros
+from kiki.shield.budget import Reason
+from kiki.shield.fact import EXPIRE, Decided, Settled, decode_fact
+from kiki.shield.local_window import LocalWindow
+from kiki.shield.policy import Policy
+from kiki.shield.window import Ask, Verb
+
+# These say nothing about a budget, so another policy would not have changed them.
+_NOT_ABOUT_BUDGETS = {Reason.INVALID_INPUT, Reason.LTV_ABOVE_MAXIMUM, Reason.LTV_BELOW_MINIMUM, Reason.HALTED}
+
+_PROGRESS_EVERY = 10_000
+
+
+@dataclass(slots=True)
+class Simulation:
+    """How another policy compares with what happened. Counts are of amounts; money in micros."""
+
+    decisions: int = 0
+    admitted: int = 0
+    refused: int = 0
+    admitted_micros: int = 0
+    refused_micros: int = 0
+    newly_refused: int = 0
+    """Really admitted, refused by the other policy."""
+    newly_refused_micros: int = 0
+    newly_admitted: int = 0
+    """Really refused, admitted by the other policy."""
+    newly_admitted_micros: int = 0
+    refused_by_budget: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, object]:
+        """The figures for machines, money as decimal text."""
+        return {
+            "decisions": self.decisions,
+            "admitted": self.admitted,
+            "refused": self.refused,
+            "admitted_amount": format_micros(self.admitted_micros),
+            "refused_amount": format_micros(self.refused_micros),
+            "newly_refused": self.newly_refused,
+            "newly_refused_amount": format_micros(self.newly_refused_micros),
+            "newly_admitted": self.newly_admitted,
+            "newly_admitted_amount": format_micros(self.newly_admitted_micros),
+            "refused_by_budget": dict(self.refused_by_budget),
+        }
+
+
+class _Told:
+    """A clock that stands where the ledger stands."""
+
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def simulate(
+    reader: Reader,
+    policy: Policy,
+    since: datetime | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Simulation:
+    """Ask a fresh window under `policy` everything that the ledger says was asked since then.
+
+    Spends before `since` fill its windows without being counted. `progress` is told (done, total) entries.
+    """
+    start = 0 if since is None else round(since.timestamp() * SECOND)
+    first, total = first_recorded_since(reader, start - policy.span_max), reader.next_seq()
+    told = _Told()
+    window = LocalWindow(policy, told, scopes_max=2**62)
+    result = Simulation()
+    for entry in read_entries(reader, first):
+        if progress is not None and entry.seq % _PROGRESS_EVERY == 0:
+            progress(entry.seq - first, total - first)
+        fact = decode_fact(entry)
+        if isinstance(fact, Decided):
+            told.now = max(told.now, fact.at)
+            _ask_again(fact, window, result if fact.at >= start else Simulation())
+        elif isinstance(fact, Settled) and fact.verb != EXPIRE:
+            told.now = max(told.now, fact.at)
+            if not fact.late:
+                # A hold that the other policy refused is unknown here, and its settlement changes nothing.
+                verb = Verb(fact.verb)
+                window.take([Ask(verb, [fact.charged], hold=fact.hold)])
+    if progress is not None:
+        progress(total - first, total - first)
+    return result
+
+
+def _ask_again(fact: Decided, window: LocalWindow, result: Simulation) -> None:
+    verb = Verb(fact.verb)
+    if verb is Verb.CHECK:
+        return
+    really_refused = {each.index: each.reason for each in fact.refused}
+    if any(reason in _NOT_ABOUT_BUDGETS for reason in really_refused.values()):
+        return
+    span = None if fact.deadline is None else fact.deadline - fact.at
+    scopes = tuple(tuple(each) for each in fact.scopes)
+    (answer,) = window.take([Ask(verb, fact.amounts, scopes, hold=fact.hold, hold_span=span)])
+    if verb is Verb.RECORD:
+        return
+    for index, amount in enumerate(fact.amounts):
+        result.decisions += 1
+        refusal = answer.refusals.get(index)
+        if refusal is None:
+            result.admitted += 1
+            result.admitted_micros += amount
+            if index in really_refused:
+                result.newly_admitted += 1
+                result.newly_admitted_micros += amount
+        else:
+            result.refused += 1
+            result.refused_micros += amount
+            result.refused_by_budget[refusal.budget or ""] += 1
+            if index not in really_refused:
+                result.newly_refused += 1
+                result.newly_refused_micros += amount

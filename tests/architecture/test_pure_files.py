@@ -1,0 +1,69 @@
+"""Pure files stay pure: no input, no output, no clock, no chance.
+
+import-linter forbids the modules; this finds what an import list cannot show, and needs no tool.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PURE = [
+    "kiki/errors.py",
+    "kiki/money.py",
+    "kiki/shield/scope.py",
+    "kiki/shield/policy.py",
+    "kiki/shield/budget.py",
+    "kiki/ledger/entry.py",
+    "kiki/shield/fact.py",
+]
+FORBIDDEN_MODULES = {
+    *("aiohttp", "apsw", "asyncio", "concurrent", "grpc", "httpx", "io", "logging", "multiprocessing", "os"),
+    *("pathlib", "random", "redis", "secrets", "select", "shutil", "signal", "socket", "sqlalchemy", "sqlite3"),
+    *("subprocess", "tempfile", "threading", "time", "urllib", "uuid"),
+}
+FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+FORBIDDEN_METHODS = {"now", "today", "utcnow", "read_text", "write_text", "read_bytes", "write_bytes"}
+
+
+def impurities(source: str) -> list[str]:
+    """What the source does that a pure file must not, as `line: what`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS:
+                found.append(f"{node.lineno}: calls {node.func.id}()")
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in FORBIDDEN_METHODS:
+                found.append(f"{node.lineno}: calls .{node.func.attr}()")
+        elif isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncWith | ast.AsyncFor):
+            found.append(f"{node.lineno}: is asynchronous")
+        found += [f"{node.lineno}: imports {name}" for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+    return found
+
+
+@pytest.mark.parametrize("path", PURE)
+def test_a_pure_file_does_no_input_or_output(path: str):
+    assert impurities((ROOT / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import os.path", "1: imports os"),
+        ("from time import time_ns", "1: imports time"),
+        ("def f():\n    import random", "2: imports random"),
+        ("x = open('y')", "1: calls open()"),
+        ("from datetime import datetime\nx = datetime.now()", "2: calls .now()"),
+        ("async def f(): ...", "1: is asynchronous"),
+    ],
+)
+def test_the_check_finds_what_it_is_for(source: str, expected: str):
+    assert [found[: len(expected)] for found in impurities(source)] == [expected]
