@@ -23,7 +23,9 @@ _PADDING = ("000000", "00000", "0000", "000", "00", "0", "")
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    if isinstance(value, int) and abs(value) > MICROS_MAX:
+        return "a larger number" if value > 0 else "a negative number"  # past 4300 digits Python would not print it
+    text = repr(value[:40] if isinstance(value, str) else value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
@@ -64,9 +66,9 @@ def _why_not(text: str) -> str:
         return f"the amount is empty: {ACCEPTED}"
     whole, _, fraction = text.partition(".")
     if text.isascii() and whole.isdigit() and fraction.isdigit():
-        problem = "has too many decimals" if len(fraction) > DECIMALS_MAX else "is too large"
+        problem = "has too many decimals" if len(fraction) > DECIMALS_MAX else _too_long(whole)
     elif text.isascii() and whole.isdigit() and "." not in text:
-        problem = "is too large"
+        problem = _too_long(whole)
     elif text[:1] == "-":
         problem = "is not a positive amount"
     else:
@@ -74,11 +76,17 @@ def _why_not(text: str) -> str:
     return f"{_shown(text)} {problem}: {ACCEPTED}"
 
 
+def _too_long(whole: str) -> str:
+    return "begins with too many zeros" if whole.startswith("0") else "is too large"
+
+
 def _from_decimal(value: Decimal) -> int:
     if not value.is_finite():
         raise InvalidMoney(f"{_shown(str(value))} is not an amount: {ACCEPTED}")
     # Checked before any arithmetic: Decimal('1E+999999') must not be expanded.
-    if value and value.adjusted() > 13:
+    if not value:
+        return 0
+    if value.adjusted() > 13:
         raise InvalidMoney(f"{_shown(str(value))} is too large: {ACCEPTED}")
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or exponent < -DECIMALS_MAX:

@@ -27,7 +27,7 @@ from kiki.errors import HoldClosed, HoldUnknown, InvalidInput, KeyReused, KikiEr
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, Ledger, Writes
-from kiki.ledger.store import Write
+from kiki.ledger.store import Reader, Write
 from kiki.ledger.subjects import Subjects
 from kiki.money import format_micros
 from kiki.shield.budget import Reason, Refusal, judge_ltv
@@ -45,6 +45,8 @@ HOLDS = "hold"
 """Open holds of this chain, so that one made long ago is found without reading the whole ledger."""
 HALTS = "halt"
 """The scope patterns halted by this chain."""
+EPOCH = "epoch"
+"""The life of the shared window that this chain met last, and the highest sequence it saw there."""
 POLICY = "policy"
 """The policy last used, to see whether it changed."""
 
@@ -93,6 +95,7 @@ class Decider:
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
         self._index = KeyIndex(ledger.store, retention=self._retention(), capacity=keys_max, now=clock())
+        self.met = known_epoch(ledger.store)
         self._holds: dict[str, OpenHold] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._trim_at = 0
@@ -192,7 +195,10 @@ class Decider:
         if switches:
             written += self._switch(switches, now)
         if written:
-            first = self.ledger.append_all([(fact, self._writes(fact)) for _, fact in written])
+            facts: list[Append] = [(fact, self._writes(fact)) for _, fact in written]
+            if not self.window.restorable:
+                facts[-1] = self._with_epoch(facts, facts[-1])
+            first = self.ledger.append_all(facts)
             for offset, (ticket, fact) in enumerate(written):
                 ticket.resolve(Decision(first + offset, fact))
         for ticket, key in twins:
@@ -364,6 +370,18 @@ class Decider:
             return lambda _: [Write(HALTS, pattern, b"1" if fact.on else None)]
         return None
 
+    def _with_epoch(self, facts: list[Append], last: Append) -> Append:
+        """The last fact of a batch also writes down which life of the shared window we know, and how far."""
+        epoch, sequence = self.met or ("", 0)
+        for fact, _ in facts:
+            if isinstance(fact, Decided | Settled) and fact.epoch:
+                sequence = max(sequence, fact.sequence) if fact.epoch == epoch else fact.sequence
+                epoch = fact.epoch
+        self.met = (epoch, sequence)
+        fact, writes = last
+        value = msgspec.msgpack.encode(self.met)
+        return fact, lambda seq: [*(writes(seq) if writes else ()), Write(EPOCH, b"", value)]
+
     def _remember_hold(self, hold: OpenHold) -> None:
         self._holds[hold.id] = hold
         if hold.deadline is not None:
@@ -465,6 +483,12 @@ class Decider:
         self.window.close()
         self.ledger.close()
         self.subjects.close()
+
+
+def known_epoch(reader: Reader) -> tuple[str, int] | None:
+    """The epoch of the shared window that this chain met last, and the highest sequence it saw; None: never met one."""
+    value = reader.get(EPOCH, b"")
+    return None if value is None else msgspec.msgpack.decode(value, type=tuple[str, int])
 
 
 def new_hold_id() -> str:

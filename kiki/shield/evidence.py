@@ -17,13 +17,25 @@ from kiki.errors import InvalidInput, InvalidScope
 from kiki.ledger.entry import Entry, decode_entry
 from kiki.ledger.ledger import META, first_recorded_since
 from kiki.ledger.store import Reader
-from kiki.shield.evidence_row import APPROVED, CSV_HEADER, OUTCOMES, Row, rows
+from kiki.shield.evidence_row import APPROVED, CSV_HEADER, OUTCOMES, Row, csv_lines, rows
 from kiki.shield.fact import Decided, decode_fact
 from kiki.shield.scope import PERSONAL_KINDS, parse_scopes
 
 __all__ = [
-    *("CSV_HEADER", "OUTCOMES", "Page", "Row", "Wanted", "chain_of", "export", "find_event", "find_rows", "page"),
-    *("parse_event_id", "read_in_chunks", "rows", "tail"),
+    "CSV_HEADER",
+    "OUTCOMES",
+    "Page",
+    "Row",
+    "Wanted",
+    "chain_of",
+    "export",
+    "find_event",
+    "find_rows",
+    "page",
+    "parse_event_id",
+    "read_in_chunks",
+    "rows",
+    "tail",
 ]
 
 POLL_SECONDS = 0.2
@@ -139,15 +151,22 @@ def find_rows(
     return _forward(reader, wanted, first_seq, reader.next_seq() - 1)
 
 
+def _entries(reader: Reader, wanted: Wanted, first: int, last: int) -> Iterator[Entry]:
+    """The entries of the wanted time."""
+    since, until = wanted.since, wanted.until
+    if since is not None and first <= last:
+        first = max(first, first_recorded_since(reader, since))
+    for entry in read_in_chunks(reader, first, last):
+        if until is not None and entry.recorded_at >= until:
+            return
+        yield entry
+
+
 def _forward(
     reader: Reader, wanted: Wanted, first: int, last: int, passed: Callable[[int], None] | None = None
 ) -> Iterator[Row]:
     chain = chain_of(reader)
-    if wanted.since is not None and first <= last:
-        first = max(first, first_recorded_since(reader, wanted.since))
-    for entry in read_in_chunks(reader, first, last):
-        if wanted.until is not None and entry.recorded_at >= wanted.until:
-            return
+    for entry in _entries(reader, wanted, first, last):
         yield from wanted.rows(entry, chain)
         if passed is not None:
             passed(entry.seq)
@@ -213,7 +232,9 @@ def page(
         # A page that is just full may be followed by an empty one: the cheap way not to look ahead.
         if len(found) == limit:
             return Page(found, found[-1].event_id)
-        scanned += max(1, _count(entry))
+        if place is None or entry.seq != place[0]:
+            # The entry that the last page ended in is not news: a page always gets further.
+            scanned += _count(entry)
         if scanned >= scan_max:
             return Page(found, f"{entry.seq:012x}{0 if newest else _INDEX_MAX:04x}")
     return Page(found, None)
@@ -269,18 +290,21 @@ def export(
         if progress is not None and seq % _PROGRESS_EVERY == 0:
             progress(seq, total)
 
+    lines: Iterator[list[str]]
+    if format == "jsonl":
+        encode = msgspec.json.Encoder().encode
+        lines = ([f"{encode(row.as_dict()).decode()}\n"] for row in _forward(reader, wanted, 0, total - 1, passed))
+    elif wanted.outcome is None and wanted.scope is None:
+        lines = _all_lines(reader, wanted, total - 1, retention_days, passed)
+    else:
+        lines = ([row.as_csv(retention_days)] for row in _forward(reader, wanted, 0, total - 1, passed))
     if format == "csv":
         write(CSV_HEADER)
-        lines = (row.as_csv(retention_days) for row in _forward(reader, wanted, 0, total - 1, passed))
-    else:
-        encode = msgspec.json.Encoder().encode
-        found = _forward(reader, wanted, 0, total - 1, passed)
-        lines = (f"{encode(row.as_dict()).decode()}\n" for row in found)
     count = 0
     waiting: list[str] = []
-    for line in lines:
-        waiting.append(line)
-        if len(waiting) == _TEXT_ROWS:
+    for some in lines:
+        waiting += some
+        if len(waiting) >= _TEXT_ROWS:
             write("".join(waiting))
             count += len(waiting)
             waiting.clear()
@@ -289,6 +313,15 @@ def export(
     if progress is not None:
         progress(total, total)
     return count + len(waiting)
+
+
+def _all_lines(
+    reader: Reader, wanted: Wanted, last: int, retention_days: int, passed: Callable[[int], None]
+) -> Iterator[list[str]]:
+    chain = chain_of(reader)
+    for entry in _entries(reader, wanted, 0, last):
+        yield csv_lines(entry, chain, retention_days)
+        passed(entry.seq)
 
 
 def tail(

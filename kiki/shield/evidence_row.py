@@ -17,7 +17,7 @@ import msgspec
 
 from kiki.clock import SECOND, to_iso
 from kiki.ledger.entry import Entry
-from kiki.money import format_micros
+from kiki.money import MICROS, format_micros
 from kiki.shield.budget import Reason
 from kiki.shield.decision import event_id
 from kiki.shield.fact import EXPIRE, Decided, Halted, Opened, PolicyUsed, Settled, decode_fact
@@ -88,7 +88,7 @@ class Row(msgspec.Struct, gc=False):
     """A word of `Reason`, or `late`."""
     amount: int | None = None
     """What was asked for; of a commit, what the caller says it spent."""
-    scopes: Sequence[str] = ()
+    scopes: list[str] = []
     """Of a halt, its pattern."""
     customer: str = ""
     """The random reference of the person concerned: 32 hexadecimal digits."""
@@ -122,52 +122,45 @@ class Row(msgspec.Struct, gc=False):
         found: dict[str, object] = {
             "event_id": self.event_id,
             "chain": self.chain,
-            "at": to_iso(self.at),
-            "recorded_at": to_iso(self.recorded_at),
+            "at": _iso(self.at),
+            "recorded_at": _iso(self.recorded_at),
             "verb": self.verb,
-            "outcome": self.outcome,
-            "reason_code": self.reason_code,
             "reason": self.reason,
-            "amount": _money(self.amount),
-            "ltv": _money(self.ltv),
-            "scopes": list(self.scopes),
-            "customer": self.customer,
-            "budget": self.budget,
-            "remaining": _money(self.remaining),
-            "retry_at": _moment(self.retry_at),
-            "hold": self.hold,
-            "deadline": _moment(self.deadline),
-            "charged": _money(self.charged),
-            "reserved": _money(self.reserved),
-            "actual": _money(self.actual),
-            "late": self.late,
-            "repeated": self.repeated,
-            "actor": self.actor,
-            **(self.detail or {}),
         }
-        return {key: value for key, value in found.items() if value not in ("", None, False) and value != []}
+        for name in _WORD_FIELDS:
+            if value := getattr(self, name):
+                found[name] = value
+        for name in _MONEY_FIELDS:
+            if (micros := getattr(self, name)) is not None:
+                found[name] = format_micros(micros)
+        if self.retry_at is not None:
+            found["retry_at"] = _iso(self.retry_at)
+        if self.deadline is not None:
+            found["deadline"] = _iso(self.deadline)
+        if self.detail:
+            found.update(self.detail)
+        return found
 
     def as_csv(self, retention_days: int) -> str:
         """The row as one line of the CSV, its line feed included."""
         verb = self.verb
-        outcome, _, head, middle = _words(verb, self.reason_code)
-        named = _named(tuple(self.scopes))
+        outcome, reason, head, middle = _words(verb, self.reason_code)
         if not outcome:
             raise ValueError(f"a {verb} is evidence but no decision: it has no row in the CSV")
+        named = _named(self.scopes)
         if verb in (HALT, RESUME):
             # A person's pattern is said by its kind: who it is stands in customer_id_hash.
-            resource = named.strip() or _kind_only(self.scopes)
-            middle = f"{middle}{_field(resource)},{outcome},{_TURNED[verb]},,"
-            data = "[scopes]"
+            resource = _field(named[1:] or _kinds(self.scopes))
+            middle, data = f"{middle}{resource},{outcome},{reason},,", "[scopes]"
         else:
-            amount = "" if self.amount is None else f" amount={_text(self.amount)}"
-            ltv = "" if self.ltv is None else f" predicted_ltv={_text(self.ltv)}"
-            customer = " customer_id" if self.customer else ""
-            data = _field(f"[{f'{customer}{ltv}{amount}{named}'[1:]}]")
+            data = _data(self.customer, self.ltv, self.amount, named)
         user = _hashed(self.actor, self.chain) if self.actor else ""
-        return (
-            f"{_local(self.at // SECOND)},{self.event_id}{head}{user},{self.customer}{middle}{data},{retention_days}\n"
-        )
+        time_text = _local(self.at // SECOND)
+        return f"{time_text},{self.event_id}{head}{user},{self.customer}{middle}{data},{retention_days}\n"
+
+
+_WORD_FIELDS = ("outcome", "reason_code", "scopes", "customer", "actor", "budget", "hold", "late", "repeated")
+_MONEY_FIELDS = ("amount", "ltv", "remaining", "charged", "reserved", "actual")
 
 
 def rows(entry: Entry, chain: str = "") -> list[Row]:
@@ -178,7 +171,7 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
     if isinstance(fact, Settled):
         return [_settled(fact, seq, recorded_at, chain)]
     if isinstance(fact, Halted):
-        scopes, customer = _shown((fact.pattern,))
+        scopes, customer = _shown([fact.pattern])
         verb = HALT if fact.on else RESUME
         row = Row(event_id(seq), chain, fact.at, recorded_at, verb, APPROVED, "", None, scopes, customer, fact.actor)
         row.detail = {"note": fact.note} if fact.note else None
@@ -188,8 +181,43 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
         row.actor = fact.actor
         row.detail = {"policy": fact.policy.decode("utf-8", "replace")}
     else:
-        row.detail = {"software": fact.software, "window": fact.window, "epoch": fact.epoch}
+        row.detail = {"software": fact.software, "window": fact.window}
+        if fact.epoch:
+            row.detail["epoch"] = fact.epoch
     return [row]
+
+
+def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
+    """The lines of an entry in the CSV: what `Row.as_csv` says of each of its decisions, without the rows."""
+    fact = decode_fact(entry)
+    if not isinstance(fact, Decided):
+        return [row.as_csv(retention_days) for row in rows(entry, chain) if row.is_decision]
+    verb, ltv, given, tail = fact.verb, fact.ltv, fact.scopes, f",{retention_days}\n"
+    many = len(given) > 1
+    scopes, customer = _shown(given[0]) if given else ([], "")
+    named = _named(scopes)
+    _, _, head, middle = _words(verb, "")
+    refused = {each.index: each.reason for each in fact.refused} if fact.refused else None
+    user = _hashed(fact.actor, chain) if fact.actor else ""
+    start = f"{_local(fact.at // SECOND)},{entry.seq:012x}"
+    least = _least(verb)
+    found: list[str] = []
+    for index, amount in enumerate(fact.amounts):
+        if many:
+            scopes, customer = _shown(given[index])
+            named = _named(scopes)
+        data = _data(customer, ltv, amount if amount >= least else None, named)
+        if refused and index in refused:
+            _, _, why_head, why = _words(verb, refused[index])
+            found.append(f"{start}{index:04x}{why_head}{user},{customer}{why}{data}{tail}")
+        else:
+            found.append(f"{start}{index:04x}{head}{user},{customer}{middle}{data}{tail}")
+    return found
+
+
+def _least(verb: str) -> int:
+    """A check that named no amount asks for the smallest one, and a request that could not be read has none."""
+    return 2 if verb == Verb.CHECK else 1
 
 
 def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]:
@@ -197,9 +225,8 @@ def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]
     verb, at, actor, ltv, hold, deadline = fact.verb, fact.at, fact.actor, fact.ltv, fact.hold, fact.deadline
     given, repeated = fact.scopes, fact.repeated
     many = len(given) > 1
-    scopes, customer = _shown(given[0]) if given else ((), "")
-    # A check that named no amount asks for the smallest one; a request that could not be read has none.
-    none_below = 2 if verb == Verb.CHECK else 1
+    scopes, customer = _shown(given[0]) if given else ([], "")
+    least = _least(verb)
     found: list[Row] = []
     for index, amount in enumerate(fact.amounts):
         if many:
@@ -212,7 +239,7 @@ def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]
             verb,
             APPROVED,
             "",
-            amount if amount >= none_below else None,
+            amount if amount >= least else None,
             scopes,
             customer,
             actor,
@@ -234,7 +261,7 @@ def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]
 
 
 def _settled(fact: Settled, seq: int, recorded_at: int, chain: str) -> Row:
-    scopes, customer = _shown(fact.scopes[0]) if fact.scopes else ((), "")
+    scopes, customer = _shown(fact.scopes[0]) if fact.scopes else ([], "")
     return Row(
         event_id(seq),
         chain,
@@ -255,27 +282,27 @@ def _settled(fact: Settled, seq: int, recorded_at: int, chain: str) -> Row:
     )
 
 
-def _shown(scopes: Sequence[str]) -> tuple[Sequence[str], str]:
+def _shown(scopes: list[str]) -> tuple[list[str], str]:
     """The scopes as evidence may show them, and the person's reference among them.
 
     The guard writes references only; should a person ever stand in clear, nothing of it gets out here.
     """
+    customer = ""
     for place, scope in enumerate(scopes):
         if scope.startswith(_PERSONAL_PREFIXES):
             kind, _, value = scope.partition(":")
             if len(value) == 32 and _HEX.issuperset(value):
-                return scopes, value
-            if value != "*":
-                return [*scopes[:place], f"{kind}:?", *scopes[place + 1 :]], ""
-    return scopes, ""
+                customer = value
+            elif value != "*":
+                scopes = [*scopes[:place], f"{kind}:?", *scopes[place + 1 :]]
+    return scopes, customer
 
 
 @lru_cache(maxsize=256)
 def _words(verb: str, code: str) -> _Words:
     if verb in _TURNED:
-        level = f",CRITICAL,admin_action,"
         outcome = APPROVED if verb in (HALT, RESUME) else ""
-        return _Words(outcome, _TURNED[verb], level, f",{verb},")
+        return _Words(outcome, _TURNED[verb], ",CRITICAL,admin_action,", f",{verb},")
     outcome, reason = APPROVED, "Within budget"
     if verb in _SETTLED:
         reason = _SETTLED_LATE if code == LATE else _SETTLED[verb]
@@ -293,14 +320,33 @@ def _words(verb: str, code: str) -> _Words:
     return _Words(outcome, reason, head, f",{what},{outcome},{_field(reason)},,")
 
 
-@lru_cache(maxsize=1024)
-def _named(scopes: tuple[str, ...]) -> str:
+def _named(scopes: Sequence[str]) -> str:
     """The scopes that are nobody's, each after a space."""
-    return "".join(f" {scope}" for scope in scopes if not scope.startswith(_PERSONAL_PREFIXES))
+    if not scopes:
+        return ""
+    return "".join([f" {scope}" for scope in scopes if not scope.startswith(_PERSONAL_PREFIXES)])
 
 
-def _kind_only(scopes: Sequence[str]) -> str:
-    return "".join(scope.partition(":")[0] for scope in scopes)
+def _kinds(scopes: Sequence[str]) -> str:
+    return " ".join(scope.partition(":")[0] for scope in scopes)
+
+
+def _data(customer: str, ltv: int | None, amount: int | None, named: str) -> str:
+    """What was looked at, in the brackets of the original."""
+    text = f" amount={_text(amount)}{named}" if amount is not None else named
+    if ltv is not None:
+        text = f" predicted_ltv={_text(ltv)}{text}"
+    if customer:
+        text = f" customer_id{text}"
+    return _field(f"[{text[1:]}]") if named else f"[{text[1:]}]"
+
+
+def _text(micros: int) -> str:
+    """`format_micros` of what is not negative, sooner."""
+    cents, rest = divmod(micros, 10_000)
+    if rest:
+        return f"{micros // MICROS}.{micros % MICROS:06d}".rstrip("0")
+    return f"{cents // 100}.{cents % 100:02d}"
 
 
 def _field(text: str) -> str:
@@ -329,12 +375,11 @@ def _local(second: int) -> str:
     return f"{text[:-5]}Z" if text.endswith("0000") else f"{text[:-2]}:{text[-2:]}"
 
 
-_text = lru_cache(maxsize=4096)(format_micros)
+@lru_cache(maxsize=1024)
+def _utc(second: int) -> str:
+    return to_iso(second * SECOND)[:20]
 
 
-def _money(micros: int | None) -> str | None:
-    return None if micros is None else format_micros(micros)
-
-
-def _moment(micros: int | None) -> str | None:
-    return None if micros is None else to_iso(micros)
+def _iso(micros: int) -> str:
+    """`to_iso`, sooner for moments of the same second."""
+    return f"{_utc(micros // SECOND)}{micros % SECOND:06d}Z"

@@ -32,26 +32,26 @@ Scopes = tuple[str, ...]
 
 def parse_scopes(given: Mapping[str, str] | Iterable[str] | None) -> Scopes:
     """The scopes in canonical form, from {"platform": "meta"} or ["platform:meta"]; raises `InvalidScope`."""
-    if not given:
+    if given is None:
         return ()
     pairs: Iterable[tuple[object, object]]
     if isinstance(given, Mapping):
         pairs = given.items()
-    elif isinstance(given, str):
-        raise InvalidScope(f"scopes must be a mapping or a list, not the text {given[:40]!r}: {ACCEPTED}")
+    elif isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidScope(f"scopes must be a mapping or a list, not {_shown(given)}: {ACCEPTED}")
     else:
         pairs = [_split(text) for text in given]
     found: dict[str, str] = {}
     for kind, value in pairs:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-            raise InvalidScope(f"{str(kind)[:40]!r} is not a scope kind: {ACCEPTED}")
+            raise InvalidScope(f"{_shown(kind)} is not a scope kind: {ACCEPTED}")
         if (
             not isinstance(value, str)
             or not 1 <= len(value) <= VALUE_LENGTH_MAX
             or not value.isprintable()
             or value == "*"
         ):
-            raise InvalidScope(f"{str(value)[:40]!r} is not a value for the scope {kind!r}: {ACCEPTED}")
+            raise InvalidScope(f"{_shown(value)} is not a value for the scope {kind!r}: {ACCEPTED}")
         if found.setdefault(kind, value) != value:
             raise InvalidScope(f"the scope {kind!r} was given twice with different values: {ACCEPTED}")
     if len(found) > SCOPES_MAX:
@@ -61,11 +61,16 @@ def parse_scopes(given: Mapping[str, str] | Iterable[str] | None) -> Scopes:
 
 def _split(text: object) -> tuple[str, str]:
     if not isinstance(text, str):
-        raise InvalidScope(f"{str(text)[:40]!r} is not a scope: {ACCEPTED}")
+        raise InvalidScope(f"{_shown(text)} is not a scope: {ACCEPTED}")
     kind, colon, value = text.partition(":")
     if not colon:
-        raise InvalidScope(f"{text[:40]!r} is not a scope: {ACCEPTED}")
+        raise InvalidScope(f"{_shown(text)} is not a scope: {ACCEPTED}")
     return kind, value
+
+
+def _shown(value: object) -> str:
+    # A number too long to print must not hide what is wrong with it.
+    return repr(value[:40]) if isinstance(value, str) else f"a value of the type {type(value).__name__}"
 
 
 def kind_of(scope: str) -> str:
@@ -105,7 +110,7 @@ class Pattern:
     @property
     def is_each(self) -> bool:
         """True for `kind:*`: a meter of its own for each value of that kind."""
-        return self.text != "*" and self.text.endswith(":*")
+        return self.text.partition(":")[2] == "*"
 
     @property
     def kind(self) -> str | None:
@@ -116,7 +121,7 @@ class Pattern:
         """The scope on which a spend with these scopes is metered, None when it is not concerned."""
         if self.text == "*":
             return "*"
-        if self.text.endswith(":*"):
+        if self.is_each:
             prefix = self.text[:-1]
             return next((scope for scope in scopes if scope.startswith(prefix)), None)
         return self.text if self.text in scopes else None

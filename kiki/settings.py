@@ -1,0 +1,633 @@
+"""Settings come from the environment: read once, every mistake reported at once, frozen afterwards.
+
+Each variable is one row of a table below: its name, the attribute it becomes, how it is read, its default as a
+person would write it, and what it is for. Parsing, the documentation and the tests are all made from those rows.
+
+What is read here is only text; nothing is opened and nothing is connected to. An empty text means "not set" where
+there is a way to leave a variable unset, and is a mistake where there is not: an empty MAX_BURST_BUDGET must not
+quietly become the default limit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, Self
+from urllib.parse import unquote, urlsplit
+
+from kiki.clock import SECOND
+from kiki.errors import InvalidMoney, SettingsError
+from kiki.money import parse_micros
+
+REDIS_PORT: Final = 6379
+SHIELD_URL_DEFAULT: Final = "http://localhost:8081"
+WINDOW_SECONDS_MAX: Final = 366 * 24 * 3600
+
+
+class Secret:
+    """A text that does not print: `str`, `repr` and formatting give `***`, only `reveal()` gives the text."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself; the call marks the places that handle it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, _spec: str) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        # Lone surrogates (bytes of the environment that are no UTF-8) must not make a comparison fail.
+        mine, theirs = (text.encode("utf-8", "surrogateescape") for text in (self._text, other._text))
+        return hmac.compare_digest(mine, theirs)
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled or copied; pass it on as it is")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting: how it is called, what it becomes, and how a text turns into it.
+
+    `parse` raises ValueError with what is accepted. `default` is text as a person would write it, None for a
+    variable that may stay unset. `shown` makes a wrong value fit to print; None never prints it.
+    """
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    default: str | None
+    help: str
+    shown: Callable[[str], str] | None = repr
+
+    @property
+    def is_secret(self) -> bool:
+        """True for a variable whose value is never printed."""
+        return self.shown is None
+
+    def read(self, environ: Mapping[str, str]) -> Any:
+        """The value in this environment; raises ValueError with the whole problem as its text."""
+        text = environ.get(self.name, self.default)
+        if text is None or (not text and self.default is None):
+            return None
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            given = self.name if self.shown is None else f"{self.name}={_cut(self.shown(text))}"
+            raise ValueError(f"{given}: {error}") from None
+
+
+def _cut(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+# Parsers: text in, value out, ValueError saying what is accepted. `[0-9]`, never `\d`, which takes other scripts'
+# digits too; `fullmatch`, never `match` with `$`, which takes a trailing newline.
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A parser for integers from `low` to `high`, both included."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,18}", text) and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"expected a whole number from {low} to {high}")
+
+    return parse
+
+
+def seconds(high: int, *, zero: bool = False) -> Callable[[str], int]:
+    """A parser for decimal seconds up to `high`, exact to the microsecond, into microseconds."""
+    low = "0" if zero else "above 0"
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
+            micros = int(Decimal(text) * SECOND)
+            if micros <= high * SECOND and (zero or micros):
+                return micros
+        raise ValueError(
+            f"expected seconds, {low} and at most {high}, as a decimal number with at most six decimals, for example 60 or 0.5"
+        )
+
+    return parse
+
+
+def seconds_float(high: int, *, zero: bool = False) -> Callable[[str], float]:
+    """A parser for a timeout: decimal seconds up to `high`, as the float that timers take."""
+    exact = seconds(high, zero=zero)
+    return lambda text: exact(text) / SECOND
+
+
+def rate(text: str) -> float:
+    """Requests per second, 0 for no limit."""
+    if re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text) and float(text) <= 1_000_000:
+        return float(text)
+    raise ValueError("expected requests per second as a decimal number from 0 (no limit) to 1000000")
+
+
+def money(text: str) -> int:
+    """An amount in micros; zero is refused."""
+    try:
+        return parse_micros(text)
+    except InvalidMoney as error:
+        raise ValueError(str(error)) from None
+
+
+def currency(text: str) -> str:
+    """A currency's ISO 4217 code."""
+    if re.fullmatch(r"[A-Z]{3}", text):
+        return text
+    raise ValueError("expected a currency code of three upper-case letters, for example USD")
+
+
+def boolean(text: str) -> bool:
+    """true, yes, on, 1 or false, no, off, 0, in any case."""
+    lowered = text.lower()
+    if lowered in {"true", "yes", "on", "1"}:
+        return True
+    if lowered in {"false", "no", "off", "0"}:
+        return False
+    raise ValueError("expected true or false (also yes/no, on/off, 1/0)")
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser for one word of a few."""
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        raise ValueError(f"expected {' or '.join(words)}")
+
+    return parse
+
+
+def path(text: str) -> Path:
+    """A path as written; whether it exists is found out when it is used."""
+    if text and "\0" not in text:
+        return Path(text)
+    raise ValueError("expected a path")
+
+
+_BYTE_UNITS: Final = dict[str, int](
+    zip(("", "B", "kB", "MB", "GB"), (1, 1, 10**3, 10**6, 10**9), strict=True),
+    KiB=2**10,
+    MiB=2**20,
+    GiB=2**30,
+    Ki=2**10,  # as Kubernetes writes them
+    Mi=2**20,
+    Gi=2**30,
+)
+
+
+def byte_size(low: int, high: int) -> Callable[[str], int]:
+    """A parser for a number of bytes, plain or with a unit: 1048576, 256MiB, 10MB."""
+
+    def parse(text: str) -> int:
+        found = re.fullmatch(r"([0-9]{1,18})([A-Za-z]*)", text)
+        if found and found[2] in _BYTE_UNITS:
+            size = int(found[1]) * _BYTE_UNITS[found[2]]
+            if low <= size <= high:
+                return size
+        raise ValueError(
+            f"expected a size from {low} to {high} bytes, plain or with a unit: 1048576, 64KiB, 256MiB, 1GB"
+        )
+
+    return parse
+
+
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
+
+
+def host_name(text: str) -> str:
+    """A host name or an IP address; an IPv6 one may stand in brackets, which are taken off."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        # All digits and dots, and no address: a typing mistake, not a name.
+        if bare is text and _HOST_NAME.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+            return text
+    else:
+        if bare is text or address.version == 6:
+            return str(address)
+    raise ValueError("expected a host name or an IP address, for example 127.0.0.1, 0.0.0.0 or ::1")
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Host names as a browser sends them, in lower case, without ports."""
+    try:
+        return tuple(dict.fromkeys(host_name(part.strip()).lower() for part in text.split(",")))
+    except ValueError:
+        raise ValueError(
+            "expected host names divided by commas and without ports, for example shield.example.com,10.0.0.5"
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and for every address that only this machine can reach."""
+    lowered = host.lower().removesuffix(".")
+    if lowered == "localhost" or lowered.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(lowered)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is, and how to speak to it. `hosts` has one entry unless `cluster`: then they are seeds."""
+
+    hosts: tuple[tuple[str, int], ...]
+    tls: bool = False
+    cluster: bool = False
+    username: str | None = None
+    password: Secret | None = None
+    db: int = 0
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when every host is on this machine: then a local window may stand in for a Redis that is absent."""
+        return all(is_loopback(host) for host, _ in self.hosts)
+
+    def shown(self) -> str:
+        """The address for logs and people, without user and password."""
+        scheme = "redis+cluster" if self.cluster else "rediss" if self.tls else "redis"
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        return f"{scheme}://{hosts}{f'/{self.db}' if self.db else ''}"
+
+
+_REDIS_FORMS: Final = (
+    "expected host:port, redis://[user:password@]host:port[/db], rediss://… for TLS, "
+    "or redis+cluster://host:port,host:port; an IPv6 address goes in brackets"
+)
+
+
+def redis_address(text: str) -> RedisAddress:
+    """The address in any of the forms that `REDIS_ADDR` takes; raises ValueError without repeating the text."""
+    scheme, divider, rest = text.partition("://")
+    if not divider:
+        scheme, rest = "", text
+    elif scheme not in {"redis", "rediss", "redis+cluster"}:
+        raise ValueError(_REDIS_FORMS)
+    cluster = scheme == "redis+cluster"
+    credentials, at, rest = rest.rpartition("@")
+    if at and not scheme:
+        raise ValueError(_REDIS_FORMS)
+    authority, slash, path_text = rest.partition("/")
+    if slash and not scheme:
+        raise ValueError(_REDIS_FORMS)
+    db = 0
+    if path_text:
+        if not re.fullmatch(r"[0-9]{1,4}", path_text):
+            raise ValueError(f"the database after the / is not a number from 0 to 9999: {_REDIS_FORMS}")
+        db = int(path_text)
+    if cluster and db:
+        raise ValueError("a Redis Cluster has database 0 only")
+    parts = authority.split(",")
+    if len(parts) > 1 and not cluster:
+        raise ValueError(f"several hosts are for redis+cluster:// only: {_REDIS_FORMS}")
+    username, password = _credentials(credentials) if at else (None, None)
+    return RedisAddress(tuple(map(_host_and_port, parts)), scheme == "rediss", cluster, username, password, db)
+
+
+def _credentials(text: str) -> tuple[str | None, Secret | None]:
+    user, colon, word = text.partition(":")
+    try:
+        user, word = unquote(user, errors="strict"), unquote(word, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"user or password are not percent-encoded UTF-8: {_REDIS_FORMS}") from None
+    return user or None, Secret(word) if colon and word else None
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", text)
+    if not found:
+        raise ValueError(_REDIS_FORMS)
+    try:
+        host = host_name(found[1])
+    except ValueError:
+        raise ValueError(_REDIS_FORMS) from None
+    port = int(found[2]) if found[2] else REDIS_PORT
+    if not 1 <= port <= 65535:
+        raise ValueError(f"the port is not from 1 to 65535: {_REDIS_FORMS}")
+    return host, port
+
+
+def _without_credentials(text: str) -> str:
+    scheme, divider, rest = text.partition("://")
+    if not divider:
+        scheme, rest = "", text
+    _, at, tail = rest.rpartition("@")
+    return repr(f"{scheme}{divider}***@{tail}" if at else text)
+
+
+def _redis_prefix(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        return text
+    # Braces would be taken for a hash tag by Redis Cluster.
+    raise ValueError("expected 1 to 64 letters, digits, dots, dashes or underscores")
+
+
+def _user_name(text: str) -> str:
+    if text.isprintable():
+        return text
+    raise ValueError("expected printable characters")
+
+
+def _url(text: str) -> str:
+    """An http(s) URL without a trailing slash and without the guide's trailing /check."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        port = -1
+        parts = urlsplit("")
+    if (
+        parts.scheme in {"http", "https"}
+        and parts.hostname
+        and port not in {-1, 0}
+        and not (parts.query or parts.fragment or "?" in text or "#" in text or "@" in parts.netloc)
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+    ):
+        return text.rstrip("/").removesuffix("/check").rstrip("/")
+    raise ValueError(
+        "expected an http:// or https:// URL without user, query or fragment, for example http://localhost:8081"
+    )
+
+
+# The tables.
+
+
+def listen_variables(port: int) -> tuple[Variable, ...]:
+    """The rows of `ListenSettings` for a service whose own port is `port`."""
+    port_number = whole_number(0, 65535)
+    return (
+        Variable("PORT", "port", port_number, str(port), "internal HTTP port; 0 takes any free one"),
+        Variable("KIKI_HOST", "host", host_name, "127.0.0.1", "address that the internal port binds"),
+        Variable(
+            "KIKI_PUBLIC_PORT", "public_port", port_number, None,
+            "second port, which always demands a bearer token; needs KIKI_TOKENS_FILE",
+        ),
+        Variable("KIKI_PUBLIC_HOST", "public_host", host_name, None, "address that the public port binds; KIKI_HOST when unset"),
+        Variable("KIKI_PUBLIC_RATE", "public_rate", rate, "200", "requests per second and caller on the public port; 0 = no limit"),
+        Variable("KIKI_RATE", "rate", rate, "0", "requests per second and caller on the internal port; 0 = no limit"),
+        Variable("KIKI_TOKENS_FILE", "tokens_file", path, None, "YAML file of bearer tokens and their roles"),
+        Variable(
+            "KIKI_ALLOWED_HOSTS", "allowed_hosts", host_names, None,
+            "Host names that are answered, divided by commas; unset: localhost on a loopback bind, any elsewhere",
+        ),
+        Variable("KIKI_BODY_BYTES_MAX", "body_bytes_max", byte_size(1024, 2**30), "1MiB", "largest request body"),
+        Variable(
+            "KIKI_REQUEST_SECONDS_MAX", "request_seconds_max", seconds_float(3600), "10",
+            "how long a request's body may take to arrive; a decision under way is never cut off",
+        ),
+        Variable(
+            "KIKI_DRAIN_SECONDS", "drain_seconds", seconds_float(3600, zero=True), "10",
+            "how long a stopping service waits for requests in flight",
+        ),
+        Variable("KIKI_ACCESS_LOG", "access_log", boolean, "false", "log one line per request (no query, no body)"),
+    )  # fmt: skip
+
+
+LISTEN_VARIABLES: Final = listen_variables(8081)
+
+REDIS_VARIABLES: Final = (
+    Variable(
+        "REDIS_ADDR", "redis_addr", redis_address, "localhost:6379",
+        "host:port, redis://, rediss:// or redis+cluster:// address of the shared window", _without_credentials,
+    ),
+    Variable("REDIS_USERNAME", "redis_username", _user_name, None, "user for Redis, when the address names none"),
+    Variable("REDIS_PASSWORD", "redis_password", Secret, None, "password for Redis, when the address names none", None),
+    Variable("REDIS_TLS", "redis_tls", boolean, None, "speak TLS to Redis; unset: as the address says"),
+    Variable("KIKI_REDIS", "redis_mode", one_of("auto", "off"), "auto", "off keeps the window in this process"),
+    Variable("KIKI_REDIS_PREFIX", "redis_prefix", _redis_prefix, "kiki", "first part of every key in Redis"),
+    Variable(
+        "KIKI_REDIS_TIMEOUT_SECONDS", "redis_timeout_seconds", seconds_float(60), "0.25",
+        "how long one answer of Redis may take before the window counts as lost",
+    ),
+)  # fmt: skip
+
+SHIELD_VARIABLES: Final = (
+    Variable("KIKI_DATA_DIR", "data_dir", path, "./kiki-data", "directory that holds all that the service writes"),
+    Variable("MAX_BURST_BUDGET", "budget_micros", money, "500.0", "money that the default budget admits in its window"),
+    Variable("WINDOW_SECONDS", "window_micros", seconds(WINDOW_SECONDS_MAX), "60.0", "length of the default budget's sliding window"),
+    Variable("MIN_LTV", "ltv_min_micros", money, "10", "smallest lifetime value that /check admits"),
+    Variable("MAX_LTV", "ltv_max_micros", money, "10000", "largest lifetime value that /check admits"),
+    Variable("KIKI_CURRENCY", "currency", currency, "USD", "the one currency of all amounts"),
+    Variable("KIKI_POLICY_FILE", "policy_file", path, None, "YAML file of budgets; unset: the default budget alone"),
+    Variable("RETENTION_DAYS", "retention_days", whole_number(1, 36500), "2555", "how long evidence is kept"),
+    Variable("KIKI_SCOPES_MAX", "scopes_max", whole_number(1, 10**9), "1000000", "live scopes; beyond it new ones are refused"),
+    Variable("KIKI_KEYS_MAX", "keys_max", whole_number(1, 10**10), "10000000", "remembered idempotency keys; beyond it new ones are refused"),
+    Variable("KIKI_LOG_LEVEL", "log_level", one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
+    Variable("KIKI_AUDIT_CSV", "audit_csv", boolean, "true", "keep shield_audit_gdpr.csv beside the ledger"),
+    Variable("KIKI_AUDIT_CSV_BYTES_MAX", "audit_csv_bytes_max", byte_size(4096, 2**40), "256MiB", "size at which that file is rotated"),
+)  # fmt: skip
+
+CLIENT_VARIABLES: Final = (
+    Variable("KIKI_SHIELD_URL", "shield_url", _url, None, "where clients find SyncShield"),
+    Variable(
+        "SHIELD_URL", "shield_url", _url, SHIELD_URL_DEFAULT, "the same under the guide's name, with or without /check"
+    ),
+)
+
+VARIABLES: Final = (*LISTEN_VARIABLES, *SHIELD_VARIABLES, *REDIS_VARIABLES, *CLIENT_VARIABLES)
+"""Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """Where and how an HTTP service listens; what `kiki.web` needs. Sizes in bytes, times in seconds."""
+
+    port: int
+    host: str
+    public_port: int | None
+    public_host: str
+    public_rate: float
+    rate: float
+    tokens_file: Path | None
+    allowed_hosts: tuple[str, ...]
+    body_bytes_max: int
+    request_seconds_max: float
+    drain_seconds: float
+    access_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShieldSettings:
+    """Everything SyncShield is told from outside. Money and the window are in micros, other times in seconds."""
+
+    listen: ListenSettings
+    data_dir: Path
+    budget_micros: int
+    window_micros: int
+    ltv_min_micros: int
+    ltv_max_micros: int
+    currency: str
+    policy_file: Path | None
+    retention_days: int
+    scopes_max: int
+    keys_max: int
+    log_level: str
+    audit_csv: bool
+    audit_csv_bytes_max: int
+    redis: RedisAddress
+    redis_mode: Literal["auto", "off"]
+    redis_prefix: str
+    redis_timeout_seconds: float
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """The settings in this environment; raises `SettingsError` with every mistake that it holds."""
+        problems = unknown_names(environ)
+        listen = _listen(environ, LISTEN_VARIABLES, problems)
+        own = _read(environ, SHIELD_VARIABLES, problems)
+        redis = _redis(environ, problems)
+        low, high = own.get("ltv_min_micros"), own.get("ltv_max_micros")
+        if low is not None and high is not None and low > high:
+            problems.append(
+                f"MIN_LTV={_cut(repr(environ.get('MIN_LTV', '10')))}: expected at most MAX_LTV, "
+                f"which is {_cut(environ.get('MAX_LTV', '10000'))}"
+            )
+        if problems or listen is None:
+            raise SettingsError(problems)
+        return cls(listen=listen, **own, **redis)
+
+
+def _read(environ: Mapping[str, str], variables: Iterable[Variable], problems: list[str]) -> dict[str, Any]:
+    """The value of each variable by its field; mistakes go to `problems` and leave their field out."""
+    values = {}
+    for variable in variables:
+        try:
+            values[variable.field] = variable.read(environ)
+        except ValueError as error:
+            problems.append(str(error))
+    return values
+
+
+def _listen(environ: Mapping[str, str], variables: Iterable[Variable], problems: list[str]) -> ListenSettings | None:
+    before = len(problems)
+    values = _read(environ, variables, problems)
+    public_port = values.get("public_port")
+    if public_port is not None:
+        if "tokens_file" in values and values["tokens_file"] is None:
+            problems.append(
+                f"KIKI_PUBLIC_PORT={public_port}: the public port demands bearer tokens, so KIKI_TOKENS_FILE must name "
+                "a file that holds some"
+            )
+        if (
+            public_port
+            and public_port == values.get("port")
+            and values.get("public_host") in {None, values.get("host")}
+        ):
+            problems.append(f"KIKI_PUBLIC_PORT={public_port}: expected another port than PORT, which is the same")
+    if len(problems) > before:
+        return None
+    values["public_host"] = values["public_host"] or values["host"]
+    values["allowed_hosts"] = values["allowed_hosts"] or ()
+    return ListenSettings(**values)
+
+
+def parse_listen(environ: Mapping[str, str], *, port: int = 8081) -> ListenSettings:
+    """The listening part alone, for a service whose own port is `port`; raises `SettingsError`."""
+    problems: list[str] = []
+    listen = _listen(environ, listen_variables(port), problems)
+    if listen is None:
+        raise SettingsError(problems)
+    return listen
+
+
+def _redis(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    values = _read(environ, REDIS_VARIABLES, problems)
+    address: RedisAddress | None = values.pop("redis_addr", None)
+    username, password = values.pop("redis_username", None), values.pop("redis_password", None)
+    tls = values.pop("redis_tls", None)
+    if address is None:
+        return values
+    if address.username and username and address.username != username:
+        problems.append("REDIS_USERNAME: REDIS_ADDR names another user; give the user in one of the two")
+    if address.password and password and address.password != password:
+        problems.append("REDIS_PASSWORD: REDIS_ADDR holds another password; give the password in one of the two")
+    if address.tls and tls is False:
+        problems.append(
+            "REDIS_TLS=false: REDIS_ADDR begins with rediss://, which means TLS; write redis:// or leave REDIS_TLS out"
+        )
+    values["redis"] = RedisAddress(
+        address.hosts,
+        address.tls or bool(tls),
+        address.cluster,
+        address.username or username,
+        address.password or password,
+        address.db,
+    )
+    return values
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """A problem for each `KIKI_…` name that no part of kiki reads: a typo in a limit costs money."""
+    known = [variable.name for variable in VARIABLES]
+    ours = [name for name in known if name.startswith("KIKI_")]
+    problems = []
+    for name in sorted(environ):
+        if name.upper().startswith("KIKI_") and name not in known:
+            near = difflib.get_close_matches(name.upper(), ours, n=1, cutoff=0.6)
+            advice = f"did you mean {near[0]}?" if near else "no setting has a name like it; remove it"
+            problems.append(f"{_cut(name)}: unknown; {advice}")
+    return problems
+
+
+def shield_url(environ: Mapping[str, str]) -> str:
+    """Where a client finds SyncShield: KIKI_SHIELD_URL, then SHIELD_URL, then the default; raises `SettingsError`.
+
+    Without a trailing slash and without the /check that the guide's SHIELD_URL ends with.
+    """
+    own, guide = CLIENT_VARIABLES
+    try:
+        url: str = own.read(environ) or guide.read(
+            {**environ, guide.name: environ.get(guide.name) or SHIELD_URL_DEFAULT}
+        )
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+    return url
+
+
+def parse_url(text: str) -> str:
+    """A service's URL as `--url` takes it, in the form that `shield_url` gives; raises `SettingsError`."""
+    try:
+        return _url(text)
+    except ValueError as error:
+        raise SettingsError([f"{_cut(repr(text))}: {error}"]) from None
