@@ -91,7 +91,7 @@ def _from_decimal(value: Decimal) -> int:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or exponent < -DECIMALS_MAX:
         raise InvalidMoney(f"{_shown(str(value))} has too many decimals: {ACCEPTED}")
-    whole = int("".join(map(str, digits))) * 10 ** (exponent + DECIMALS_MAX)
+    whole: int = int("".join(map(str, digits))) * 10 ** (exponent + DECIMALS_MAX)
     return -whole if sign else whole
 
 

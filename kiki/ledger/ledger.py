@@ -33,10 +33,11 @@ class Ledger:
     def __init__(self, store: Store, clock: Clock = wall_micros) -> None:
         self.store = store
         self.failure: LedgerUnavailable | None = None
-        self._clock = clock
+        self.clock = clock
         self._group: GroupCommit[Append, int] = GroupCommit(self._write)
         self._next = store.next_seq()
-        self._recorded_at = self._last_recorded_at()
+        self.recorded_at = self._last_recorded_at()
+        """When the last entry was taken in, in microseconds since the epoch."""
         self.chain = self._name_chain()
 
     def _name_chain(self) -> str:
@@ -80,7 +81,7 @@ class Ledger:
     def _commit(self, facts: Sequence[Append]) -> int:
         if self.failure is not None:
             raise self.failure
-        recorded_at = max(self._clock(), self._recorded_at)
+        recorded_at = max(self.clock(), self.recorded_at)
         first = seq = self._next
         entries: list[tuple[int, bytes]] = []
         writes: list[Write] = []
@@ -94,7 +95,7 @@ class Ledger:
         except LedgerUnavailable as error:
             self.failure = error
             raise
-        self._next, self._recorded_at = seq, recorded_at
+        self._next, self.recorded_at = seq, recorded_at
         return first
 
     def recover(self) -> None:
@@ -105,7 +106,7 @@ class Ledger:
             # A write proves more than a read does: a full disk opens without complaint.
             self.store.commit([], [Write(META, b"chain", self.chain.encode())])
             self._next = self.store.next_seq()
-            self._recorded_at = max(self._recorded_at, self._last_recorded_at())
+            self.recorded_at = max(self.recorded_at, self._last_recorded_at())
             self.failure = None
 
         self._group.exclusively(again)

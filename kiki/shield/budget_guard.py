@@ -9,13 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kiki.clock import Clock, steady_clock
+from kiki.clock import Clock
 from kiki.errors import InvalidInput
-from kiki.ledger.ledger import Ledger
-from kiki.ledger.memory import MemoryStore
-from kiki.ledger.store import Store
-from kiki.ledger.subjects import Subjects
 from kiki.money import format_micros, parse_micros
+from kiki.settings import RedisAddress, redis_address
 from kiki.shield.call import (
     Amount,
     Call,
@@ -32,16 +29,10 @@ from kiki.shield.call import (
 )
 from kiki.shield.decider import Decider, new_hold_id
 from kiki.shield.decision import Decision, Outcome
-from kiki.shield.local_window import LocalWindow
-from kiki.shield.policy import Policy, parse_policy, parse_span, single_budget
+from kiki.shield.opening import KEYS_MAX, SCOPES_MAX, open_decider, read_policy
+from kiki.shield.policy import Policy, parse_span, single_budget
 from kiki.shield.simulation import Simulation, simulate
 from kiki.shield.window import MeterStatus, OpenHold, Window
-
-LTV_MIN = parse_micros(10)
-LTV_MAX = parse_micros(10_000)
-KEYS_MAX = 10_000_000
-SCOPES_MAX = 1_000_000
-LAST_RECORDED_SLACK = 1
 
 
 class Hold:
@@ -108,8 +99,8 @@ class BudgetGuard:
         clock: Clock | None = None,
         scopes_max: int = SCOPES_MAX,
         keys_max: int = KEYS_MAX,
-        ltv_min: Amount | None = None,
-        ltv_max: Amount | None = None,
+        ltv_min: Amount = 10,
+        ltv_max: Amount = 10_000,
     ) -> Self:
         """A guard over the ledger at `path` (None: in memory, forgotten at the end).
 
@@ -117,27 +108,18 @@ class BudgetGuard:
         `redis` shares the budgets with other processes; without it this process owns them alone. Raises
         `LedgerLocked` when another process has the ledger, `PolicyError` when the policy has mistakes.
         """
-        chosen = _policy(limit, window, policy, currency)
-        ledger_store, subject_store = _stores(path)
-        try:
-            clock = clock or steady_clock(_last_moment(ledger_store))
-            ledger = Ledger(ledger_store, clock)
-            subjects = Subjects(subject_store)
-            decider = Decider(
-                ledger,
-                subjects,
-                _window(chosen, redis, clock, ledger, scopes_max),
-                chosen,
-                clock,
-                ltv_min=LTV_MIN if ltv_min is None else parse_micros(ltv_min, zero=True),
-                ltv_max=LTV_MAX if ltv_max is None else parse_micros(ltv_max),
+        return cls(
+            open_decider(
+                None if path is None else Path(path),
+                _policy(limit, window, policy, currency),
+                redis=None if redis is None else _redis(redis),
+                clock=clock,
+                scopes_max=scopes_max,
                 keys_max=keys_max,
+                ltv_min=parse_micros(ltv_min, zero=True),
+                ltv_max=parse_micros(ltv_max),
             )
-        except BaseException:
-            ledger_store.close()
-            subject_store.close()
-            raise
-        return cls(decider)
+        )
 
     # -- the verbs -----------------------------------------------------------------------------------
 
@@ -291,45 +273,8 @@ def _policy(limit: Amount | None, window: str, policy: Policy | str | Path | Non
     return read_policy(Path(str(policy)), currency)
 
 
-def read_policy(path: Path, currency: str) -> Policy:
-    """The policy in a YAML file; raises `PolicyError` with every mistake."""
-    from kiki.errors import PolicyError
-
+def _redis(text: str) -> RedisAddress:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError([f"{path}: cannot be read: {error}"]) from error
-    return parse_policy(text, str(path), currency)
-
-
-def _stores(path: str | Path | None) -> tuple[Store, Store]:
-    if path is None:
-        return MemoryStore(), MemoryStore()
-    from kiki.ledger.sqlite import SqliteStore  # loaded only where a file is used
-
-    ledger_path = Path(path)
-    store = SqliteStore(ledger_path)
-    try:
-        return store, SqliteStore(subjects_path(ledger_path))
-    except BaseException:
-        store.close()
-        raise
-
-
-def subjects_path(ledger_path: Path) -> Path:
-    """Where the directory of persons lies: beside the ledger, in a file that has its own backups."""
-    return ledger_path.with_name(f"{ledger_path.stem}-subjects{ledger_path.suffix or '.db'}")
-
-
-def _last_moment(store: Store) -> int:
-    from kiki.ledger.entry import decode_entry
-
-    for _, data in store.entries(max(0, store.next_seq() - 1)):
-        return decode_entry(data).recorded_at + LAST_RECORDED_SLACK
-    return 0
-
-
-def _window(policy: Policy, redis: str | None, clock: Clock, ledger: Ledger, scopes_max: int) -> Window:
-    if redis is None:
-        return LocalWindow(policy, clock, scopes_max=scopes_max)
-    raise NotImplementedError
+        return redis_address(text)
+    except ValueError as error:
+        raise InvalidInput(f"redis: {error}") from None

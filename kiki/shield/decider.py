@@ -142,6 +142,16 @@ class Decider:
 
         self.group.exclusively(swap)
 
+    @property
+    def key_count(self) -> int:
+        """How many idempotency keys and hold ids are remembered."""
+        return self._index.count
+
+    @property
+    def hold_count(self) -> int:
+        """How many holds of this chain are open."""
+        return len(self._holds)
+
     # -- looking -------------------------------------------------------------------------------------
 
     def look(self, call: Call) -> Decision:
@@ -211,9 +221,7 @@ class Decider:
     def _prepare(self, ticket: DecisionTicket, call: Call, key: bytes) -> _Pending | None:
         """Step 1. None when the call is answered already."""
         scopes, persons = self._referenced(call.scopes, make=True)
-        ask = Ask(
-            call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons
-        )
+        ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
         if key:
             seq = self._index.find(key)
             if seq is not None:

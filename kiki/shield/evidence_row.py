@@ -7,6 +7,7 @@ appears as the random reference of the ledger, in `customer_id_hash` and nowhere
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -56,7 +57,7 @@ _SETTLED_LATE = "Reservation had expired and was already counted as spent"
 _TURNED = {HALT: "Spending halted", RESUME: "Halt taken back", POLICY: "Policy in force", OPEN: "Ledger opened"}
 
 _PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in sorted(PERSONAL_KINDS))
-_HEX = frozenset("0123456789abcdef")
+_is_reference = re.compile("[0-9a-f]{32}").fullmatch
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -147,16 +148,16 @@ class Row(msgspec.Struct, gc=False):
         outcome, reason, head, middle = _words(verb, self.reason_code)
         if not outcome:
             raise ValueError(f"a {verb} is evidence but no decision: it has no row in the CSV")
-        named = _named(self.scopes)
+        customer, named = _told(self.scopes)
         if verb in (HALT, RESUME):
             # A person's pattern is said by its kind: who it is stands in customer_id_hash.
             resource = _field(named[1:] or _kinds(self.scopes))
             middle, data = f"{middle}{resource},{outcome},{reason},,", "[scopes]"
         else:
-            data = _data(self.customer, self.ltv, self.amount, named)
+            data = _data(customer, self.ltv, self.amount, named)
         user = _hashed(self.actor, self.chain) if self.actor else ""
         time_text = _local(self.at // SECOND)
-        return f"{time_text},{self.event_id}{head}{user},{self.customer}{middle}{data},{retention_days}\n"
+        return f"{time_text},{self.event_id}{head}{user},{customer}{middle}{data},{retention_days}\n"
 
 
 _WORD_FIELDS = ("outcome", "reason_code", "scopes", "customer", "actor", "budget", "hold", "late", "repeated")
@@ -194,8 +195,7 @@ def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
         return [row.as_csv(retention_days) for row in rows(entry, chain) if row.is_decision]
     verb, ltv, given, tail = fact.verb, fact.ltv, fact.scopes, f",{retention_days}\n"
     many = len(given) > 1
-    scopes, customer = _shown(given[0]) if given else ([], "")
-    named = _named(scopes)
+    customer, named = _told(given[0]) if given else ("", "")
     _, _, head, middle = _words(verb, "")
     refused = {each.index: each.reason for each in fact.refused} if fact.refused else None
     user = _hashed(fact.actor, chain) if fact.actor else ""
@@ -204,8 +204,7 @@ def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
     found: list[str] = []
     for index, amount in enumerate(fact.amounts):
         if many:
-            scopes, customer = _shown(given[index])
-            named = _named(scopes)
+            customer, named = _told(given[index])
         data = _data(customer, ltv, amount if amount >= least else None, named)
         if refused and index in refused:
             _, _, why_head, why = _words(verb, refused[index])
@@ -291,7 +290,7 @@ def _shown(scopes: list[str]) -> tuple[list[str], str]:
     for place, scope in enumerate(scopes):
         if scope.startswith(_PERSONAL_PREFIXES):
             kind, _, value = scope.partition(":")
-            if len(value) == 32 and _HEX.issuperset(value):
+            if _is_reference(value):
                 customer = value
             elif value != "*":
                 scopes = [*scopes[:place], f"{kind}:?", *scopes[place + 1 :]]
@@ -320,11 +319,15 @@ def _words(verb: str, code: str) -> _Words:
     return _Words(outcome, reason, head, f",{what},{outcome},{_field(reason)},,")
 
 
-def _named(scopes: Sequence[str]) -> str:
-    """The scopes that are nobody's, each after a space."""
-    if not scopes:
-        return ""
-    return "".join([f" {scope}" for scope in scopes if not scope.startswith(_PERSONAL_PREFIXES)])
+def _told(scopes: Sequence[str]) -> tuple[str, str]:
+    """The person's reference, and the scopes that are nobody's, each after a space."""
+    customer = named = ""
+    for scope in scopes:
+        if not scope.startswith(_PERSONAL_PREFIXES):
+            named += f" {scope}"
+        elif _is_reference(value := scope.partition(":")[2]):
+            customer = value
+    return customer, named
 
 
 def _kinds(scopes: Sequence[str]) -> str:
@@ -338,7 +341,9 @@ def _data(customer: str, ltv: int | None, amount: int | None, named: str) -> str
         text = f" predicted_ltv={_text(ltv)}{text}"
     if customer:
         text = f" customer_id{text}"
-    return _field(f"[{text[1:]}]") if named else f"[{text[1:]}]"
+    if named and ("," in named or '"' in named or not named.isprintable()):
+        return _field(f"[{text[1:]}]")
+    return f"[{text[1:]}]"
 
 
 def _text(micros: int) -> str:

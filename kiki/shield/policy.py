@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -44,7 +44,7 @@ _UNITS = {"": SECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 _SPAN = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,18}))?([smhd]?)")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_SEPARATED = re.compile(r"[0-9]+(?:[,_'’\s][0-9]+)+(?:\.[0-9]*)?")
+_SEPARATED = re.compile(r"[0-9]+(?:[,_'\u2019\s][0-9]+)+(?:\.[0-9]*)?")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DIRECTIVE = re.compile(r"^%", re.MULTILINE)
@@ -173,7 +173,7 @@ def _span(text: str) -> int:
     if match is None:
         raise InvalidInput(f"the window {_shown(text)} is not a length of time; {SPAN_ACCEPTED}")
     whole, fraction, unit = match[1], match[2] or "", match[3]
-    span, rest = divmod(int(whole + fraction) * _UNITS[unit], 10 ** len(fraction))
+    span, rest = divmod(int(whole + fraction) * _UNITS[unit], int("1" + "0" * len(fraction)))
     if rest:
         raise InvalidInput(f"the window {_shown(text)} is not a whole number of microseconds; {SPAN_ACCEPTED}")
     return span
@@ -304,10 +304,11 @@ def _built(events: Any) -> _Node | None:
                 raise _Unreadable(line, f"there are too many values; write at most {VALUES_MAX}")
             into = path[-1][0] if path else root
             if isinstance(event, yaml.AliasEvent):
-                into.append(_aliased(event.anchor, anchors, line))
+                into.append(_aliased(event.anchor or "", anchors, line))
                 continue
-            if event.tag is not None:
-                raise _Unreadable(line, f"the tag {_shown(event.tag)} is not read; write the value without a tag")
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                raise _Unreadable(line, f"the tag {_shown(tag)} is not read; write the value without a tag")
             if isinstance(event, yaml.ScalarEvent):
                 scalar = _Text(line, event.value, not event.style)
                 into.append(scalar)
@@ -333,7 +334,7 @@ def _aliased(name: str, anchors: Mapping[str, _Node | None], line: int) -> _Node
     node = anchors[name]
     if node is None:
         raise _Unreadable(line, f"the alias *{name} contains itself; write the value out")
-    return node
+    return replace(node, line=line)
 
 
 class _Reader:

@@ -97,9 +97,7 @@ class Pattern:
         try:
             (scope,) = parse_scopes([text])
         except InvalidScope as error:
-            raise InvalidScope(
-                f"{text[:60]!r} is not a scope pattern: write '*', 'kind:value' or 'kind:*'"
-            ) from error
+            raise InvalidScope(f"{text[:60]!r} is not a scope pattern: write '*', 'kind:value' or 'kind:*'") from error
         return cls(scope)
 
     @property

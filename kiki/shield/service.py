@@ -1,4 +1,4 @@
-"""SyncShield over HTTP: parse, one call on the guard, answer. No rule lives here.
+"""SyncShield over HTTP: parse, one call on the guard, answer. No rule lives here, and no shape: see `wire`.
 
 The guide's routes (`/spend`, `/check`, `/health`) answer plain text, or JSON when `Accept` asks for it; `/v1`
 answers JSON, and errors as RFC 9457 problem details.
@@ -8,23 +8,399 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from kiki.clock import to_iso, wall_micros
-from kiki.errors import InvalidInput, InvalidMoney, KikiError, NotFound
+from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
+from kiki.ledger.store import Reader
 from kiki.shield import wire
 from kiki.shield.async_guard import AsyncGuard
-from kiki.shield.audit_view import AuditViewProcess
+from kiki.shield.audit_view_process import AuditViewProcess
+from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.call import Call, Switch, check_call, invalid_call, spend_call, switch
+from kiki.shield.call import Call, Switch, invalid_call
+from kiki.shield.decider import new_hold_id
 from kiki.shield.decision import Decision, Outcome
 from kiki.shield.evidence import find_event, page
-from kiki.shield.fact import Decided
-from kiki.shield.metrics import ShieldMetrics
+from kiki.shield.metrics import METERS_MAX, ShieldMetrics
+from kiki.shield.openapi import openapi
 from kiki.shield.policy import Policy, parse_policy
-from kiki.shield.scope import parse_scopes
-from kiki.shield.window import Verb
-from kiki.web import Check, Request, Response, Route, Service
+from kiki.shield.scope import PERSONAL_KINDS, kind_of
+from kiki.shield.window import MeterStatus, Verb
+from kiki.edge.telemetry import log
+from kiki.edge.answer import Answer, json_answer, plain_answer, problem_answer, retry_header
+from kiki.edge.request import Request
+from kiki.edge.route import Check, Route, Service
 
 logger = logging.getLogger("kiki.shield")
+
+_TICK_SECONDS = 1.0
+_NO_JSON = "send an empty body, or JSON"
+
+
+class ShieldService:
+    """The routes of SyncShield over one guard.
+
+    `read_policy` gives the policy anew for SIGHUP; `audit_view` is the process that writes the CSV, if any.
+    """
+
+    def __init__(
+        self,
+        guard: BudgetGuard,
+        *,
+        read_policy: Callable[[], Policy] | None = None,
+        audit_view: AuditViewProcess | None = None,
+        redis_expected: bool = False,
+    ) -> None:
+        self._guard = guard
+        self._read_policy = read_policy
+        self._audit_view = audit_view
+        self._redis_expected = redis_expected
+        self._async: AsyncGuard | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._chain = guard.decider.ledger.chain
+        self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
+        self._registry = CollectorRegistry()
+        self._registry.register(self._metrics)
+
+    def service(self) -> Service:
+        """What `kiki.edge.run` runs."""
+        return Service(
+            name="syncshield",
+            routes=self._routes(),
+            checks=self._checks,
+            registry=self._registry,
+            openapi=openapi(self._guard.policy.currency),
+            on_start=self._start,
+            on_reload=self._reload,
+            on_close=self._close,
+        )
+
+    def _routes(self) -> Sequence[Route]:
+        guide = [
+            Route(method, path, handler, role, open_inside=True, plain=True)
+            for path, handler, role in (("/spend", self._spend, "spend"), ("/check", self._check, "spend"))
+            for method in ("GET", "POST")
+        ]
+        return [
+            *guide,
+            Route("GET", "/health", self._health, "read", open_inside=True),
+            Route("POST", "/v1/spends", self._spends, "spend"),
+            Route("POST", "/v1/spends:batch", self._batch, "spend"),
+            Route("POST", "/v1/checks", self._checks_v1, "spend"),
+            Route("POST", "/v1/records", self._records, "spend"),
+            Route("POST", "/v1/reservations", self._reserve, "spend"),
+            Route("GET", "/v1/reservations", self._reservations, "read"),
+            Route("POST", "/v1/reservations/{id}/commit", self._commit, "spend"),
+            Route("POST", "/v1/reservations/{id}/release", self._release, "spend"),
+            Route("GET", "/v1/budgets", self._budgets, "read"),
+            Route("GET", "/v1/halts", self._halts, "read"),
+            Route("POST", "/v1/halts", self._halt, "admin"),
+            Route("DELETE", "/v1/halts", self._resume, "admin"),
+            Route("POST", "/v1/policies:simulate", self._simulate, "read"),
+            Route("GET", "/v1/decisions", self._decisions, "read"),
+            Route("GET", "/v1/decisions/{event_id}", self._decision, "read"),
+        ]
+
+    # -- deciding ------------------------------------------------------------------------------------
+
+    async def _decide(self, request: Request, work: Call | Switch) -> Decision:
+        assert self._async is not None
+        work.actor = request.actor
+        decision = await self._async.decide(work)
+        self._metrics.count(decision)
+        return decision
+
+    async def _asked(self, request: Request, verb: Verb, read: Callable[[Any], Call]) -> Call:
+        """The call in a JSON body; one that cannot be read leaves a row in the audit, as every decision does."""
+        try:
+            return read(await request.json())
+        except InvalidInput:
+            await self._decide(request, invalid_call(verb))
+            raise
+
+    async def _guide_call(
+        self, request: Request, verb: Verb, read_body: Callable[[Any], Call], read_query: Callable[[], Call]
+    ) -> Call:
+        if request.raw.method == "POST" and request.has_body():
+            return await self._asked(request, verb, read_body)
+        try:
+            return read_query()
+        except InvalidInput:
+            await self._decide(request, invalid_call(verb))
+            raise
+
+    async def _spend(self, request: Request) -> Answer:
+        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+        call = await self._guide_call(
+            request,
+            Verb.SPEND,
+            lambda body: wire.spend_body(body, currency, key),
+            lambda: wire.spend_query(request.pairs(), currency, key),
+        )
+        decision = await self._decide(request, call)
+        outcome = decision.outcome()
+        if request.wants_json():
+            return self._outcome_answer(decision)
+        return _plain(outcome, wire.spend_text(outcome), decision)
+
+    async def _check(self, request: Request) -> Answer:
+        currency = self._guard.policy.currency
+        call = await self._guide_call(
+            request,
+            Verb.CHECK,
+            lambda body: wire.check_body(body, currency),
+            lambda: wire.check_query(request.pairs(), currency),
+        )
+        decision = await self._decide(request, call)
+        outcome = decision.outcome()
+        if request.wants_json():
+            return self._outcome_answer(decision)
+        return _plain(outcome, wire.check_text(outcome), decision)
+
+    async def _spends(self, request: Request) -> Answer:
+        return await self._money(request, Verb.SPEND, wire.spend_body)
+
+    async def _records(self, request: Request) -> Answer:
+        return await self._money(request, Verb.RECORD, wire.record_body)
+
+    async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Answer:
+        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+        call = await self._asked(request, verb, lambda body: read(body, currency, key))
+        return self._outcome_answer(await self._decide(request, call))
+
+    def _outcome_answer(self, decision: Decision) -> Answer:
+        outcome, currency = decision.outcome(), self._guard.policy.currency
+        if outcome.allowed:
+            return json_answer(wire.outcome_bytes(outcome, self._chain, currency), headers=_replayed(decision))
+        if outcome.reason == Reason.OUTCOME_UNKNOWN:
+            raise _unknown(outcome)
+        body = wire.refusal_bytes(outcome, self._chain, currency)
+        return Answer(
+            403, body, wire.PROBLEM_TYPE, {**retry_header(outcome.retry_after), **(_replayed(decision) or {})}
+        )
+
+    async def _batch(self, request: Request) -> Answer:
+        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+        call = await self._asked(request, Verb.SPEND, lambda body: wire.batch_body(body, currency, key))
+        decision = await self._decide(request, call)
+        reply = wire.batch_reply(decision, self._chain, currency)
+        return json_answer(wire.dump(reply), headers=_replayed(decision))
+
+    async def _checks_v1(self, request: Request) -> Answer:
+        currency = self._guard.policy.currency
+        call = await self._asked(request, Verb.CHECK, lambda body: wire.check_body(body, currency))
+        decision = await self._decide(request, call)
+        return json_answer(wire.outcome_bytes(decision.outcome(), self._chain, currency))
+
+    async def _reserve(self, request: Request) -> Answer:
+        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+        call = await self._asked(
+            request, Verb.RESERVE, lambda body: wire.reserve_body(body, new_hold_id(), currency, key)
+        )
+        decision = await self._decide(request, call)
+        if not decision.outcome().allowed:
+            return self._outcome_answer(decision)
+        reply = wire.reservation_reply(decision, self._chain, currency)
+        return json_answer(wire.dump(reply), 201, _replayed(decision))
+
+    async def _commit(self, request: Request) -> Answer:
+        body = await request.json()
+        call = wire.commit_body(request.parts["id"], body, self._guard.policy.currency)
+        return self._settled(await self._decide(request, call))
+
+    async def _release(self, request: Request) -> Answer:
+        body = await request.json() if request.has_body() else None
+        return self._settled(await self._decide(request, wire.release_body(request.parts["id"], body)))
+
+    def _settled(self, decision: Decision) -> Answer:
+        return json_answer(wire.dump(wire.settlement_reply(decision, self._chain)), headers=_replayed(decision))
+
+    async def _halt(self, request: Request) -> Answer:
+        decision = await self._decide(request, wire.halt_body(await request.json()))
+        return json_answer(wire.dump(wire.halt_reply(decision, self._chain)))
+
+    async def _resume(self, request: Request) -> Answer:
+        decision = await self._decide(request, wire.resume_query(request.pairs()))
+        return json_answer(wire.dump(wire.halt_reply(decision, self._chain)))
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    async def _look(self, at: Callable[[BudgetGuard], Any]) -> Any:
+        assert self._async is not None
+        return await self._async.look(at)
+
+    def _reader(self) -> Reader:
+        return self._guard.decider.ledger.store
+
+    async def _budgets(self, request: Request) -> Answer:
+        wanted = wire.budgets_query(request.pairs())
+
+        def look(guard: BudgetGuard) -> tuple[list[MeterStatus], list[str]]:
+            return guard.status(wanted.budget, wanted.scope, wanted.limit), guard.halts()
+
+        statuses, halts = await self._look(look)
+        reply = wire.budgets_reply(
+            statuses, halts, self._guard.policy.currency, self._guard.decider.window.kind, wall_micros()
+        )
+        return json_answer(wire.dump(reply))
+
+    async def _halts(self, request: Request) -> Answer:
+        wire.empty_query(request.pairs())
+        return json_answer(wire.dump(wire.HaltsReply(await self._look(lambda guard: guard.halts()))))
+
+    async def _reservations(self, request: Request) -> Answer:
+        wire.empty_query(request.pairs())
+        holds = await self._look(lambda guard: guard.holds())
+        return json_answer(wire.dump(wire.reservations_reply(holds)))
+
+    async def _simulate(self, request: Request) -> Answer:
+        text, since = wire.simulate_body(await request.json())
+        policy = parse_policy(text, "policy", self._guard.policy.currency)
+        result = await self._look(lambda guard: guard.simulate(policy, since))
+        return json_answer(result.as_dict())
+
+    async def _decisions(self, request: Request) -> Answer:
+        wanted = wire.decisions_query(request.pairs())
+
+        def look(_: BudgetGuard) -> Any:
+            return page(
+                self._reader(),
+                wanted.after,
+                wanted.limit,
+                since=wanted.since,
+                until=wanted.until,
+                outcome=wanted.outcome,
+                scope=wanted.scope,
+            )
+
+        found = await self._look(look)
+        return json_answer(wire.dump(wire.decisions_reply((row.as_dict() for row in found.rows), found.after)))
+
+    async def _decision(self, request: Request) -> Answer:
+        event = wire.parse_event_id(request.parts["event_id"])
+        row = await self._look(lambda _: find_event(self._reader(), event))
+        if row is None:
+            raise NotFound(f"there is no decision {event}")
+        return json_answer(row.as_dict())
+
+    # -- health --------------------------------------------------------------------------------------
+
+    async def _health(self, _: Request) -> Answer:
+        # These three words are the original's. They say here that decisions are being written down durably.
+        keeping = self._guard.decider.ledger.failure is None
+        window = self._guard.decider.window
+        return json_answer(
+            {
+                "status": "healthy",
+                "service": "syncshield",
+                "gdpr_compliant": keeping,
+                "iso27001_active": keeping,
+                "ccpa_compliant": keeping,
+                "redis_connected": window.kind == "redis" and window.ready() is None,
+                "timestamp": to_iso(wall_micros()),
+            }
+        )
+
+    async def _checks(self) -> Sequence[Check]:
+        decider = self._guard.decider
+        failure, waiting = decider.ledger.failure, decider.window.ready()
+        kept = f"{decider.window.kind} window"
+        if self._redis_expected and decider.window.kind == "local":
+            kept += "; Redis did not answer at start, so it is not used until a restart"
+        return [
+            Check("ledger", failure is None, str(failure) if failure else f"chain {self._chain}"),
+            Check("window", waiting is None, waiting or kept),
+        ]
+
+    def _gauges(self) -> dict[str, float]:
+        decider = self._guard.decider
+        gauges = {
+            "ledger_ok": float(decider.ledger.failure is None),
+            "ledger_entries": float(decider.ledger.next_seq),
+            "window_ready": float(decider.window.ready() is None),
+            "idempotency_keys": float(decider.key_count),
+            "open_holds": float(decider.hold_count),
+        }
+        if self._audit_view is not None:
+            gauges["audit_view_running"] = float(self._audit_view.is_running())
+        return gauges
+
+    def _shown_meters(self) -> list[MeterStatus]:
+        # A window over the network is not asked on the loop; its figures are at /v1/budgets.
+        if self._guard.decider.window.kind != "local":
+            return []
+        statuses = self._guard.status(limit=METERS_MAX)
+        return [status for status in statuses if kind_of(status.scope) not in PERSONAL_KINDS]
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._async = AsyncGuard(self._guard)
+        if self._audit_view is not None:
+            self._audit_view.start()
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        assert self._async is not None
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            try:
+                if self._audit_view is not None:
+                    self._audit_view.check()
+                await self._async.tick()
+            except KikiError as error:
+                log(logger, logging.WARNING, "the ledger is still failing", code=error.code, detail=str(error))
+            except Exception:
+                logger.exception("the tick failed")
+
+    async def _reload(self) -> None:
+        if self._read_policy is None:
+            logger.info("there is no policy file to read again")
+            return
+        try:
+            policy = self._read_policy()
+            await self._look(lambda guard: guard.use(policy, actor="SIGHUP"))
+        except KikiError as error:
+            log(logger, logging.ERROR, "the policy was refused; the old one stays in force", detail=str(error))
+            return
+        log(logger, logging.INFO, "a new policy is in force", policy=policy.digest, budgets=len(policy.budgets))
+
+    async def _close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if self._async is not None:
+            await self._async.close()
+        if self._audit_view is not None and not await asyncio.to_thread(self._audit_view.stop):
+            logger.warning("the audit view was not complete in time; the next start goes on where it ends")
+
+
+def _replayed(decision: Decision) -> dict[str, str] | None:
+    return {wire.REPLAYED_HEADER: "true"} if decision.repeated else None
+
+
+def _plain(outcome: Outcome, text: str, decision: Decision) -> Answer:
+    if outcome.allowed:
+        return plain_answer(text, headers=_replayed(decision))
+    if outcome.reason == Reason.OUTCOME_UNKNOWN:
+        raise _unknown(outcome)
+    headers = {**retry_header(outcome.retry_after), "Kiki-Reason": outcome.reason or "", **(_replayed(decision) or {})}
+    return plain_answer(text, 403, headers)
+
+
+def _unknown(outcome: Outcome) -> Unavailable:
+    return Unavailable(outcome.explanation, retry_after=1)
+
+
+def ledger_path(data_dir: Path) -> Path:
+    """Where a service keeps its ledger."""
+    return data_dir / "shield.db"
+
+
+def audit_view_path(data_dir: Path) -> Path:
+    """Where a service keeps the live view of its audit."""
+    return data_dir / "shield_audit_gdpr.csv"

@@ -16,11 +16,10 @@ import json
 import os
 import random
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, TypeVar
@@ -35,13 +34,13 @@ from kiki.errors import (
     Forbidden,
     InvalidInput,
     KikiError,
-    NotFound,
     SettingsError,
     ShieldUnreachable,
     SpendDenied,
     Unauthenticated,
     Unavailable,
 )
+from kiki.settings import is_loopback, parse_url, shield_url
 from kiki.shield import wire
 from kiki.shield.call import (
     Amount,
@@ -50,7 +49,6 @@ from kiki.shield.call import (
     Switch,
     check_call,
     commit_call,
-    parse_key,
     record_call,
     release_call,
     reserve_call,
@@ -127,24 +125,8 @@ Flow = Generator[Send | Wait, Heard, Value]
 # -- where, and as whom ------------------------------------------------------------------------------
 
 
-def parse_url(url: str) -> str:
-    """The base of a service's address, with or without a trailing `/check` or slash; raises `InvalidInput`."""
-    text = url.strip()
-    try:
-        found = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise InvalidInput(f"{text[:80]!r} is not a URL: {error}") from None
-    if found.userinfo:
-        raise InvalidInput("the URL of SyncShield holds a password: give a token instead (KIKI_SHIELD_TOKEN)")
-    if found.scheme not in {"http", "https"} or not found.host or found.query or found.fragment:
-        raise InvalidInput(f"{text[:80]!r} is not the URL of a service: write http://localhost:8081")
-    return text.rstrip("/").removesuffix("/check").rstrip("/")
-
-
 def default_url(environ: Mapping[str, str] | None = None) -> str:
     """Where SyncShield is: `KIKI_SHIELD_URL`, else `SHIELD_URL`, else this machine."""
-    from kiki.settings import shield_url
-
     return shield_url(os.environ if environ is None else environ)
 
 
@@ -173,15 +155,6 @@ def _checked_token(token: str, where: str) -> str:
     return token
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 # -- the conversations -------------------------------------------------------------------------------
 
 
@@ -196,7 +169,7 @@ class _Flows:
         retries: int,
         deadline: float,
     ) -> None:
-        self.url = parse_url(url) if url is not None else parse_url(default_url())
+        self.url = default_url() if url is None else parse_url(url.strip())
         found = _checked_token(token.strip(), "the token") if token is not None else default_token()
         if not (timeout > 0 and deadline > 0 and retries >= 0):
             raise InvalidInput("timeout and deadline are positive seconds, retries is a whole number from 0")
@@ -221,7 +194,7 @@ class _Flows:
             "base_url": self.url,
             "follow_redirects": False,
             # A proxy from the environment is for the world outside; what goes to this machine stays on it.
-            "trust_env": not _is_loopback(url.host),
+            "trust_env": not is_loopback(url.host),
         }
         if url.scheme == "http":
             # Loading all certificates takes longer than everything else here; this context trusts nobody.
@@ -374,7 +347,7 @@ class _Flows:
     def _health(self) -> Flow[dict[str, Any]]:
         return self._get("/health", dict[str, Any])
 
-    def _understood(self, reply: Reply, read: Any) -> Any:
+    def _understood(self, reply: Reply, read: Callable[[], Value]) -> Value:
         try:
             return read()
         except (InvalidInput, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -407,11 +380,11 @@ def _by_status(reply: Reply, text: str, url: str) -> KikiError:
     message = f"{url} answered {reply.status}" + (f": {said}" if said else "")
     match reply.status:
         case 401:
-            return Unauthenticated(message, hint="give a token: KIKI_SHIELD_TOKEN, KIKI_SHIELD_TOKEN_FILE or --token-file")
+            return Unauthenticated(
+                message, hint="give a token: KIKI_SHIELD_TOKEN, KIKI_SHIELD_TOKEN_FILE or --token-file"
+            )
         case 403:
             return Forbidden(message)
-        case 404 if text:
-            return NotFound(message)
         case 409:
             return Conflict(message)
         case 400 | 413 | 414 | 415 | 422 | 431:

@@ -475,9 +475,7 @@ def settlement_reply(decision: Decision, chain: str) -> SettlementReply:
 def halt_reply(decision: Decision, chain: str) -> HaltReply:
     """The kill switch as it was turned."""
     fact = _fact(decision, Halted)
-    return HaltReply(
-        event_id=decision.event_id, chain=chain, pattern=fact.pattern, halted=fact.on, at=to_iso(fact.at)
-    )
+    return HaltReply(event_id=decision.event_id, chain=chain, pattern=fact.pattern, halted=fact.on, at=to_iso(fact.at))
 
 
 def meter_reply(status: MeterStatus) -> MeterReply:
@@ -585,7 +583,9 @@ def error_of(found: Problem) -> KikiError | None:
     retry_after = found.get("retry_after")
     seconds = float(retry_after) if isinstance(retry_after, int | float) and math.isfinite(retry_after) else None
     if issubclass(kind, SpendDenied):
-        members = {name: found[name] for name in ("budget", "remaining", "event_id") if isinstance(found.get(name), str)}
+        members = {
+            name: found[name] for name in ("budget", "remaining", "event_id") if isinstance(found.get(name), str)
+        }
         return kind(message or title_of(kind), reason=str(found.get("reason", "")), retry_after=seconds, **members)
     if issubclass(kind, ConfigurationError):
         problems = found.get("problems")
@@ -637,9 +637,7 @@ def parse_json(body: bytes) -> object:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the body is not UTF-8: byte {error.start} cannot be read; send JSON in UTF-8") from None
     except json.JSONDecodeError as error:
-        raise InvalidInput(
-            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from None
+        raise InvalidInput(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise InvalidInput("the body is not acceptable: it is nested too deeply") from None
     except (ArithmeticError, ValueError) as error:
@@ -710,10 +708,9 @@ def check_body(body: object, currency: str) -> Call:
     """The check in a body, which may be empty: whether anything would fit."""
     found = _members(body, _CHECK)
     _same_currency(found, currency)
-    ltv = found["ltv"] if "ltv" in found else None
     if "ltv" in found:
-        _checked_amount(ltv, "ltv: ")
-    return check_call(_amount(found) if "amount" in found else None, _scopes(found), ltv)
+        _checked_amount(found["ltv"], "ltv: ")
+    return check_call(_amount(found) if "amount" in found else None, _scopes(found), found.get("ltv"))
 
 
 def reserve_body(body: object, hold: str, currency: str, key: str | None = None) -> Call:
@@ -771,7 +768,7 @@ def spend_query(query: Query, currency: str, key: str | None = None) -> Call:
         raise InvalidMoney("Invalid amount: it is missing; write /spend?amount=12.34")
     _same_currency(single, currency)
     try:
-        return spend_call(single["amount"], scopes, parse_key(key))
+        return spend_call(single["amount"], scopes, key)
     except InvalidMoney as error:
         raise InvalidMoney(f"Invalid amount: {error}") from None
 
@@ -824,7 +821,9 @@ def resume_query(query: Query) -> Switch:
     """The query of `DELETE /v1/halts`."""
     single, _ = _query(query, ("pattern",))
     if "pattern" not in single:
-        raise InvalidScope("the pattern is missing: write /v1/halts?pattern=platform:meta, or ?pattern=* for all spends")
+        raise InvalidScope(
+            "the pattern is missing: write /v1/halts?pattern=platform:meta, or ?pattern=* for all spends"
+        )
     return switch(single["pattern"], on=False)
 
 
@@ -904,7 +903,7 @@ def _amount(found: Mapping[str, Any]) -> str | int | Decimal:
 def _checked_amount(amount: object, where: str) -> None:
     # A float cannot come from `parse_json`; from elsewhere it is refused rather than guessed at.
     if type(amount) is not str and type(amount) is not int and not isinstance(amount, Decimal):
-        raise InvalidMoney(f"{where}an amount is decimal text such as \"12.34\" or a number, not {_kind(amount)}")
+        raise InvalidMoney(f"{where}an amount is decimal text such as '12.34' or a number, not {_kind(amount)}")
 
 
 def _scopes(found: Mapping[str, Any]) -> dict[str, str] | None:
@@ -912,7 +911,7 @@ def _scopes(found: Mapping[str, Any]) -> dict[str, str] | None:
     if scopes is None and "scopes" not in found:
         return None
     if not isinstance(scopes, dict):
-        raise InvalidScope(f"scopes are an object such as {{\"platform\": \"meta\"}}, not {_kind(scopes)}")
+        raise InvalidScope(f"scopes are an object such as {{'platform': 'meta'}}, not {_kind(scopes)}")
     return scopes
 
 
@@ -1110,7 +1109,12 @@ _MONEY_SCHEMA: Final = {
         {"type": "number", "exclusiveMinimum": 0, "maximum": 9223372036854.775807},
     ],
 }
-_KEY_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 255, "description": "The same key: the same spend."}
+_KEY_SCHEMA: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "description": "The same key: the same spend.",
+}
 _SCOPES_SCHEMA: Final = {
     "type": "object",
     "maxProperties": 8,

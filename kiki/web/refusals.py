@@ -6,7 +6,7 @@ Errors know no HTTP; `status_of` is the one table that translates them.
 from __future__ import annotations
 
 from http import HTTPStatus
-from math import ceil
+from math import ceil, isfinite
 from typing import ClassVar
 
 from kiki import errors
@@ -130,7 +130,7 @@ def headers_of(error: BaseException) -> Headers:
     if isinstance(error, errors.Unauthenticated):
         return (("WWW-Authenticate", 'Bearer realm="kiki"'),)
     retry_after = getattr(error, "retry_after", None)
-    if isinstance(retry_after, int | float):
+    if isinstance(retry_after, int | float) and isfinite(retry_after):
         return (("Retry-After", whole_seconds(retry_after)),)
     # A client without any advice would come back at once.
     return (("Retry-After", "1"),) if isinstance(error, errors.Unavailable) else ()

@@ -1,190 +1,290 @@
-"""An HTTP request as handlers see it: strict about what it holds, cheap about what nobody asks for."""
+"""A request as kiki's services see it, and the strict readers of its query, body and Accept header.
+
+Strict means: what two programs could read differently (a parameter given twice, a repeated JSON key, bytes that
+are no UTF-8) is refused instead of guessed, and no number ever becomes a float.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any, Final, Literal, NoReturn, overload
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
 from kiki.errors import InvalidInput
+from kiki.web.refusals import BodyLate, BodyTooLarge, ExpectationFailed, MediaTypeUnsupported
+from kiki.web.tokens import Principal
 
-if TYPE_CHECKING:
-    from kiki.web.caller import Principal
+INTEGER_DIGITS_MAX: Final = 40
+NUMBER_LENGTH_MAX: Final = 64
 
-INTEGER_DIGITS_MAX = 40
-QUERY_PARAMETERS_MAX = 50
-
-
-class Stop(Exception):  # noqa: N818  # not an error of kiki: an answer in a hurry
-    """Ends a request with this status; for what HTTP itself forbids."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail = status, code, detail
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class Request:
-    """One request. `parts` holds what the route's pattern captured, `principal` who asks when that is known."""
+class Request(web.BaseRequest):
+    """aiohttp's request and what the edge found out about it before the handler was called.
 
-    __slots__ = ("body_bytes_max", "body_seconds_max", "parts", "path", "principal", "query_string", "raw")
+    `request_id` is echoed in the answer. `principal` is None for an anonymous caller inside. `params` holds the
+    values of the route's `{names}`. `raw_query` is the text after the `?`, undecoded: read it with `query`.
+    """
 
-    def __init__(self, raw: web.BaseRequest, path: str, query_string: str) -> None:
-        self.raw = raw
-        self.path = path
-        self.query_string = query_string
-        self.parts: Mapping[str, str] = {}
-        self.principal: Principal | None = None
-        self.body_bytes_max = 1 << 20
-        self.body_seconds_max = 10.0
+    request_id: str = "-"
+    principal: Principal | None = None
+    params: Mapping[str, str] = _NO_PARAMETERS
+    raw_query: str = ""
+    body_seconds_max: float = 10.0
+    always_json: bool = False
 
-    @property
-    def actor(self) -> str:
-        """The name of the token that asks, empty when nobody had to say."""
-        return self.principal.name if self.principal else ""
+    ATTRS = web.BaseRequest.ATTRS | frozenset(
+        {"request_id", "principal", "params", "raw_query", "body_seconds_max", "always_json"}
+    )
 
-    def header(self, name: str) -> str | None:
-        """A header's (first) value."""
-        return self.raw.headers.get(name)
-
-    def wants_json(self) -> bool:
-        """Whether `Accept` prefers JSON to plain text."""
-        accept = self.raw.headers.get("Accept")
-        return accept is not None and accept != "*/*" and _prefers_json(accept)
-
-    def query(self, *known: str, many: tuple[str, ...] = ()) -> dict[str, str]:
-        """The query's parameters; those in `many` may repeat, see `queries`. Raises `InvalidInput`."""
-        return {name: values[0] for name, values in self.queries(*known, many=many).items() if name not in many}
-
-    def queries(self, *known: str, many: tuple[str, ...] = ()) -> dict[str, list[str]]:
-        """The query's parameters with all their values; unknown and repeated ones are refused."""
-        found: dict[str, list[str]] = {}
-        text = self.query_string
-        if not text:
-            return found
-        pieces = text.split("&")
-        if len(pieces) > QUERY_PARAMETERS_MAX:
-            raise InvalidInput(f"the query has more than {QUERY_PARAMETERS_MAX} parameters")
-        for piece in pieces:
-            if not piece:
-                continue
-            name, _, value = piece.partition("=")
-            name, value = _decoded(name), _decoded(value)
-            if name in many:
-                found.setdefault(name, []).append(value)
-            elif name not in known:
-                accepted = ", ".join((*known, *many)) or "none"
-                raise InvalidInput(f"unknown query parameter {name[:40]!r}; accepted are: {accepted}")
-            elif name in found:
-                raise InvalidInput(f"the query parameter {name!r} was given twice")
-            else:
-                found[name] = [value]
-        return found
-
-    async def body(self) -> bytes:
-        """The body, at most `body_bytes_max` long, within `body_seconds_max`."""
-        try:
-            async with asyncio.timeout(self.body_seconds_max):
-                return await self.raw.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise Stop(413, "body_too_large", f"the body is larger than {self.body_bytes_max} bytes") from None
-        except TimeoutError:
-            raise Stop(408, "body_too_slow", f"the body did not arrive within {self.body_seconds_max:g} s") from None
-        except web.HTTPException as error:
-            raise Stop(error.status, "bad_request", "the body cannot be read as HTTP") from None
-        except (web.RequestPayloadError, ValueError):
-            raise Stop(400, "bad_request", "the body cannot be read as HTTP") from None
-
-    def has_body(self) -> bool:
-        """Whether a body comes with the request."""
-        return self.raw.can_read_body
-
-    async def json(self) -> dict[str, Any]:
-        """The body as a JSON object: numbers with a fraction are `Decimal`, repeated members are refused."""
-        content_type = self.raw.headers.get("Content-Type", "").lower().replace(" ", "")
-        if content_type not in ("application/json", "application/json;charset=utf-8"):
-            await self.body()
-            raise Stop(415, "unsupported_media_type", "send the body as JSON with Content-Type: application/json")
-        return parse_json(await self.body())
+    def __repr__(self) -> str:
+        # aiohttp's own shows the path, which may name a person; this may end up in a log.
+        return f"<Request {self.method} {self.request_id}>"
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
-    """A JSON object, strictly; raises `InvalidInput` with what is wrong."""
+# Query
+
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def decode_component(text: str, what: str) -> str:
+    """The percent-decoded text; raises `InvalidInput` for broken escapes and for bytes that are no UTF-8."""
+    if _BAD_ESCAPE.search(text):
+        raise InvalidInput(f"{what} holds a % that is not followed by two hex digits")
     try:
-        value = _decoder.decode(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise InvalidInput("the body is not valid UTF-8") from None
+        # aiohttp hands over raw bytes that are no UTF-8 as lone surrogates: encoding refuses those.
+        return unquote_to_bytes(text.encode("utf-8")).decode("utf-8")
+    except UnicodeError:
+        raise InvalidInput(f"{what} is not valid UTF-8") from None
+
+
+def query(request: Request) -> dict[str, list[str]]:
+    """The query's parameters, each with its values in order; raises `InvalidInput` when they cannot be decoded."""
+    found: dict[str, list[str]] = {}
+    raw = request.raw_query
+    if not raw:
+        return found
+    plain = raw.isascii() and "%" not in raw and "+" not in raw
+    for pair in raw.split("&"):
+        if not pair:
+            continue
+        name, _, value = pair.partition("=")
+        if not plain:
+            name = decode_component(name.replace("+", " "), "a parameter's name in the query")
+            value = decode_component(value.replace("+", " "), f"the value of the query parameter {name[:40]!r}")
+        if name in found:
+            found[name].append(value)
+        else:
+            found[name] = [value]
+    return found
+
+
+def one(params: Mapping[str, list[str]], name: str) -> str | None:
+    """The parameter's value, None when it was not given; raises `InvalidInput` when it was given more than once."""
+    values = params.get(name)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise InvalidInput(f"the query parameter {name!r} was given {len(values)} times: give it once")
+    return values[0]
+
+
+# Body
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises `BodyTooLarge` (413), `BodyLate` (408) or `InvalidInput` for broken framing.
+
+    The time limit stands here and nowhere else: a handler is never cut off once it decides, because the answer
+    to a decision that was made must not be lost.
+    """
+    content, limit, headers = request.content, request.client_max_size, request.headers
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MediaTypeUnsupported("the body must not be compressed: send it without Content-Encoding")
+    expect = headers.get("Expect")
+    length = headers.get("Content-Length")
+    if length is not None and int(length) > limit:  # aiohttp's parser let only digits through
+        raise _too_large(limit)
+    if content.is_eof() and expect is None:
+        body = content.read_nowait(-1)
+    else:
+        if expect is not None:
+            if expect.lower() != "100-continue":
+                raise ExpectationFailed(f"Expect: {expect[:40]!r} is not supported; only 100-continue is")
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await _arriving(request, limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _arriving(request: Request, limit: int) -> bytes:
+    content, body = request.content, bytearray()
+    try:
+        async with asyncio.timeout(request.body_seconds_max):
+            while len(body) <= limit:
+                chunk = await content.readany()
+                if not chunk:
+                    break
+                body += chunk
+    except TimeoutError:
+        raise BodyLate(f"the body did not arrive within {request.body_seconds_max:g} seconds") from None
+    except ConnectionError:
+        raise  # nobody is left to answer
+    except Exception as error:
+        raise InvalidInput(f"the body's framing is broken: {type(error).__name__}") from error
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is too large: at most {limit} bytes are accepted")
+
+
+_JSON_TYPE = re.compile(r"\s*application/json\s*(?:;\s*charset\s*=\s*(?:utf-8|\"utf-8\")\s*)?;?\s*", re.IGNORECASE)
+
+
+@overload
+async def read_json(request: Request) -> dict[str, Any]: ...
+@overload
+async def read_json(request: Request, *, lists: Literal[False]) -> dict[str, Any]: ...
+@overload
+async def read_json(request: Request, *, lists: Literal[True]) -> dict[str, Any] | list[Any]: ...
+async def read_json(request: Request, *, lists: bool = False) -> dict[str, Any] | list[Any]:
+    """The body as a JSON object, or also a list when `lists`; numbers with a fraction or exponent are `Decimal`.
+
+    Raises `InvalidInput` for anything that is not strict JSON, `MediaTypeUnsupported` (415) for other types, and
+    what `read_body` raises.
+    """
+    declared = request.headers.get("Content-Type")
+    if declared != "application/json" and (declared is None or not _JSON_TYPE.fullmatch(declared)):
+        raise MediaTypeUnsupported("the body must be JSON: send it with Content-Type: application/json")
+    return parse_json(await read_body(request), lists=lists)
+
+
+@overload
+def parse_json(body: bytes) -> dict[str, Any]: ...
+@overload
+def parse_json(body: bytes, *, lists: bool) -> dict[str, Any] | list[Any]: ...
+def parse_json(body: bytes, *, lists: bool = False) -> dict[str, Any] | list[Any]:
+    """The strictly read JSON of `read_json`, from bytes."""
+    if not body:
+        raise InvalidInput("the body is empty: a JSON object is expected")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"the body is not valid UTF-8 (byte {error.start})") from None
+    try:
+        value = _DECODER.decode(text)
     except RecursionError:
         raise InvalidInput("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not valid JSON: {error.msg} at character {error.pos}") from None
-    if not isinstance(value, dict):
-        raise InvalidInput('the body must be a JSON object, such as {"amount": "10.00"}')
-    return value
+        raise InvalidInput(
+            f"the body is not valid JSON: {error.msg}, line {error.lineno}, column {error.colno}"
+        ) from None
+    # "\ud800" is JSON and no text: it could be neither stored nor answered.
+    if "\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+        except RecursionError:
+            raise InvalidInput("the body is nested too deeply") from None
+        except UnicodeEncodeError:
+            raise InvalidInput("the body holds half of a surrogate pair, which is not text") from None
+    if isinstance(value, dict) or (lists and isinstance(value, list)):
+        return value
+    wanted = "a JSON object or list" if lists else "a JSON object"
+    raise InvalidInput(f'the body must be {wanted}, such as {{"amount": "12.34"}}')
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"the JSON member {twice[:40]!r} was given twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidInput(f"the key {name[:40]!r} is given twice in the same JSON object")
+            seen.add(name)
     return found
 
 
 def _integer(text: str) -> int:
-    if len(text) > INTEGER_DIGITS_MAX:
-        raise InvalidInput(f"a number of {len(text)} digits is too large")
+    if len(text) > INTEGER_DIGITS_MAX + text.startswith("-"):
+        raise InvalidInput(f"the body holds an integer of more than {INTEGER_DIGITS_MAX} digits")
     return int(text)
 
 
-def _fraction(text: str) -> Decimal:
-    if len(text) > INTEGER_DIGITS_MAX:
-        raise InvalidInput(f"a number of {len(text)} characters is too long")
-    return Decimal(text)
+def _decimal(text: str) -> Decimal:
+    try:
+        if len(text) <= NUMBER_LENGTH_MAX:
+            return Decimal(text)
+    except InvalidOperation:
+        pass
+    raise InvalidInput("the body holds a number that is too long or too large")
 
 
-def _constant(text: str) -> None:
-    raise InvalidInput(f"{text} is not a JSON number")
+def _constant(text: str) -> NoReturn:
+    raise InvalidInput(f"the body holds {text}, which is not JSON")
 
 
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_members, parse_float=_fraction, parse_int=_integer, parse_constant=_constant
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_float=_decimal, parse_int=_integer, parse_constant=_constant, strict=True
 )
 
 
-def _decoded(text: str) -> str:
-    if "%" not in text and "+" not in text and text.isascii():
-        return text
-    if any(len(part) < 2 or not _HEX.issuperset(part[:2]) for part in text.split("%")[1:]):
-        raise InvalidInput("the query has a '%' that two hexadecimal digits do not follow")
-    try:
-        return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidInput("the query is not valid UTF-8") from None
+# Accept
+
+_CACHE_MAX: Final = 256
+_accept_cache: dict[str, bool] = {}
 
 
-_HEX = frozenset("0123456789abcdefABCDEF")
+def wants_json(request: Request) -> bool:
+    """True when the Accept header prefers JSON to plain text; text is the default, and wins a draw of wildcards."""
+    accept = request.headers.get("Accept")
+    if accept is None or accept == "*/*":
+        return False
+    known = _accept_cache.get(accept)
+    if known is None:
+        known = prefers_json(accept)
+        if len(accept) <= 256:  # a few clients send a few values; what does not fit is read again
+            if len(_accept_cache) >= _CACHE_MAX:
+                _accept_cache.clear()
+            _accept_cache[accept] = known
+    return known
 
 
-def _prefers_json(accept: str) -> bool:
-    best = {"json": 0.0, "text": 0.0}
-    for item in accept.split(","):
-        kind, *parameters = item.lower().replace(" ", "").split(";")
-        weight = 1.0
+_JSON_RANGES: Final = {"application/json": 2, "application/problem+json": 2, "application/*": 1, "*/*": 0}
+_TEXT_RANGES: Final = {"text/plain": 2, "text/*": 1, "*/*": 0}
+
+
+def prefers_json(accept: str) -> bool:
+    """Whether this Accept header prefers application/json to text/plain (RFC 9110, 12.5.1).
+
+    The most specific range decides each one's quality. At equal quality the more specifically named one wins,
+    then the one that is named first, and text when neither is.
+    """
+    json_best, text_best = (-1, 0.0, 0), (-1, 0.0, 0)
+    for place, part in enumerate(accept.lower().split(",")):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = 1.0
         for parameter in parameters:
             if parameter.startswith("q="):
                 try:
-                    weight = float(parameter[2:])
+                    quality = min(1.0, max(0.0, float(parameter[2:])))
                 except ValueError:
-                    weight = 0.0
-        if kind in ("application/json", "application/problem+json"):
-            best["json"] = max(best["json"], weight)
-        elif kind in ("text/plain", "text/*", "*/*"):
-            best["text"] = max(best["text"], weight)
-    # Named as such, JSON wins a tie: a client that lists both and means text would not list JSON.
-    return best["json"] > 0 and best["json"] >= best["text"]
+                    quality = 0.0
+        rank = _JSON_RANGES.get(name)
+        if rank is not None and (rank, quality) > json_best[:2]:
+            json_best = (rank, quality, -place)
+        rank = _TEXT_RANGES.get(name)
+        if rank is not None and (rank, quality) > text_best[:2]:
+            text_best = (rank, quality, -place)
+    best = (json_best[1], json_best[0], json_best[2])
+    return json_best[1] > 0 and best > (text_best[1], text_best[0], text_best[2])

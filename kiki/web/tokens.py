@@ -194,7 +194,9 @@ def _name(node: yaml.Node | None, place: str, source: str, problems: list[str]) 
         return None
     text = _text(node)
     if text is None or not _NAME.fullmatch(text):
-        problems.append(f"{_place(source, node)}: the name must be 1 to 64 letters, digits or _ . @ - (a number in quotes)")
+        problems.append(
+            f"{_place(source, node)}: the name must be 1 to 64 letters, digits or _ . @ - (a number in quotes)"
+        )
         return None
     return text
 
@@ -216,7 +218,9 @@ def _digest(fields: dict[str, yaml.Node], place: str, source: str, problems: lis
         text = _text(hashed)
         if text is not None and re.fullmatch(r"[0-9a-fA-F]{64}", text):
             return bytes.fromhex(text)
-        problems.append(f"{_place(source, hashed)}: token_sha256 must be 64 hex digits, in quotes when it is all digits")
+        problems.append(
+            f"{_place(source, hashed)}: token_sha256 must be 64 hex digits, in quotes when it is all digits"
+        )
     else:
         problems.append(f"{place}: the entry has neither token nor token_sha256")
     return None

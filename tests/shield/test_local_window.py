@@ -299,7 +299,7 @@ def test_settling_what_is_not_open_is_an_error_and_changes_nothing():
     with pytest.raises(HoldUnknown):
         local.commit("f" * 32, 1)
     hold = local.reserve(50)
-    with pytest.raises(CommitExceedsHold, match="50"):
+    with pytest.raises(CommitExceedsHold, match="more than the"):
         local.commit(hold, 51)
     assert {("all", "*"): (0, 50)} == local.state()
     local.commit(hold, 50)

@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from kiki.web.answer import Answer
-from kiki.web.request import Request
+from kiki.edge.answer import Answer
+from kiki.edge.request import Request
 
 Handler = Callable[[Request], Awaitable[Answer]]
 
@@ -47,7 +47,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What `kiki.web.run` runs."""
+    """What `kiki.edge.run` runs."""
 
     name: str
     routes: Sequence[Route]

@@ -13,13 +13,13 @@ from itertools import count
 from aiohttp import web
 
 from kiki.errors import Forbidden, KikiError, Unauthenticated
-from kiki.telemetry import METRICS_CONTENT_TYPE, RequestMetrics, log, render_metrics, request_id
-from kiki.web.answer import Answer, error_answer, json_answer, plain_answer, refused, retry_header
-from kiki.web.caller import HostRule, Principal, Rate, Tokens, is_cross_site
-from kiki.web.request import Request, Stop
-from kiki.web.route import Route, Routes, Service
+from kiki.edge.telemetry import METRICS_CONTENT_TYPE, RequestMetrics, log, render_metrics, request_id
+from kiki.edge.answer import Answer, error_answer, json_answer, plain_answer, refused, retry_header
+from kiki.edge.caller import HostRule, Principal, Rate, Tokens, is_cross_site
+from kiki.edge.request import Request, Stop
+from kiki.edge.route import Route, Routes, Service
 
-logger = logging.getLogger("kiki.web")
+logger = logging.getLogger("kiki.edge")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNKNOWN = "(unknown)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from hashlib import sha256
 import yaml
 
 from kiki.errors import SettingsError
+from kiki.settings import is_loopback
 
 ROLES = ("read", "spend", "privacy", "admin")
 TOKEN_LENGTH_MIN = 16
@@ -146,17 +146,6 @@ def _entry(node: yaml.Node, problem) -> tuple[bytes, Principal] | None:  # type:
     return hashed, Principal(name, frozenset(given))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    bare = host.strip("[]").lower()
-    if bare == "localhost" or bare.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(bare.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
 class HostRule:
     """Which Host headers are answered: a browser must not be led here under a foreign name."""
 
@@ -180,7 +169,7 @@ class HostRule:
 
     def _judge(self, host: str) -> bool:
         name = host.rpartition(":")[0] if _has_port(host) else host
-        if self._loopback_only and is_loopback(name):
+        if self._loopback_only and is_loopback(name.strip("[]")):
             return True
         return name.strip("[]") in self._allowed or host in self._allowed
 

@@ -13,46 +13,29 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from kiki.errors import SettingsError
-from kiki.telemetry import RequestMetrics, log
-from kiki.web.caller import HostRule, Tokens, is_loopback
-from kiki.web.listener import Listener, ListenerRules
-from kiki.web.route import Service
+from kiki.edge.telemetry import RequestMetrics, log
+from kiki.edge.caller import HostRule, Tokens
+from kiki.settings import ListenSettings, is_loopback
+from kiki.edge.listener import Listener, ListenerRules
+from kiki.edge.route import Service
 
-logger = logging.getLogger("kiki.web")
+logger = logging.getLogger("kiki.edge")
 
 # While a service drains, an open connection may answer its next request, and is then told to close.
 _GOODBYE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where a service listens and what it demands."""
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    public_host: str = "127.0.0.1"
-    public_port: int | None = None
-    tokens: Tokens | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    rate: float = 0.0
-    public_rate: float = 0.0
-    body_bytes_max: int = 1 << 20
-    body_seconds_max: float = 10.0
-    drain_seconds: float = 10.0
-    access_log: bool = False
-
-    def rules(self, *, public: bool) -> ListenerRules:
-        """The rules of one of the two ports."""
-        host = self.public_host if public else self.host
-        return ListenerRules(
-            public=public,
-            hosts=HostRule(self.allowed_hosts, loopback_only=is_loopback(host)),
-            tokens=self.tokens,
-            rate=self.public_rate if public else self.rate,
-            body_bytes_max=self.body_bytes_max,
-            body_seconds_max=self.body_seconds_max,
-            access_log=self.access_log,
-        )
+def _rules(listen: ListenSettings, tokens: Tokens | None, *, public: bool) -> ListenerRules:
+    host = listen.public_host if public else listen.host
+    return ListenerRules(
+        public=public,
+        hosts=HostRule(listen.allowed_hosts, loopback_only=is_loopback(host)),
+        tokens=tokens,
+        rate=listen.public_rate if public else listen.rate,
+        body_bytes_max=listen.body_bytes_max,
+        body_seconds_max=listen.request_seconds_max,
+        access_log=listen.access_log,
+    )
 
 
 @dataclass(slots=True)
@@ -67,7 +50,8 @@ class Running:
     """A service that listens. Made by `start`; `stop` ends it without losing an accepted request."""
 
     service: Service
-    listening: Listening
+    listen: ListenSettings
+    tokens: Tokens | None
     ports: list[_Port] = field(default_factory=list)
 
     @property
@@ -84,20 +68,20 @@ class Running:
             await asyncio.sleep(_GOODBYE_SECONDS)
         for port in self.ports:
             port.protocol.pre_shutdown()
-        await asyncio.gather(*(port.protocol.shutdown(self.listening.drain_seconds) for port in self.ports))
+        await asyncio.gather(*(port.protocol.shutdown(self.listen.drain_seconds) for port in self.ports))
         await self.service.on_close()
 
 
-async def start(service: Service, listening: Listening) -> Running:
+async def start(service: Service, listen: ListenSettings, tokens: Tokens | None = None) -> Running:
     """Start a service on the running loop; raises `SettingsError` when a port cannot be had."""
+    running = Running(service, listen, tokens)
     await service.on_start()
-    running = Running(service, listening)
     metrics = RequestMetrics(service.name)
     service.registry.register(metrics)
     try:
-        running.ports.append(await _open(service, listening, metrics, public=False))
-        if listening.public_port is not None:
-            running.ports.append(await _open(service, listening, metrics, public=True))
+        running.ports.append(await _open(running, metrics, public=False))
+        if listen.public_port is not None:
+            running.ports.append(await _open(running, metrics, public=True))
     except BaseException:
         await running.stop()
         raise
@@ -105,13 +89,14 @@ async def start(service: Service, listening: Listening) -> Running:
     return running
 
 
-async def _open(service: Service, listening: Listening, metrics: RequestMetrics, *, public: bool) -> _Port:
-    listener = Listener(service, listening.rules(public=public), metrics)
+async def _open(running: Running, metrics: RequestMetrics, *, public: bool) -> _Port:
+    listen = running.listen
+    listener = Listener(running.service, _rules(listen, running.tokens, public=public), metrics)
     loop = asyncio.get_running_loop()
 
     def request_factory(message, payload, protocol, writer, task):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         return web.BaseRequest(
-            message, payload, protocol, writer, task, loop, client_max_size=listening.body_bytes_max
+            message, payload, protocol, writer, task, loop, client_max_size=listen.body_bytes_max
         )
 
     protocol = web.Server(
@@ -121,9 +106,7 @@ async def _open(service: Service, listening: Listening, metrics: RequestMetrics,
         keepalive_timeout=75.0,
         tcp_keepalive=True,
     )
-    host, port = (
-        (listening.public_host, listening.public_port) if public else (listening.host, listening.port)
-    )
+    host, port = (listen.public_host, listen.public_port) if public else (listen.host, listen.port)
     try:
         server = await loop.create_server(protocol, host, port, backlog=1024)
     except (OSError, OverflowError) as error:
@@ -134,7 +117,6 @@ async def _open(service: Service, listening: Listening, metrics: RequestMetrics,
 
 
 def _say_where(running: Running) -> None:
-    listening = running.listening
     (host, port), *public = running.addresses
     log(
         logger,
@@ -145,7 +127,7 @@ def _say_where(running: Running) -> None:
         public_port=public[0][1] if public else None,
         pid=os.getpid(),
     )
-    if not is_loopback(listening.host) and listening.tokens is None:
+    if not is_loopback(running.listen.host) and running.tokens is None:
         logger.warning(
             "ANYONE WHO REACHES %s:%s CAN SPEND: it is not a loopback address and no tokens are set. "
             "Set KIKI_TOKENS_FILE, with KIKI_PUBLIC_PORT for callers from outside, or keep a network policy before it.",
@@ -186,11 +168,11 @@ async def _reload(hook: Callable[[], object]) -> None:
         logger.exception("the reload failed; what was in force stays in force")
 
 
-def run(make_service: Callable[[], Service], listening: Listening) -> None:
-    """Run a service until SIGTERM or SIGINT; `make_service` is called on its loop. SIGHUP reloads."""
+def run(service: Service, listen: ListenSettings, tokens: Tokens | None = None) -> None:
+    """Run a service until SIGTERM or SIGINT. SIGHUP reloads. Raises what `on_start` raises."""
 
     async def main() -> None:
-        running = await start(make_service(), listening)
+        running = await start(service, listen, tokens)
         await _until_told_to_stop(running)
 
     if sys.platform != "win32":

@@ -1,0 +1,145 @@
+"""`kiki audit`: the decisions in the ledger, read from its file beside whoever writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiki.cli import show
+from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, open_ledger, when_micros
+from kiki.errors import InvalidInput, KikiError
+
+if TYPE_CHECKING:
+    from kiki.shield.evidence import Row
+
+app = typer.Typer(
+    help="Export and follow the decisions in the ledger.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """How decisions are written down."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+@app.command()
+def export(
+    form: Annotated[Format, typer.Option("--format", help="CSV for people, JSON lines for programs.")] = Format.CSV,
+    since: Since = None,
+    until: Until = None,
+    outcome: OutcomeWord = None,
+    scope: OneScope = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, whole or not at all.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write out every decision that matches, oldest first."""
+    from kiki.shield import evidence
+
+    reader = open_ledger(data_dir)
+    with contextlib.closing(reader), _written(output) as write:
+        count = evidence.export(
+            reader,
+            write,
+            format="jsonl" if as_json or form is Format.JSONL else "csv",
+            retention_days=_retention_days(),
+            since=when_micros(since),
+            until=when_micros(until),
+            outcome=outcome,
+            scope=scope,
+            progress=_progress(output),
+        )
+    if output is not None:
+        show.talk(f"{count} rows in {output}", dim=True)
+
+
+@app.command()
+def tail(
+    count: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last decisions.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with every new one, until Ctrl-C.")] = False,
+    outcome: OutcomeWord = None,
+    scope: OneScope = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show the last decisions, oldest first."""
+    from kiki.shield import evidence
+
+    reader = open_ledger(data_dir)
+    with contextlib.closing(reader):
+        for row in evidence.tail(reader, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
+            if as_json:
+                show.as_json(row.as_dict())
+            else:
+                show.line(_told(row))
+            if follow:
+                sys.stdout.flush()
+
+
+def _told(row: Row) -> str:
+    from kiki.clock import to_iso
+    from kiki.money import format_micros
+
+    amount = "" if row.amount is None else format_micros(row.amount)
+    words = (
+        to_iso(row.at)[:19] + "Z",
+        f"{row.outcome or '-':<8}",
+        f"{row.verb:<7}",
+        f"{amount:>12}",
+        " ".join(row.scopes) or "-",
+        row.reason,
+        row.event_id,
+    )
+    return "  ".join(words)
+
+
+@contextlib.contextmanager
+def _written(output: Path | None) -> Iterator[Callable[[str], object]]:
+    """Where the export goes. A file appears under its name only when it is complete."""
+    if output is None:
+        yield sys.stdout.write
+        return
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="") as file:
+            yield file.write
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(output)
+    except OSError as error:
+        raise KikiError(f"{output} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _progress(output: Path | None) -> Callable[[int, int], None] | None:
+    """A percentage on stderr, while a person looks on and the rows go elsewhere."""
+    if not sys.stderr.isatty() or (output is None and sys.stdout.isatty()):
+        return None
+
+    def told(done: int, total: int) -> None:
+        end = "\n" if done >= total else ""
+        sys.stderr.write(f"\r{100 * done // max(1, total):3d} %{end}")
+        sys.stderr.flush()
+
+    return told
+
+
+def _retention_days() -> int:
+    text = os.environ.get("RETENTION_DAYS") or "2555"
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInput(f"RETENTION_DAYS={text!r} is not a whole number of days")
+    return int(text)

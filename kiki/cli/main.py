@@ -1,0 +1,108 @@
+"""The command `kiki`. A command parses, makes one call, and shows what it got; nothing else lives here.
+
+Exit codes: 0 yes, 1 error, 2 usage, 3 refused, 130 Ctrl-C, 141 somebody closed the pipe.
+Every import in these files is light; what a command needs, it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kiki import __version__
+from kiki.cli import audit, budget, services, show, spend
+from kiki.cli.options import JSON_META
+from kiki.cli.settings import settings
+from kiki.errors import KikiError
+
+
+class KikiGroup(TyperGroup):
+    """The one place where errors become words and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KikiError as error:
+            raise typer.Exit(show.fail(error, json_wanted=ctx.meta.get(JSON_META, False))) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(show.EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            _forget_stdout()
+            raise typer.Exit(show.EXIT_PIPE) from None
+        return result
+
+
+app = typer.Typer(
+    cls=KikiGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kiki {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kiki(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Decide whether money may be spent, and prove it afterwards.
+
+    Exit codes: 0 yes, 1 error, 2 usage, 3 refused.
+    """
+
+
+app.add_typer(services.app, name="serve")
+app.command()(spend.spend)
+app.command()(spend.check)
+app.command()(spend.reserve)
+app.command()(spend.commit)
+app.command()(spend.release)
+app.add_typer(budget.app, name="budget")
+app.add_typer(audit.app, name="audit")
+app.command()(settings)
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush has nobody to complain to."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, number)
+    os.close(nothing)
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    code: Any = 0
+    try:
+        app(prog_name="kiki")
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        code = show.EXIT_INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        code = show.EXIT_PIPE
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

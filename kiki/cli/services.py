@@ -1,0 +1,41 @@
+"""`kiki serve`: start a service and stay in the foreground."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Start a service and stay in the foreground.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def serve() -> None:
+    """Start a service and stay in the foreground."""  # without a callback one command would swallow its group
+
+
+@app.command()
+def shield(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Instead of PORT (8081); 0 takes a free one.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Instead of KIKI_HOST (127.0.0.1).")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Instead of KIKI_DATA_DIR (./kiki-data).")
+    ] = None,
+) -> None:
+    """Start SyncShield, which decides about budgets.
+
+    Settings come from the environment: see `kiki settings`.
+    """
+    from kiki.cli.wiring import run_shield
+
+    environ = dict(os.environ)
+    for name, value in (("PORT", port), ("KIKI_HOST", host), ("KIKI_DATA_DIR", data_dir)):
+        if value is not None:
+            environ[name] = str(value)
+    run_shield(environ)

@@ -1,0 +1,86 @@
+"""`kiki settings`: every variable, what it is now and what it would be without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from kiki.cli import show
+from kiki.cli.options import Json
+
+if TYPE_CHECKING:
+    from kiki.settings import Variable
+
+MASK = "***"
+
+
+class Shown(NamedTuple):
+    """One variable, fit to print."""
+
+    name: str
+    value: str | None
+    default: str | None
+    is_set: bool
+    help: str
+
+
+def settings(as_json: Json = False) -> None:
+    """List every setting, its value and its default.
+
+    Secrets are masked. Exit code 1 when a setting is wrong.
+    """
+    from kiki.settings import VARIABLES
+
+    rows = [_shown(variable, os.environ) for variable in VARIABLES]
+    known = {row.name for row in rows}
+    rows += [row for row in _of_the_client(os.environ) if row.name not in known]
+    problems = _problems(os.environ, {row.name for row in rows})
+    if as_json:
+        show.as_json({"settings": [row._asdict() for row in rows], "problems": problems})
+    else:
+        width = max(len(row.name) for row in rows)
+        for row in rows:
+            value = "-" if row.value is None else row.value
+            default = "" if not row.is_set else f" [default {'-' if row.default is None else row.default}]"
+            show.line(f"{row.name:<{width}}  {value}{default}")
+            show.line(f"{'':<{width}}    {row.help}")
+        for problem in problems:
+            show.talk(f"error: {problem}")
+    if problems:
+        raise typer.Exit(show.EXIT_ERROR)
+
+
+def _shown(variable: Variable, environ: Mapping[str, str]) -> Shown:
+    text = environ.get(variable.name)
+    value = variable.default
+    if text is not None:
+        # What may not be printed as it is (a password in an address) knows how to be shown.
+        value = MASK if variable.shown is None else text if variable.shown is repr else variable.shown(text).strip("'")
+    return Shown(variable.name, value, variable.default, text is not None, variable.help)
+
+
+def _of_the_client(environ: Mapping[str, str]) -> list[Shown]:
+    """What only clients read."""
+    token, file = environ.get("KIKI_SHIELD_TOKEN"), environ.get("KIKI_SHIELD_TOKEN_FILE")
+    return [
+        Shown("KIKI_SHIELD_TOKEN", MASK if token else None, None, token is not None, "bearer token that clients send"),
+        Shown("KIKI_SHIELD_TOKEN_FILE", file, None, file is not None, "file that holds that token instead"),
+    ]
+
+
+def _problems(environ: Mapping[str, str], known: set[str]) -> list[str]:
+    from kiki.errors import SettingsError
+    from kiki.settings import ShieldSettings, shield_url
+
+    found: list[str] = []
+    for parse in (ShieldSettings.parse, shield_url):
+        try:
+            parse(environ)
+        except SettingsError as error:
+            found += error.problems
+    # What clients read is not unknown, whatever the settings of a service say about it.
+    ours = tuple(f"{name}: unknown" for name in known)
+    return [problem for problem in dict.fromkeys(found) if not problem.startswith(ours)]

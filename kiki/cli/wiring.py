@@ -1,0 +1,93 @@
+"""From settings to objects: the only place where the environment becomes a running service."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from kiki.edge.caller import Tokens, parse_tokens
+from kiki.edge.server import run
+from kiki.edge.telemetry import configure_logging
+from kiki.errors import LedgerUnavailable, SettingsError
+from kiki.settings import ShieldSettings
+from kiki.shield.audit_view_process import AuditViewProcess
+from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.opening import open_decider, read_policy
+from kiki.shield.policy import Policy, single_budget
+from kiki.shield.service import ShieldService, audit_view_path, ledger_path
+
+logger = logging.getLogger("kiki")
+
+
+def run_shield(environ: Mapping[str, str]) -> None:
+    """Run SyncShield until it is told to stop; raises what is wrong with its settings, policy or ledger."""
+    settings = ShieldSettings.parse(environ)
+    tokens = _tokens(settings)
+    read = _policy_reader(settings, environ)
+    policy = read()
+    configure_logging(settings.log_level)
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerUnavailable(f"KIKI_DATA_DIR={settings.data_dir}: {error.strerror}") from error
+    decider = open_decider(
+        ledger_path(settings.data_dir),
+        policy,
+        redis=settings.redis if settings.redis_mode == "auto" else None,
+        redis_prefix=settings.redis_prefix,
+        redis_timeout=settings.redis_timeout_seconds,
+        scopes_max=settings.scopes_max,
+        keys_max=settings.keys_max,
+        ltv_min=settings.ltv_min_micros,
+        ltv_max=settings.ltv_max_micros,
+    )
+    audit_view = (
+        AuditViewProcess(
+            ledger_path(settings.data_dir),
+            audit_view_path(settings.data_dir),
+            bytes_max=settings.audit_csv_bytes_max,
+            retention_days=settings.retention_days,
+            say=lambda level, message: logger.log(logging.getLevelName(level.upper()), message),
+        )
+        if settings.audit_csv
+        else None
+    )
+    service = ShieldService(
+        BudgetGuard(decider), read_policy=read, audit_view=audit_view, redis_expected=settings.redis_mode == "auto"
+    )
+    run(service.service(), settings.listen, tokens)
+
+
+def _tokens(settings: ShieldSettings) -> Tokens | None:
+    path = settings.listen.tokens_file
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.stat().st_mode & 0o007:
+            logger.warning("KIKI_TOKENS_FILE=%s can be read by everybody on this machine", path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"KIKI_TOKENS_FILE={path}: cannot be read: {error}"]) from error
+    return parse_tokens(text, str(path))
+
+
+def _policy_reader(settings: ShieldSettings, environ: Mapping[str, str]) -> Callable[[], Policy]:
+    default = single_budget(settings.budget_micros, settings.window_micros, settings.currency)
+
+    def read() -> Policy:
+        if settings.policy_file is None:
+            return default
+        policy = read_policy(settings.policy_file, settings.currency)
+        # Who sets the default budget's limit beside a policy file wants both to hold.
+        named = {budget.name for budget in policy.budgets}
+        if "MAX_BURST_BUDGET" in environ and "default" not in named:
+            return Policy((*default.budgets, *policy.budgets), policy.currency)
+        return policy
+
+    return read
+
+
+def main_environ() -> Mapping[str, str]:
+    """The environment of this process."""
+    return os.environ

@@ -1,0 +1,112 @@
+"""Puts a guard together: its stores, its window, its decider. Where a shared window is missing, it says so."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from kiki.clock import Clock, steady_clock
+from kiki.errors import PolicyError, WindowUnavailable
+from kiki.ledger.ledger import Ledger
+from kiki.ledger.memory import MemoryStore
+from kiki.ledger.store import Store
+from kiki.ledger.subjects import Subjects
+from kiki.money import MICROS
+from kiki.settings import RedisAddress
+from kiki.shield.decider import Decider, known_epoch
+from kiki.shield.local_window import LocalWindow
+from kiki.shield.policy import Policy, parse_policy
+from kiki.shield.window import Window
+
+logger = logging.getLogger("kiki.shield")
+
+LTV_MIN = 10 * MICROS
+LTV_MAX = 10_000 * MICROS
+KEYS_MAX = 10_000_000
+SCOPES_MAX = 1_000_000
+
+
+def open_decider(
+    path: Path | None,
+    policy: Policy,
+    *,
+    redis: RedisAddress | None = None,
+    redis_prefix: str = "kiki",
+    redis_timeout: float = 0.25,
+    clock: Clock | None = None,
+    scopes_max: int = SCOPES_MAX,
+    keys_max: int = KEYS_MAX,
+    ltv_min: int = LTV_MIN,
+    ltv_max: int = LTV_MAX,
+) -> Decider:
+    """A decider over the ledger at `path` (None: in memory), sharing its budgets through `redis` if given.
+
+    Raises `LedgerLocked`, `LedgerUnavailable` or `LedgerCorrupt`; lets go of everything when it fails.
+    """
+    opened: list[Store | Window] = []
+    try:
+        store, directory = _stores(path, opened)
+        ledger = Ledger(store, clock or steady_clock())
+        if clock is None:
+            # Never before what the ledger says has happened, whatever the wall clock says now.
+            clock = steady_clock(ledger.recorded_at + 1)
+            ledger.clock = clock
+        window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max)
+        opened.append(window)
+        return Decider(
+            ledger,
+            Subjects(directory),
+            window,
+            policy,
+            clock,
+            ltv_min=ltv_min,
+            ltv_max=ltv_max,
+            keys_max=keys_max,
+        )
+    except BaseException:
+        for each in reversed(opened):
+            each.close()
+        raise
+
+
+def read_policy(path: Path, currency: str = "USD") -> Policy:
+    """The policy in a YAML file; raises `PolicyError` with every mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError([f"{path}: cannot be read: {error}"]) from error
+    return parse_policy(text, str(path), currency)
+
+
+def subjects_path(ledger_path: Path) -> Path:
+    """Where the directory of persons lies: beside the ledger, in a file that has its own backups."""
+    return ledger_path.with_name(f"{ledger_path.stem}-subjects{ledger_path.suffix or '.db'}")
+
+
+def _stores(path: Path | None, opened: list[Store | Window]) -> tuple[Store, Store]:
+    if path is None:
+        return MemoryStore(), MemoryStore()
+    # apsw is loaded only where there is a file.
+    from kiki.ledger.sqlite import SqliteStore
+
+    store = SqliteStore(path)
+    opened.append(store)
+    directory = SqliteStore(subjects_path(path))
+    opened.append(directory)
+    return store, directory
+
+
+def _window(
+    policy: Policy,
+    clock: Clock,
+    ledger: Ledger,
+    redis: RedisAddress | None,
+    prefix: str,
+    timeout: float,
+    scopes_max: int,
+    keys_max: int,
+) -> Window:
+    local = LocalWindow(policy, clock, scopes_max=scopes_max)
+    if redis is None:
+        return local
+    raise WindowUnavailable("no redis yet")
