@@ -11,7 +11,7 @@ from collections.abc import Callable
 from bench.measure import Row, rates, shown
 from kiki.clock import SECOND, steady_clock
 from kiki.money import parse_micros
-from kiki.shield.budget import MeterRule, Meter
+from kiki.shield.budget import Meter, MeterRule
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Budget, Limit, Policy, single_budget
 from kiki.shield.scope import Pattern
@@ -122,7 +122,7 @@ def _memory() -> list[Row]:
         if now[0] >= meter.due:
             meter.advance(now[0])
         meter.charge(CENT)
-    busy = sum(sys.getsizeof(part) for part in (meter, meter._ends, meter._sums, meter.room, meter.current))  # noqa: SLF001
+    busy = sum(sys.getsizeof(part) for part in (meter, meter._ends, meter._sums, meter.room, meter.current))
     rows = [Row("memory of one busy scope (600 slots filled)", f"{busy / 1000:.1f} kB", "<= 16 kB", busy <= 16_000)]
     code = "from bench.decide import million; million()"
     million_scopes = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

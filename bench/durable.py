@@ -14,9 +14,10 @@ BATCH = 500
 
 
 def _batches() -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder, BudgetGuard.open(
-        Path(folder) / "shield.db", limit="1000000000", window="60s"
-    ) as guard:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        BudgetGuard.open(Path(folder) / "shield.db", limit="1000000000", window="60s") as guard,
+    ):
         amounts = ["0.01"] * BATCH
 
         def run(count: int) -> None:
@@ -28,9 +29,10 @@ def _batches() -> list[Row]:
 
 
 def _threads() -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder, BudgetGuard.open(
-        Path(folder) / "shield.db", limit="1000000000", window="60s"
-    ) as guard:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        BudgetGuard.open(Path(folder) / "shield.db", limit="1000000000", window="60s") as guard,
+    ):
         each = 200
 
         def work() -> None:

@@ -22,7 +22,9 @@ class Row:
         return [self.what, self.figure, self.goal, verdict]
 
 
-def rates(subjects: dict[str, Callable[[int], object]], calls: dict[str, int] | int, rounds: int = 7) -> dict[str, float]:
+def rates(
+    subjects: dict[str, Callable[[int], object]], calls: dict[str, int] | int, rounds: int = 7
+) -> dict[str, float]:
     """Calls a second of each subject, which is a function that makes `n` calls; the best of several rounds."""
     best = dict.fromkeys(subjects, 0.0)
     for _ in range(rounds):

@@ -14,9 +14,7 @@ from kiki.cli.options import DataDir, Json, Since, TokenFile, Url, open_client, 
 if TYPE_CHECKING:
     from kiki.shield.simulation import Simulation
 
-app = typer.Typer(
-    help="Look at budgets, stop spending, try a policy.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Look at budgets, stop spending, try a policy.", no_args_is_help=True, rich_markup_mode=None)
 
 Pattern = Annotated[
     str, typer.Argument(metavar="PATTERN", help="'*' (all spends), platform:meta, or 'campaign:*' (each campaign).")
@@ -115,7 +113,7 @@ def simulate(
 def _offline(policy: Path, since: object, data_dir: DataDir) -> Simulation:
     from datetime import datetime
 
-    from kiki.shield.budget_guard import read_policy
+    from kiki.shield.opening import read_policy
     from kiki.shield.simulation import simulate as simulated
 
     chosen = read_policy(policy, _currency())

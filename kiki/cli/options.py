@@ -100,7 +100,7 @@ def open_ledger(given: Path | None) -> SqliteReader:
     return SqliteReader(data_directory(given) / LEDGER)
 
 
-_RELATIVE = re.compile(r"(\d{1,6})(s|m|h|d|w)")
+_RELATIVE = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -112,7 +112,7 @@ def parse_when(text: str | None, now: datetime | None = None) -> datetime | None
     try:
         if relative:
             return (now or datetime.now(UTC)) - timedelta(**{_UNITS[relative[2]]: int(relative[1])})
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidInput(f"{text!r} is no moment that there is") from None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 
-from kiki.edge.caller import Tokens, parse_tokens
-from kiki.edge.server import run
-from kiki.edge.telemetry import configure_logging
-from kiki.errors import LedgerUnavailable, SettingsError
+from kiki.errors import LedgerUnavailable
 from kiki.settings import ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.opening import open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
+from kiki.telemetry import configure_logging
+from kiki.web import load_tokens, run
 
 logger = logging.getLogger("kiki")
 
@@ -23,10 +21,10 @@ logger = logging.getLogger("kiki")
 def run_shield(environ: Mapping[str, str]) -> None:
     """Run SyncShield until it is told to stop; raises what is wrong with its settings, policy or ledger."""
     settings = ShieldSettings.parse(environ)
-    tokens = _tokens(settings)
+    configure_logging(settings.log_level)
+    tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
     read = _policy_reader(settings, environ)
     policy = read()
-    configure_logging(settings.log_level)
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -59,19 +57,6 @@ def run_shield(environ: Mapping[str, str]) -> None:
     run(service.service(), settings.listen, tokens)
 
 
-def _tokens(settings: ShieldSettings) -> Tokens | None:
-    path = settings.listen.tokens_file
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.stat().st_mode & 0o007:
-            logger.warning("KIKI_TOKENS_FILE=%s can be read by everybody on this machine", path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError([f"KIKI_TOKENS_FILE={path}: cannot be read: {error}"]) from error
-    return parse_tokens(text, str(path))
-
-
 def _policy_reader(settings: ShieldSettings, environ: Mapping[str, str]) -> Callable[[], Policy]:
     default = single_budget(settings.budget_micros, settings.window_micros, settings.currency)
 
@@ -86,8 +71,3 @@ def _policy_reader(settings: ShieldSettings, environ: Mapping[str, str]) -> Call
         return policy
 
     return read
-
-
-def main_environ() -> Mapping[str, str]:
-    """The environment of this process."""
-    return os.environ

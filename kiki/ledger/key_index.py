@@ -124,4 +124,3 @@ class KeyIndex:
 def key_write(space: str, key: bytes, seq: int) -> Write:
     """The projection that makes a key findable."""
     return Write(space, key, seq.to_bytes(8, "big"))
-

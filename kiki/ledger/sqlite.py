@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import apsw
 
@@ -108,10 +108,10 @@ class SqliteReader:
             found.append(last)
         return found
 
-    def _query(self, sql: str, *bindings: object) -> list[tuple[object, ...]] | list:  # type: ignore[type-arg]
+    def _query(self, sql: str, *bindings: apsw.SQLiteValue) -> list[Any]:
         try:
             with self._reading:
-                return self._read.execute(sql, bindings).fetchall()  # type: ignore[arg-type]
+                return self._read.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise _translated(error, self.path) from error
 

@@ -91,19 +91,24 @@ class AuditViewProcess:
         """
         if not self._wanted:
             return True
-        # One that died before the end is still needed for the rest.
-        self.start()
-        self._wanted = False
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            return process.wait(timeout) == 0
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return False
+        end = time.monotonic() + timeout
+        # One that died before it was ready, or is killed just now, is still needed for the rest: once more.
+        for _ in range(2):
+            self.start()
+            self._wanted = False
+            process = self._process
+            assert process is not None
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                code = process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return False
+            if code >= 0:
+                return code == 0
+        return False
 
     def _forget(self) -> None:
         """Let go of the pipe to one that ended."""

@@ -268,9 +268,7 @@ def _policy(limit: Amount | None, window: str, policy: Policy | str | Path | Non
         raise InvalidInput("give either limit= (with window=) or policy=, the path of a policy file")
     if limit is not None:
         return single_budget(parse_micros(limit), parse_span(window), currency)
-    if isinstance(policy, Policy):
-        return policy
-    return read_policy(Path(str(policy)), currency)
+    return policy if isinstance(policy, Policy) else read_policy(Path(str(policy)), currency)
 
 
 def _redis(text: str) -> RedisAddress:

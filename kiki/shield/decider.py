@@ -16,14 +16,24 @@ import heapq
 import secrets
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from kiki import __version__
 from kiki.clock import SECOND, Clock
-from kiki.errors import HoldClosed, HoldUnknown, InvalidInput, KeyReused, KikiError, LedgerCorrupt, Unavailable
+from kiki.errors import (
+    HoldClosed,
+    HoldUnknown,
+    InvalidInput,
+    KeyReused,
+    KikiError,
+    LedgerCorrupt,
+    Unavailable,
+    WindowUnavailable,
+)
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, Ledger, Writes
@@ -35,7 +45,7 @@ from kiki.shield.call import Call, Switch
 from kiki.shield.decision import Decision
 from kiki.shield.fact import EXPIRE, Decided, Fact, Halted, Opened, PolicyUsed, Refused, Settled, decode_fact
 from kiki.shield.policy import Policy
-from kiki.shield.replay import replay
+from kiki.shield.replay import Restorable, replay
 from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
 from kiki.shield.window import Answer, Ask, OpenHold, Verb, Window
 
@@ -56,7 +66,16 @@ _PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 
 Work = Call | Switch
 DecisionTicket = Ticket[Work, Decision]
-Written = tuple[DecisionTicket, Fact]
+Answered = Decided | Settled | Halted
+Written = tuple[DecisionTicket, Answered]
+
+
+class MetEpoch(NamedTuple):
+    """The life of a shared window that a chain met last, and the highest sequence and latest moment it saw there."""
+
+    epoch: str
+    sequence: int
+    at: int
 
 
 class _Pending(msgspec.Struct):
@@ -94,7 +113,7 @@ class Decider:
         self.group: GroupCommit[Work, Decision] = GroupCommit(self._work_off)
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
-        self._index = KeyIndex(ledger.store, retention=self._retention(), capacity=keys_max, now=clock())
+        self._index = KeyIndex(ledger.store, retention=key_retention(self.policy), capacity=keys_max, now=clock())
         self.met = known_epoch(ledger.store)
         self._holds: dict[str, OpenHold] = {}
         self._deadlines: list[tuple[int, str]] = []
@@ -102,9 +121,6 @@ class Decider:
         self._open()
 
     # -- starting and reloading ----------------------------------------------------------------------
-
-    def _retention(self) -> int:
-        return max(DAY, self.policy.span_max)
 
     def _open(self) -> None:
         store = self.ledger.store
@@ -114,14 +130,18 @@ class Decider:
             if isinstance(fact, Decided):
                 self._remember_hold(OpenHold(key.hex(), fact.amounts[0], _scopes(fact, 0), fact.deadline, fact.at))
         self._restore()
-        for pattern, _ in store.scan(HALTS):
-            self.window.halt(pattern.decode(), on=True)
-        at, epoch = self.clock(), getattr(self.window, "epoch", "")
+        # In the life of a shared window that we know, whoever turned a halt off meanwhile did it there.
+        if self.window.restorable or self.met is None or self.window.epoch != self.met.epoch:
+            for pattern, _ in store.scan(HALTS):
+                with suppress(WindowUnavailable):
+                    self.window.halt(pattern.decode(), on=True)
+        at, epoch = self.clock(), self.window.epoch
         self.ledger.append_all([(Opened(at, __version__, self.window.kind, epoch), None), *self._policy_fact(at, "")])
 
     def _restore(self) -> None:
         if self.window.restorable:
-            replay(self.ledger.store, self.window, self._holds.values(), since=self.clock() - self.policy.span_max)
+            window = cast("Restorable", self.window)
+            replay(self.ledger.store, window, self._holds.values(), since=self.clock() - self.policy.span_max)
 
     def _policy_fact(self, at: int, actor: str) -> list[Append]:
         dump = self.policy.dump()
@@ -136,11 +156,15 @@ class Decider:
             with self._looking:
                 self.window.use(policy)
                 self.policy = policy
-                self._index.retention = self._retention()
+                self._index.retention = key_retention(self.policy)
                 self._restore()
             self.ledger.append_all(self._policy_fact(self.clock(), actor))
 
         self.group.exclusively(swap)
+
+    def open_holds(self) -> list[OpenHold]:
+        """The open holds of this chain, as its ledger knows them."""
+        return list(self._holds.values())
 
     @property
     def key_count(self) -> int:
@@ -181,16 +205,18 @@ class Decider:
         self._index.advance(now)
         self._write_down_expired(now)
         pending: list[_Pending] = []
-        twins: list[tuple[DecisionTicket, bytes]] = []
+        twins: list[tuple[DecisionTicket, Call, bytes]] = []
+        switches: list[tuple[DecisionTicket, Switch]] = []
         keys: set[bytes] = set()
         for ticket in batch:
             work = ticket.item
-            if type(work) is Switch:
+            if isinstance(work, Switch):
+                switches.append((ticket, work))
                 continue
             try:
                 key = self.subjects.keyed_hash(work.key) if work.key else b""
                 if key and key in keys:
-                    twins.append((ticket, key))
+                    twins.append((ticket, work, key))
                     continue
                 prepared = self._prepare(ticket, work, key)
             except KikiError as error:
@@ -201,7 +227,6 @@ class Decider:
                 if key:
                     keys.add(key)
         written = self._decide(pending, now)
-        switches = [ticket for ticket in batch if isinstance(ticket.item, Switch)]
         if switches:
             written += self._switch(switches, now)
         if written:
@@ -211,8 +236,8 @@ class Decider:
             first = self.ledger.append_all(facts)
             for offset, (ticket, fact) in enumerate(written):
                 ticket.resolve(Decision(first + offset, fact))
-        for ticket, key in twins:
-            self._answer_twin(ticket, key)
+        for ticket, call, key in twins:
+            self._answer_twin(ticket, call, key)
         self._trim_at -= 1
         if self._trim_at <= 0:
             # A little of what is forgotten leaves at a time; while there is more, with every batch.
@@ -293,7 +318,7 @@ class Decider:
                 written.append((each.ticket, fact))
         return written
 
-    def _fact_of(self, each: _Pending, call: Call, answer: Answer) -> Fact | Decision:
+    def _fact_of(self, each: _Pending, call: Call, answer: Answer) -> Answered | Decision:
         if answer.error is None and call.hold == "":
             return _decided(call, each.ask.scopes, answer, each.key)
         if call.verb in (Verb.COMMIT, Verb.RELEASE):
@@ -319,7 +344,7 @@ class Decider:
             raise answer.error
         return _decided(call, each.ask.scopes, answer, each.key)
 
-    def _settle_again(self, call: Call, answer: Answer) -> Fact | Decision:
+    def _settle_again(self, call: Call, answer: Answer) -> Answered | Decision:
         """A commit or release of a hold that is no longer open: a repeat, a late one, or a mistake."""
         seq = self._index.find(_settled_key(call.hold))
         if seq is not None:
@@ -352,7 +377,7 @@ class Decider:
             actor=call.actor,
         )
 
-    def _writes(self, fact: Fact) -> Writes | None:
+    def _writes(self, fact: Answered) -> Writes | None:
         """The projections of a fact, and what is remembered of it in memory."""
         if isinstance(fact, Decided):
             key_space = self._index.remember(fact.key) if fact.key else ""
@@ -380,12 +405,16 @@ class Decider:
 
     def _with_epoch(self, facts: list[Append], last: Append) -> Append:
         """The last fact of a batch also writes down which life of the shared window we know, and how far."""
-        epoch, sequence = self.met or ("", 0)
+        met = self.met or MetEpoch("", 0, 0)
         for fact, _ in facts:
             if isinstance(fact, Decided | Settled) and fact.epoch:
-                sequence = max(sequence, fact.sequence) if fact.epoch == epoch else fact.sequence
-                epoch = fact.epoch
-        self.met = (epoch, sequence)
+                same = fact.epoch == met.epoch
+                met = MetEpoch(
+                    fact.epoch,
+                    max(met.sequence, fact.sequence) if same else fact.sequence,
+                    max(met.at, fact.at) if same else fact.at,
+                )
+        self.met = met
         fact, writes = last
         value = msgspec.msgpack.encode(self.met)
         return fact, lambda seq: [*(writes(seq) if writes else ()), Write(EPOCH, b"", value)]
@@ -414,20 +443,17 @@ class Decider:
             )
             self.ledger.append_all([(fact, self._writes(fact))])
 
-    def _switch(self, tickets: list[DecisionTicket], now: int) -> list[Written]:
+    def _switch(self, switches: list[tuple[DecisionTicket, Switch]], now: int) -> list[Written]:
         written: list[Written] = []
-        for ticket in tickets:
-            turn = ticket.item
-            assert isinstance(turn, Switch)
+        for ticket, turn in switches:
             try:
                 pattern = self._pattern(turn.pattern)
                 with self._looking:
-                    self.window.halt(pattern, on=turn.on)
+                    self.window.halt(pattern, on=turn.on, persons={pattern: turn.pattern})
             except KikiError as error:
                 ticket.fail(error)
                 continue
-            fact = Halted(now, pattern, turn.on, turn.actor, turn.note)
-            written.append((ticket, fact))
+            written.append((ticket, Halted(now, pattern, turn.on, turn.actor, turn.note)))
         return written
 
     def _pattern(self, pattern: str) -> str:
@@ -454,17 +480,15 @@ class Decider:
             and [tuple(scopes) for scopes in fact.scopes] == list(ask.scopes)
             and (fact.deadline is None) == (call.hold_span is None)
         )
-        if not same:
+        if not same or not isinstance(fact, Decided):
             raise KeyReused(
                 "this idempotency key was already used for a different request",
                 hint="send the first request again unchanged, or use a new key",
             )
         return Decision(seq, fact, repeated=True)
 
-    def _answer_twin(self, ticket: DecisionTicket, key: bytes) -> None:
+    def _answer_twin(self, ticket: DecisionTicket, call: Call, key: bytes) -> None:
         """The same key came twice in one batch: the second gets what the first got."""
-        call = ticket.item
-        assert isinstance(call, Call)
         try:
             seq = self._index.find(key)
             if seq is None:
@@ -493,10 +517,15 @@ class Decider:
         self.subjects.close()
 
 
-def known_epoch(reader: Reader) -> tuple[str, int] | None:
-    """The epoch of the shared window that this chain met last, and the highest sequence it saw; None: never met one."""
+def known_epoch(reader: Reader) -> MetEpoch | None:
+    """What this chain knows of the shared window; None: it never met one."""
     value = reader.get(EPOCH, b"")
-    return None if value is None else msgspec.msgpack.decode(value, type=tuple[str, int])
+    return None if value is None else msgspec.msgpack.decode(value, type=MetEpoch)
+
+
+def key_retention(policy: Policy) -> int:
+    """How long an idempotency key is remembered at least: the longest window, and never less than a day."""
+    return max(DAY, policy.span_max)
 
 
 def new_hold_id() -> str:

@@ -108,7 +108,7 @@ class Halted(msgspec.Struct, array_like=True, tag="halted", frozen=True):
 
 Fact = Opened | PolicyUsed | Decided | Settled | Halted
 
-_decoder = msgspec.msgpack.Decoder(Fact)
+_decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)
 
 
 def decode_fact(entry: Entry) -> Fact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kiki.clock import Clock, steady_clock
 from kiki.errors import CapacityReached, CommitExceedsHold, HoldUnknown, InvalidMoney, KikiError
@@ -27,6 +27,7 @@ class LocalWindow:
     kind = "local"
     restorable = True
     shared_secret = None
+    epoch = ""
 
     def __init__(self, policy: Policy, clock: Clock | None = None, *, scopes_max: int = 1_000_000) -> None:
         self.clock = clock or steady_clock()
@@ -226,7 +227,7 @@ class LocalWindow:
 
     # -- halts ---------------------------------------------------------------------------------------
 
-    def halt(self, pattern: str, *, on: bool) -> None:
+    def halt(self, pattern: str, *, on: bool, persons: Mapping[str, str] | None = None) -> None:
         """Turn the kill switch for a scope pattern on or off."""
         if on:
             self._halts[pattern] = Pattern.parse(pattern)

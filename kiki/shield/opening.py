@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kiki.clock import Clock, steady_clock
 from kiki.errors import PolicyError, WindowUnavailable
@@ -13,10 +14,13 @@ from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
 from kiki.money import MICROS
 from kiki.settings import RedisAddress
-from kiki.shield.decider import Decider, known_epoch
+from kiki.shield.decider import Decider, key_retention, known_epoch
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.window import Window
+
+if TYPE_CHECKING:
+    from kiki.shield.redis_window import RedisWindow
 
 logger = logging.getLogger("kiki.shield")
 
@@ -53,7 +57,7 @@ def open_decider(
             ledger.clock = clock
         window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max)
         opened.append(window)
-        return Decider(
+        decider = Decider(
             ledger,
             Subjects(directory),
             window,
@@ -63,6 +67,9 @@ def open_decider(
             ltv_max=ltv_max,
             keys_max=keys_max,
         )
+        if not isinstance(window, LocalWindow):
+            window.on_new_epoch = decider.open_holds
+        return decider
     except BaseException:
         for each in reversed(opened):
             each.close()
@@ -105,8 +112,26 @@ def _window(
     timeout: float,
     scopes_max: int,
     keys_max: int,
-) -> Window:
-    local = LocalWindow(policy, clock, scopes_max=scopes_max)
-    if redis is None:
-        return local
-    raise WindowUnavailable("no redis yet")
+) -> LocalWindow | RedisWindow:
+    if redis is not None:
+        # redis-py is loaded only where it is used.
+        from kiki.shield.redis_window import KnownEpoch, RedisWindow
+
+        met = known_epoch(ledger.store)
+        try:
+            return RedisWindow.connect(
+                policy,
+                redis,
+                chain=ledger.chain,
+                known=None if met is None else KnownEpoch(*met),
+                prefix=prefix,
+                timeout=timeout,
+                scopes_max=scopes_max,
+                keys_max=keys_max,
+                key_retention=key_retention(policy),
+                local_clock=clock,
+            )
+        except WindowUnavailable as error:
+            # Only a loopback address raises here: on this machine a missing Redis means that there is none.
+            logger.warning("%s: the budgets are counted in this process alone until it is restarted", error)
+    return LocalWindow(policy, clock, scopes_max=scopes_max)

@@ -828,7 +828,7 @@ local function work()
   end_run()
   for at, hold in ipairs(call.adopt) do answers[at] = adopt(hold) end
   for at, name in ipairs(call.look) do answers[at] = look(name) end
-  meta.sequence = first + #call.asks
+  meta.sequence = first + #call.asks + (#call.halt > 0 and 1 or 0)
   meta[MINE] = max(meta.sequence, 1)
   return answers
 end
@@ -838,9 +838,6 @@ if not fine then
   if result == LOST then return begin('damaged') end
   return redis.error_reply(type(result) == 'table' and result.err or tostring(result))
 end
-if #call.halt > 0 then
-  meta.sequence = meta.sequence + 1
-  switch(call.halt[1], call.halt[2])
-end
+if #call.halt > 0 then switch(call.halt[1], call.halt[2]) end
 write_back()
 return reply('decided', result)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
 from kiki.ledger.store import Reader
@@ -31,10 +29,10 @@ from kiki.shield.openapi import openapi
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.scope import PERSONAL_KINDS, kind_of
 from kiki.shield.window import MeterStatus, Verb
-from kiki.edge.telemetry import log
-from kiki.edge.answer import Answer, json_answer, plain_answer, problem_answer, retry_header
-from kiki.edge.request import Request
-from kiki.edge.route import Check, Route, Service
+from kiki.telemetry import log_event, new_registry
+from kiki.web import Check, Reply, Request, Route, Service, json_reply, pairs, read_json, wants_json, whole_seconds
+from kiki.web.refusals import Headers
+from kiki.web.reply import JSON, PROBLEM, TEXT
 
 logger = logging.getLogger("kiki.shield")
 
@@ -64,7 +62,7 @@ class ShieldService:
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
         self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
-        self._registry = CollectorRegistry()
+        self._registry = new_registry()
         self._registry.register(self._metrics)
 
     def service(self) -> Service:
@@ -81,36 +79,33 @@ class ShieldService:
         )
 
     def _routes(self) -> Sequence[Route]:
-        guide = [
-            Route(method, path, handler, role, open_inside=True, plain=True)
-            for path, handler, role in (("/spend", self._spend, "spend"), ("/check", self._check, "spend"))
-            for method in ("GET", "POST")
-        ]
+        both = ("GET", "POST")
         return [
-            *guide,
-            Route("GET", "/health", self._health, "read", open_inside=True),
-            Route("POST", "/v1/spends", self._spends, "spend"),
-            Route("POST", "/v1/spends:batch", self._batch, "spend"),
-            Route("POST", "/v1/checks", self._checks_v1, "spend"),
-            Route("POST", "/v1/records", self._records, "spend"),
-            Route("POST", "/v1/reservations", self._reserve, "spend"),
-            Route("GET", "/v1/reservations", self._reservations, "read"),
-            Route("POST", "/v1/reservations/{id}/commit", self._commit, "spend"),
-            Route("POST", "/v1/reservations/{id}/release", self._release, "spend"),
-            Route("GET", "/v1/budgets", self._budgets, "read"),
-            Route("GET", "/v1/halts", self._halts, "read"),
-            Route("POST", "/v1/halts", self._halt, "admin"),
-            Route("DELETE", "/v1/halts", self._resume, "admin"),
-            Route("POST", "/v1/policies:simulate", self._simulate, "read"),
-            Route("GET", "/v1/decisions", self._decisions, "read"),
-            Route("GET", "/v1/decisions/{event_id}", self._decision, "read"),
+            Route("/spend", self._spend, both, role="spend", anonymous_inside=True, plain=True),
+            Route("/check", self._check, both, role="spend", anonymous_inside=True, plain=True),
+            Route("/health", self._health, ("GET", "HEAD"), role="read", anonymous_inside=True, probe=True),
+            Route("/v1/spends", self._spends, ("POST",), role="spend"),
+            Route("/v1/spends:batch", self._batch, ("POST",), role="spend"),
+            Route("/v1/checks", self._ask, ("POST",), role="spend"),
+            Route("/v1/records", self._records, ("POST",), role="spend"),
+            Route("/v1/reservations", self._reserve, ("POST",), role="spend"),
+            Route("/v1/reservations", self._reservations, role="read"),
+            Route("/v1/reservations/{id}/commit", self._commit, ("POST",), role="spend"),
+            Route("/v1/reservations/{id}/release", self._release, ("POST",), role="spend"),
+            Route("/v1/budgets", self._budgets, role="read"),
+            Route("/v1/halts", self._halts, role="read"),
+            Route("/v1/halts", self._halt, ("POST",), role="admin"),
+            Route("/v1/halts", self._resume, ("DELETE",), role="admin"),
+            Route("/v1/policies:simulate", self._simulate, ("POST",), role="read"),
+            Route("/v1/decisions", self._decisions, role="read"),
+            Route("/v1/decisions/{event_id}", self._decision, role="read"),
         ]
 
     # -- deciding ------------------------------------------------------------------------------------
 
     async def _decide(self, request: Request, work: Call | Switch) -> Decision:
         assert self._async is not None
-        work.actor = request.actor
+        work.actor = request.principal.name if request.principal else ""
         decision = await self._async.decide(work)
         self._metrics.count(decision)
         return decision
@@ -118,7 +113,7 @@ class ShieldService:
     async def _asked(self, request: Request, verb: Verb, read: Callable[[Any], Call]) -> Call:
         """The call in a JSON body; one that cannot be read leaves a row in the audit, as every decision does."""
         try:
-            return read(await request.json())
+            return read(await read_json(request))
         except InvalidInput:
             await self._decide(request, invalid_call(verb))
             raise
@@ -126,7 +121,7 @@ class ShieldService:
     async def _guide_call(
         self, request: Request, verb: Verb, read_body: Callable[[Any], Call], read_query: Callable[[], Call]
     ) -> Call:
-        if request.raw.method == "POST" and request.has_body():
+        if request.method == "POST" and request.can_read_body:
             return await self._asked(request, verb, read_body)
         try:
             return read_query()
@@ -134,99 +129,97 @@ class ShieldService:
             await self._decide(request, invalid_call(verb))
             raise
 
-    async def _spend(self, request: Request) -> Answer:
-        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+    async def _spend(self, request: Request) -> Reply:
+        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
         call = await self._guide_call(
             request,
             Verb.SPEND,
             lambda body: wire.spend_body(body, currency, key),
-            lambda: wire.spend_query(request.pairs(), currency, key),
+            lambda: wire.spend_query(pairs(request), currency, key),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
-        if request.wants_json():
-            return self._outcome_answer(decision)
+        if wants_json(request):
+            return self._outcome_reply(decision)
         return _plain(outcome, wire.spend_text(outcome), decision)
 
-    async def _check(self, request: Request) -> Answer:
+    async def _check(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
         call = await self._guide_call(
             request,
             Verb.CHECK,
             lambda body: wire.check_body(body, currency),
-            lambda: wire.check_query(request.pairs(), currency),
+            lambda: wire.check_query(pairs(request), currency),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
-        if request.wants_json():
-            return self._outcome_answer(decision)
+        if wants_json(request):
+            return self._outcome_reply(decision)
         return _plain(outcome, wire.check_text(outcome), decision)
 
-    async def _spends(self, request: Request) -> Answer:
+    async def _spends(self, request: Request) -> Reply:
         return await self._money(request, Verb.SPEND, wire.spend_body)
 
-    async def _records(self, request: Request) -> Answer:
+    async def _records(self, request: Request) -> Reply:
         return await self._money(request, Verb.RECORD, wire.record_body)
 
-    async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Answer:
-        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+    async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Reply:
+        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
         call = await self._asked(request, verb, lambda body: read(body, currency, key))
-        return self._outcome_answer(await self._decide(request, call))
+        return self._outcome_reply(await self._decide(request, call))
 
-    def _outcome_answer(self, decision: Decision) -> Answer:
+    def _outcome_reply(self, decision: Decision) -> Reply:
         outcome, currency = decision.outcome(), self._guard.policy.currency
         if outcome.allowed:
-            return json_answer(wire.outcome_bytes(outcome, self._chain, currency), headers=_replayed(decision))
+            return Reply(wire.outcome_bytes(outcome, self._chain, currency), JSON, 200, _replayed(decision))
         if outcome.reason == Reason.OUTCOME_UNKNOWN:
             raise _unknown(outcome)
         body = wire.refusal_bytes(outcome, self._chain, currency)
-        return Answer(
-            403, body, wire.PROBLEM_TYPE, {**retry_header(outcome.retry_after), **(_replayed(decision) or {})}
-        )
+        return Reply(body, PROBLEM, 403, (*_retry_after(outcome), *_replayed(decision)))
 
-    async def _batch(self, request: Request) -> Answer:
-        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+    async def _batch(self, request: Request) -> Reply:
+        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
         call = await self._asked(request, Verb.SPEND, lambda body: wire.batch_body(body, currency, key))
         decision = await self._decide(request, call)
         reply = wire.batch_reply(decision, self._chain, currency)
-        return json_answer(wire.dump(reply), headers=_replayed(decision))
+        return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
 
-    async def _checks_v1(self, request: Request) -> Answer:
+    async def _ask(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
         call = await self._asked(request, Verb.CHECK, lambda body: wire.check_body(body, currency))
         decision = await self._decide(request, call)
-        return json_answer(wire.outcome_bytes(decision.outcome(), self._chain, currency))
+        return Reply(wire.outcome_bytes(decision.outcome(), self._chain, currency), JSON)
 
-    async def _reserve(self, request: Request) -> Answer:
-        currency, key = self._guard.policy.currency, request.header(wire.KEY_HEADER)
+    async def _reserve(self, request: Request) -> Reply:
+        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
         call = await self._asked(
             request, Verb.RESERVE, lambda body: wire.reserve_body(body, new_hold_id(), currency, key)
         )
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
-            return self._outcome_answer(decision)
+            return self._outcome_reply(decision)
         reply = wire.reservation_reply(decision, self._chain, currency)
-        return json_answer(wire.dump(reply), 201, _replayed(decision))
+        return Reply(wire.dump(reply), JSON, 201, _replayed(decision))
 
-    async def _commit(self, request: Request) -> Answer:
-        body = await request.json()
-        call = wire.commit_body(request.parts["id"], body, self._guard.policy.currency)
+    async def _commit(self, request: Request) -> Reply:
+        body = await read_json(request)
+        call = wire.commit_body(request.params["id"], body, self._guard.policy.currency)
         return self._settled(await self._decide(request, call))
 
-    async def _release(self, request: Request) -> Answer:
-        body = await request.json() if request.has_body() else None
-        return self._settled(await self._decide(request, wire.release_body(request.parts["id"], body)))
+    async def _release(self, request: Request) -> Reply:
+        body = await read_json(request) if request.can_read_body else None
+        return self._settled(await self._decide(request, wire.release_body(request.params["id"], body)))
 
-    def _settled(self, decision: Decision) -> Answer:
-        return json_answer(wire.dump(wire.settlement_reply(decision, self._chain)), headers=_replayed(decision))
+    def _settled(self, decision: Decision) -> Reply:
+        return Reply(wire.dump(wire.settlement_reply(decision, self._chain)), JSON, 200, _replayed(decision))
 
-    async def _halt(self, request: Request) -> Answer:
-        decision = await self._decide(request, wire.halt_body(await request.json()))
-        return json_answer(wire.dump(wire.halt_reply(decision, self._chain)))
+    async def _halt(self, request: Request) -> Reply:
+        decision = await self._decide(request, wire.halt_body(await read_json(request)))
+        return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
 
-    async def _resume(self, request: Request) -> Answer:
-        decision = await self._decide(request, wire.resume_query(request.pairs()))
-        return json_answer(wire.dump(wire.halt_reply(decision, self._chain)))
+    async def _resume(self, request: Request) -> Reply:
+        decision = await self._decide(request, wire.resume_query(pairs(request)))
+        return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -237,8 +230,8 @@ class ShieldService:
     def _reader(self) -> Reader:
         return self._guard.decider.ledger.store
 
-    async def _budgets(self, request: Request) -> Answer:
-        wanted = wire.budgets_query(request.pairs())
+    async def _budgets(self, request: Request) -> Reply:
+        wanted = wire.budgets_query(pairs(request))
 
         def look(guard: BudgetGuard) -> tuple[list[MeterStatus], list[str]]:
             return guard.status(wanted.budget, wanted.scope, wanted.limit), guard.halts()
@@ -247,25 +240,25 @@ class ShieldService:
         reply = wire.budgets_reply(
             statuses, halts, self._guard.policy.currency, self._guard.decider.window.kind, wall_micros()
         )
-        return json_answer(wire.dump(reply))
+        return Reply(wire.dump(reply), JSON)
 
-    async def _halts(self, request: Request) -> Answer:
-        wire.empty_query(request.pairs())
-        return json_answer(wire.dump(wire.HaltsReply(await self._look(lambda guard: guard.halts()))))
+    async def _halts(self, request: Request) -> Reply:
+        wire.empty_query(pairs(request))
+        return Reply(wire.dump(wire.HaltsReply(await self._look(lambda guard: guard.halts()))), JSON)
 
-    async def _reservations(self, request: Request) -> Answer:
-        wire.empty_query(request.pairs())
+    async def _reservations(self, request: Request) -> Reply:
+        wire.empty_query(pairs(request))
         holds = await self._look(lambda guard: guard.holds())
-        return json_answer(wire.dump(wire.reservations_reply(holds)))
+        return Reply(wire.dump(wire.reservations_reply(holds)), JSON)
 
-    async def _simulate(self, request: Request) -> Answer:
-        text, since = wire.simulate_body(await request.json())
+    async def _simulate(self, request: Request) -> Reply:
+        text, since = wire.simulate_body(await read_json(request))
         policy = parse_policy(text, "policy", self._guard.policy.currency)
         result = await self._look(lambda guard: guard.simulate(policy, since))
-        return json_answer(result.as_dict())
+        return json_reply(result.as_dict())
 
-    async def _decisions(self, request: Request) -> Answer:
-        wanted = wire.decisions_query(request.pairs())
+    async def _decisions(self, request: Request) -> Reply:
+        wanted = wire.decisions_query(pairs(request))
 
         def look(_: BudgetGuard) -> Any:
             return page(
@@ -279,22 +272,22 @@ class ShieldService:
             )
 
         found = await self._look(look)
-        return json_answer(wire.dump(wire.decisions_reply((row.as_dict() for row in found.rows), found.after)))
+        return Reply(wire.dump(wire.decisions_reply((row.as_dict() for row in found.rows), found.after)), JSON)
 
-    async def _decision(self, request: Request) -> Answer:
-        event = wire.parse_event_id(request.parts["event_id"])
+    async def _decision(self, request: Request) -> Reply:
+        event = wire.parse_event_id(request.params["event_id"])
         row = await self._look(lambda _: find_event(self._reader(), event))
         if row is None:
             raise NotFound(f"there is no decision {event}")
-        return json_answer(row.as_dict())
+        return json_reply(row.as_dict())
 
     # -- health --------------------------------------------------------------------------------------
 
-    async def _health(self, _: Request) -> Answer:
+    async def _health(self, _: Request) -> Reply:
         # These three words are the original's. They say here that decisions are being written down durably.
         keeping = self._guard.decider.ledger.failure is None
         window = self._guard.decider.window
-        return json_answer(
+        return json_reply(
             {
                 "status": "healthy",
                 "service": "syncshield",
@@ -354,7 +347,7 @@ class ShieldService:
                     self._audit_view.check()
                 await self._async.tick()
             except KikiError as error:
-                log(logger, logging.WARNING, "the ledger is still failing", code=error.code, detail=str(error))
+                log_event(logger, logging.WARNING, "the ledger is still failing", code=error.code, detail=str(error))
             except Exception:
                 logger.exception("the tick failed")
 
@@ -366,9 +359,9 @@ class ShieldService:
             policy = self._read_policy()
             await self._look(lambda guard: guard.use(policy, actor="SIGHUP"))
         except KikiError as error:
-            log(logger, logging.ERROR, "the policy was refused; the old one stays in force", detail=str(error))
+            log_event(logger, logging.ERROR, "the policy was refused; the old one stays in force", detail=str(error))
             return
-        log(logger, logging.INFO, "a new policy is in force", policy=policy.digest, budgets=len(policy.budgets))
+        log_event(logger, logging.INFO, "a new policy is in force", policy=policy.digest, budgets=len(policy.budgets))
 
     async def _close(self) -> None:
         if self._ticking is not None:
@@ -379,17 +372,22 @@ class ShieldService:
             logger.warning("the audit view was not complete in time; the next start goes on where it ends")
 
 
-def _replayed(decision: Decision) -> dict[str, str] | None:
-    return {wire.REPLAYED_HEADER: "true"} if decision.repeated else None
+def _replayed(decision: Decision) -> Headers:
+    return ((wire.REPLAYED_HEADER, "true"),) if decision.repeated else ()
 
 
-def _plain(outcome: Outcome, text: str, decision: Decision) -> Answer:
+def _retry_after(outcome: Outcome) -> Headers:
+    seconds = outcome.retry_after
+    return () if seconds is None else (("Retry-After", whole_seconds(seconds)),)
+
+
+def _plain(outcome: Outcome, text: str, decision: Decision) -> Reply:
     if outcome.allowed:
-        return plain_answer(text, headers=_replayed(decision))
+        return Reply(text.encode(), TEXT, 200, _replayed(decision))
     if outcome.reason == Reason.OUTCOME_UNKNOWN:
         raise _unknown(outcome)
-    headers = {**retry_header(outcome.retry_after), "Kiki-Reason": outcome.reason or "", **(_replayed(decision) or {})}
-    return plain_answer(text, 403, headers)
+    headers = (*_retry_after(outcome), ("Kiki-Reason", outcome.reason or ""), *_replayed(decision))
+    return Reply(text.encode(), TEXT, 403, headers)
 
 
 def _unknown(outcome: Outcome) -> Unavailable:

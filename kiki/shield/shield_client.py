@@ -18,7 +18,6 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
@@ -426,10 +425,8 @@ def _moment(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _span(seconds: float | Decimal | None) -> int | None:
-    from kiki.shield.budget_guard import hold_span
-
-    return hold_span(float(seconds) if isinstance(seconds, Decimal) else seconds)
+def _span(seconds: float | None) -> int | None:
+    return None if seconds is None else wire.parse_seconds(seconds)
 
 
 _NO_HOLD = "0" * 32
@@ -843,4 +840,6 @@ def _why(error: Exception, step: Send) -> str:
         return f"no connection within {step.timeout:g} s"
     if isinstance(error, httpx.TimeoutException):
         return f"it did not answer within {step.timeout:g} s"
+    if isinstance(error, httpx.ConnectError):
+        return str(error)[:_DETAIL_LENGTH] or "no connection"
     return f"{type(error).__name__}: {error}"[:_DETAIL_LENGTH]

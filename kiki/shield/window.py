@@ -108,12 +108,25 @@ class MeterStatus(msgspec.Struct, frozen=True):
 class Window(Protocol):
     """Where budgets are counted. Implementations need no lock: one caller at a time."""
 
-    kind: str
-    """`local` or `redis`."""
-    restorable: bool
-    """True when only one process counts here, so that its ledger alone tells what is counted."""
-    shared_secret: bytes | None
-    """What processes that share the window hash keys with; None when there is only one process."""
+    @property
+    def kind(self) -> str:
+        """`local` or `redis`."""
+        ...
+
+    @property
+    def restorable(self) -> bool:
+        """True when only one process counts here, so that its ledger alone tells what is counted: see `Restorable`."""
+        ...
+
+    @property
+    def shared_secret(self) -> bytes | None:
+        """What processes that share the window hash keys with; None when there is only one process."""
+        ...
+
+    @property
+    def epoch(self) -> str:
+        """Which life of a shared window decides; empty for a local one."""
+        ...
 
     def take(self, asks: Sequence[Ask]) -> list[Answer]:
         """Decide the asks in order, each against the state that the ones before it left.
@@ -124,8 +137,11 @@ class Window(Protocol):
         """
         ...
 
-    def halt(self, pattern: str, *, on: bool) -> None:
-        """Refuse (or admit again) every new spend and reservation that the scope pattern concerns."""
+    def halt(self, pattern: str, *, on: bool, persons: Mapping[str, str] | None = None) -> None:
+        """Refuse (or admit again) every new spend and reservation that the scope pattern concerns.
+
+        `persons` gives the scope as it was given for a pattern that holds a reference, as in an ask.
+        """
         ...
 
     def halts(self) -> list[str]:

@@ -493,7 +493,7 @@ def meter_reply(status: MeterStatus) -> MeterReply:
 
 
 def budgets_reply(
-    statuses: Iterable[MeterStatus], halts: Sequence[str], *, currency: str, window: str, at: int
+    statuses: Iterable[MeterStatus], halts: Sequence[str], currency: str, window: str, at: int
 ) -> BudgetsReply:
     """What every window says at the moment `at`, in microseconds since the epoch."""
     return BudgetsReply(
@@ -717,7 +717,7 @@ def reserve_body(body: object, hold: str, currency: str, key: str | None = None)
     """The reservation in a body; `hold` is the fresh id that it will have."""
     found = _members(body, _RESERVE, required=("amount",))
     _same_currency(found, currency)
-    span = _span(found["seconds"]) if "seconds" in found else None
+    span = parse_seconds(found["seconds"]) if "seconds" in found else None
     return reserve_call(_amount(found), hold, span, _scopes(found), _one_key(found, key))
 
 
@@ -949,7 +949,8 @@ def _list(found: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def _span(seconds: object) -> int:
+def parse_seconds(seconds: object) -> int:
+    """How long a reservation lasts, from a number of seconds into microseconds; raises `InvalidInput`."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal):
         raise InvalidInput(f"'seconds' is a number, not {_kind(seconds)}")
     # Looked at before any arithmetic: 1e999999 must not be expanded, and NaN has no size.

@@ -1,23 +1,41 @@
-"""What every HTTP service of kiki shares: routes, requests, answers, callers, listeners."""
+"""What every aiohttp service of kiki shares: routes, requests, answers, callers, and a life with a clean end."""
 
-from kiki.web.answer import Answer, json_answer, plain_answer, problem_answer
-from kiki.web.caller import Principal, Tokens, parse_tokens
-from kiki.web.request import Request
-from kiki.web.route import Check, Route, Service
-from kiki.web.server import Listening, run
+from kiki.web.edge import stream
+from kiki.web.refusals import HttpRefusal, headers_of, status_of, whole_seconds
+from kiki.web.reply import Reply, json_reply, plain, problem, refusal
+from kiki.web.request import Request, one, pairs, query, read_body, read_json, wants_json
+from kiki.web.routes import Check, Route, Service
+from kiki.web.serving import Listening, build_server, listening, run
+from kiki.web.tokens import Principal, Role, Tokens, load_tokens, parse_tokens
 
 __all__ = [
-    "Answer",
     "Check",
+    "HttpRefusal",
     "Listening",
     "Principal",
+    "Reply",
     "Request",
+    "Role",
     "Route",
     "Service",
     "Tokens",
-    "json_answer",
+    "build_server",
+    "headers_of",
+    "json_reply",
+    "listening",
+    "load_tokens",
+    "one",
+    "pairs",
     "parse_tokens",
-    "plain_answer",
-    "problem_answer",
+    "plain",
+    "problem",
+    "query",
+    "read_body",
+    "read_json",
+    "refusal",
     "run",
+    "status_of",
+    "stream",
+    "wants_json",
+    "whole_seconds",
 ]

@@ -18,7 +18,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -38,7 +38,6 @@ from kiki.web.refusals import (
     MethodNotAllowed,
     RateExceeded,
     RouteUnknown,
-    headers_of,
     status_of,
 )
 from kiki.web.reply import JSON, SECURITY_HEADERS, Reply, json_reply, plain, problem, refusal
@@ -100,6 +99,10 @@ class Gate:
             own.append(Route("/openapi.json", self._describe, ways, role="read", anonymous_inside=True))
         return [route for route in own if route.path not in taken]
 
+    async def nothing(self, _request: Request) -> Reply:
+        """The handler of no route; never called."""
+        raise RouteUnknown
+
     async def _livez(self, _request: Request) -> Reply:
         """The event loop turns; nothing else is asked."""
         return plain("alive")
@@ -154,6 +157,8 @@ class Edge:
         rate = settings.public_rate if public else settings.rate
         self._rate = RateLimit(rate) if rate else None
         self._new_id = _request_ids()
+        # Stands for what is not there: on the public port, who has no token does not even learn what exists.
+        self._nowhere = Route("/", gate.nothing)
         self._bind_is_loopback = is_loopback(settings.public_host if public else settings.host)
         self._allowed = frozenset(settings.allowed_hosts)
         self._checks_host = bool(self._allowed) or self._bind_is_loopback
@@ -166,7 +171,7 @@ class Edge:
         """The aiohttp server that listens for this edge."""
         return web.Server(
             self.handle,  # type: ignore[arg-type]  # it is only ever given what `_make_request` makes
-            request_factory=self._make_request,  # type: ignore[arg-type]  # see above
+            request_factory=self._make_request,
             handler_cancellation=False,  # a caller that hangs up must not undo a decision half-way
             access_log=None,
             logger=_server_logger,
@@ -211,6 +216,7 @@ class Edge:
             entry = methods.get(method)
             if entry is None:
                 request.always_json = next(iter(methods.values())).always_json
+                self._admit(request, self._nowhere)
                 raise MethodNotAllowed(", ".join(sorted(methods)))
             metrics = entry.metrics
             request.always_json = entry.always_json
@@ -220,7 +226,7 @@ class Edge:
             if "Sec-Fetch-Site" in headers or "Origin" in headers:
                 self._check_site(request, host, entry.route)
             if self.tokens is not None or self._rate is not None:
-                self._admit(request, entry)
+                self._admit(request, entry.route)
             response = await entry.handler(request)
         except Exception as error:
             response = self._answer_to(request, error)
@@ -231,7 +237,8 @@ class Edge:
         if gate.draining:
             response.force_close()
         seconds = perf_counter() - started
-        metrics.record(method, response.status, seconds)
+        # A method without a route is the caller's own word; they must not add up in the table of numbers.
+        metrics.record(method if entry is not None else "OTHER", response.status, seconds)
         if self._settings.access_log:
             self._log_access(request, entry, response.status, seconds)
         return response
@@ -242,6 +249,7 @@ class Edge:
         request.always_json = target.startswith("/v1/")
         methods, params = self.gate.table.search(target)
         if methods is None:
+            self._admit(request, self._nowhere)
             raise RouteUnknown
         request.params = params
         return methods
@@ -277,9 +285,8 @@ class Edge:
         if origin is not None and (host is None or origin.lower().partition("://")[2] != host.lower()):
             raise CrossSite
 
-    def _admit(self, request: Request, entry: Entry) -> None:
+    def _admit(self, request: Request, route: Route) -> None:
         """Token, rate, role, in this order: a caller that guesses tokens is slowed down by its address."""
-        route = entry.route
         if route.self_proving:
             self._take_rate(request, route, None)
             return
@@ -333,7 +340,7 @@ class Edge:
 
     @staticmethod
     def _http_exception(request: Request, error: web.HTTPException) -> Reply:
-        """aiohttp's own exceptions, should a handler raise one, in our form."""
+        """An exception of aiohttp's own, should a handler raise one, in our form."""
         headers = tuple(
             (name, value) for name, value in error.headers.items() if name not in {"Content-Type", "Content-Length"}
         )
@@ -344,14 +351,13 @@ class Edge:
         return plain(detail, error.status, headers)
 
     @staticmethod
-    def _foreign(request: Request, response: web.StreamResponse) -> web.StreamResponse:
+    def _foreign(request: Request, response: object) -> web.StreamResponse:
         """The same headers on aiohttp's own responses; one that was already begun has them from `stream`."""
-        if isinstance(response, Reply) or response.prepared:
-            return response
         if not isinstance(response, web.StreamResponse):
             log_event(logger, logging.ERROR, "a handler returned no response", kind=type(response).__name__)
             return problem(request, 500, "internal", "something went wrong here")
-        set_headers(request, response)
+        if not isinstance(response, Reply) and not response.prepared:
+            set_headers(request, response)
         return response
 
     def _log_access(self, request: Request, entry: Entry | None, status: int, seconds: float) -> None:
@@ -409,8 +415,3 @@ def _network_of(remote: str | None) -> str:
     except ValueError:
         return remote
     return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-
-
-def advice(error: BaseException) -> dict[str, Any]:
-    """What a handler that words a refusal itself still needs: `status` and `headers` of the table of errors."""
-    return {"status": status_of(error), "headers": headers_of(error)}

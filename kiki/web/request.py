@@ -67,9 +67,9 @@ def decode_component(text: str, what: str) -> str:
         raise InvalidInput(f"{what} is not valid UTF-8") from None
 
 
-def query(request: Request) -> dict[str, list[str]]:
-    """The query's parameters, each with its values in order; raises `InvalidInput` when they cannot be decoded."""
-    found: dict[str, list[str]] = {}
+def pairs(request: Request) -> list[tuple[str, str]]:
+    """The query's (name, value) pairs in order; raises `InvalidInput` when they cannot be decoded."""
+    found: list[tuple[str, str]] = []
     raw = request.raw_query
     if not raw:
         return found
@@ -81,10 +81,15 @@ def query(request: Request) -> dict[str, list[str]]:
         if not plain:
             name = decode_component(name.replace("+", " "), "a parameter's name in the query")
             value = decode_component(value.replace("+", " "), f"the value of the query parameter {name[:40]!r}")
-        if name in found:
-            found[name].append(value)
-        else:
-            found[name] = [value]
+        found.append((name, value))
+    return found
+
+
+def query(request: Request) -> dict[str, list[str]]:
+    """The query's parameters, each with its values in order; raises `InvalidInput` when they cannot be decoded."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs(request):
+        found.setdefault(name, []).append(value)
     return found
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiki.clock import SECOND
+from kiki.errors import HoldUnknown
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.redis_window import RedisWindow
 from kiki.shield.window import Ask, Verb
 from tests.shield.test_redis_window import At
-from tests.shield.window_contract import FakeClock, MakeWindow, WindowContract, budget, comparable, policy
+from tests.shield.window_contract import SHARED_FIXTURE, FakeClock, MakeWindow, WindowContract, budget, comparable, policy
 
 _prefixes = count(1)
 
@@ -78,7 +79,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=SHARED_FIXTURE)
 @given(steps=_STEPS)
 def test_both_windows_decide_alike(redis_windows, steps):
     """Every verb, in batches, over overlapping budgets: the same answers, refusals and moments to the micro."""
@@ -103,7 +104,12 @@ def test_both_windows_decide_alike(redis_windows, steps):
                 amount = amounts[0] if verb is Verb.COMMIT else 0
                 batch.append(Ask(verb, [amount], hold=holds[-1 - pick % len(holds)]))
         expected, answered = local.take(batch), shared.take(batch)
-        assert [comparable(answer) for answer in answered] == [comparable(answer) for answer in expected]
+        for answer, reference in zip(answered, expected, strict=True):
+            if answer.repeated:
+                # Only a shared window remembers how it settled a hold: its answer may have been lost on the way.
+                assert isinstance(reference.error, HoldUnknown)
+            else:
+                assert comparable(answer) == comparable(reference)
         assert list(shared.holds()) == list(local.holds())
     counted = {(each.budget, each.scope, each.span): each for each in shared.status() if each.spent or each.held}
     assert counted == {(each.budget, each.scope, each.span): each for each in local.status() if each.spent or each.held}

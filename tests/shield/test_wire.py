@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from decimal import Decimal
 
@@ -121,7 +122,16 @@ def test_an_outcome_on_the_wire_has_these_members():
     fact = msgspec.structs.replace(fact, refused=[refused])
     found = json.loads(wire.outcome_bytes(Decision(1, fact).outcome(), CHAIN, CURRENCY))
     assert found.pop("explanation")
-    assert list(found)[7:] == ["reason", "budget", "scope", "limit", "window_seconds", "remaining", "retry_at", "retry_after"]
+    assert list(found)[7:] == [
+        "reason",
+        "budget",
+        "scope",
+        "limit",
+        "window_seconds",
+        "remaining",
+        "retry_at",
+        "retry_after",
+    ]
     assert (found["limit"], found["window_seconds"], found["remaining"]) == ("500.00", 60, "5.00")
     assert (found["retry_at"], found["retry_after"]) == ("1970-01-01T00:00:31.500000Z", 30.5)
 
@@ -372,10 +382,8 @@ def test_a_body_that_is_no_single_json_document_is_refused(body: bytes, says: st
 @given(st.binary(max_size=60))
 def test_any_body_is_read_or_refused(body: bytes):
     """Nothing but InvalidInput ever comes out."""
-    try:
+    with contextlib.suppress(InvalidInput):
         wire.parse_json(body)
-    except InvalidInput:
-        pass
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["amount", "scopes", "key", "ltv", "seconds", "amounts", "spends", "policy", "pattern"]) | st.text(max_size=5), inner, max_size=4)))  # fmt: skip
@@ -390,10 +398,8 @@ def test_any_value_is_a_call_or_refused(value: object):
         lambda: wire.halt_body(value),
         lambda: wire.simulate_body(value),
     ):
-        try:
+        with contextlib.suppress(InvalidInput):
             read()
-        except InvalidInput:
-            pass
 
 
 # -- the guide's texts, problems, schemas ------------------------------------------------------------
@@ -402,10 +408,15 @@ def test_any_value_is_a_call_or_refused(value: object):
 def test_the_guides_texts():
     """`/spend` and `/check` say what they said before, and why not."""
     with BudgetGuard.open(limit="500") as guard:
-        taken, refused = (guard.decide(wire.spend_query([("amount", text)], CURRENCY)).outcome() for text in ("10", "600"))
+        taken, refused = (
+            guard.decide(wire.spend_query([("amount", text)], CURRENCY)).outcome() for text in ("10", "600")
+        )
     assert wire.spend_text(taken) == "Spend recorded: 10.00\n"
     assert wire.spend_text(refused) == f"Spend refused: {refused.explanation}\n"
-    assert (wire.check_text(taken), wire.check_text(refused)) == ("Compliance check passed\n", "Bid validation failed\n")
+    assert (wire.check_text(taken), wire.check_text(refused)) == (
+        "Compliance check passed\n",
+        "Bid validation failed\n",
+    )
 
 
 def test_the_guides_queries():
@@ -426,7 +437,10 @@ def made(kind: type[KikiError]) -> KikiError:
 
 
 def kinds_of(kind: type[KikiError] = KikiError) -> list[type[KikiError]]:
-    return [kind, *(each for child in kind.__subclasses__() if child.__module__ == "kiki.errors" for each in kinds_of(child))]
+    return [
+        kind,
+        *(each for child in kind.__subclasses__() if child.__module__ == "kiki.errors" for each in kinds_of(child)),
+    ]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds_of() if kind is not errors.MissingExtra])

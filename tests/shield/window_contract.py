@@ -23,6 +23,9 @@ from kiki.shield.window import Answer, Ask, Verb, Window
 START = 1_800_000_000 * SECOND
 _ids = count(1)
 
+# Each example makes a window of its own, and each subclass runs the same function.
+SHARED_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors, HealthCheck.too_slow]
+
 
 class FakeClock:
     """A clock that stands still until it is moved."""
@@ -365,7 +368,7 @@ class WindowContract:
 
     # -- against a plain model -----------------------------------------------------------------------
 
-    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=30, suppress_health_check=SHARED_FIXTURE)
     @given(
         steps=st.lists(
             st.tuples(
