@@ -57,7 +57,7 @@ class Secret:
         if not isinstance(other, Secret):
             return NotImplemented
         # Lone surrogates (bytes of the environment that are no UTF-8) must not make a comparison fail.
-        mine, theirs = (text.encode("utf-8", "surrogateescape") for text in (self._text, other._text))
+        mine, theirs = (text.encode("utf-8", "surrogatepass") for text in (self._text, other._text))
         return hmac.compare_digest(mine, theirs)
 
     def __hash__(self) -> int:

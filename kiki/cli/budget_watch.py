@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ from kiki.shield.wire import BudgetsReply, moment_micros
 POLL_SECONDS = 0.5
 RATE_SECONDS = 10.0
 BAR_WIDTH = 28
+BAR_WIDTH_MIN = 8
 
 
 class Rates:
@@ -67,6 +69,19 @@ def bar(meter: MeterStatus, width: int = BAR_WIDTH) -> Text:
     return Text.assemble(("█" * spent, colour), ("▒" * held, "cyan"), ("░" * (width - spent - held), "dim"))
 
 
+class Bar:
+    """A bar that takes what the terminal leaves it."""
+
+    def __init__(self, meter: MeterStatus) -> None:
+        self._meter = meter
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield bar(self._meter, min(BAR_WIDTH, options.max_width))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(BAR_WIDTH_MIN, options.max_width), min(BAR_WIDTH, options.max_width))
+
+
 def room(meter: MeterStatus, at: int) -> str:
     """How long until money comes back."""
     if meter.room_at is None:
@@ -81,7 +96,7 @@ def table(reply: BudgetsReply, at: int, rates: Rates | None = None) -> Table:
         found.add_column(name, overflow="fold")
     for name in ("window", "spent", "held", "left", "limit"):
         found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("")
+    found.add_column("", min_width=BAR_WIDTH_MIN)
     if rates is not None:
         found.add_column("rate/s", justify="right", no_wrap=True)
     found.add_column("room in", justify="right", no_wrap=True)
@@ -95,7 +110,7 @@ def table(reply: BudgetsReply, at: int, rates: Rates | None = None) -> Table:
             format_micros(meter.held),
             format_micros(meter.remaining),
             format_micros(meter.limit),
-            bar(meter),
+            Bar(meter),
             *([] if rates is None else ["-" if rate is None else _cents(rate)]),
             room(meter, at),
         )

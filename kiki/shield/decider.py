@@ -398,10 +398,8 @@ class Decider:
             settled = _settled_key(fact.hold)
             space = self._index.remember(settled)
             return lambda seq: [Write(HOLDS, bytes.fromhex(fact.hold), None), key_write(space, settled, seq)]
-        if isinstance(fact, Halted):
-            pattern = fact.pattern.encode()
-            return lambda _: [Write(HALTS, pattern, b"1" if fact.on else None)]
-        return None
+        pattern = fact.pattern.encode()
+        return lambda _: [Write(HALTS, pattern, b"1" if fact.on else None)]
 
     def _with_epoch(self, facts: list[Append], last: Append) -> Append:
         """The last fact of a batch also writes down which life of the shared window we know, and how far."""

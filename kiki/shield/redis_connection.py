@@ -135,7 +135,8 @@ class RedisConnection:
 
     def _options(self) -> dict[str, Any]:
         password = self.address.password
-        return {
+        encrypted = {"ssl_cert_reqs": "required", "ssl_check_hostname": True} if self.address.tls else {}
+        return encrypted | {
             "username": self.address.username,
             "password": password.reveal() if password is not None else None,
             "socket_timeout": self.timeout,

@@ -26,6 +26,7 @@ local BACKWARD_MAX = 1000000 -- a clock may step back this far and is only held 
 local EXPIRED_MAX = 500 -- holds charged a call; those left over still count in full as holds
 local DEADLINES_MAX = 1000 -- holds looked at to tell when a refused amount fits
 local PRIOR_MAX = 64 -- predecessors that an epoch remembers
+local NONE = {} -- shared by everything that has none of something: never written to
 local LOST = {} -- thrown when the state contradicts itself
 
 local call = cmsgpack.unpack(ARGV[1])
@@ -103,7 +104,7 @@ local function load(name)
   if w then return w end
   local span = tonumber(string.match(name, '^(%d+):'))
   w = { name = name, key = WINDOW .. name, span = span, width = math.ceil(span / call.slots) }
-  w.appended, w.released, w.slots = {}, {}, {}
+  w.appended, w.released, w.slots = NONE, NONE, NONE
   local packed = redis_call('HGET', w.key, 'm')
   local m = packed and cmsgpack.unpack(packed)
   if m and m[1] == epoch then
@@ -132,6 +133,7 @@ local function slot(w, at, chunk)
   for index = at, last do
     local value = values[index - at + 1]
     if value then
+      if w.slots == NONE then w.slots = {} end
       w.slots[index] = cmsgpack.unpack(value)
     elseif not w.appended[index] then
       error(LOST)
@@ -144,6 +146,7 @@ end
 local function advance(w, t)
   if t >= w.slot_end then
     if w.current > 0 then
+      if w.appended == NONE then w.appended = {} end
       w.appended[w.tail] = { w.slot_end, w.current }
       if w.head == w.tail then w.head_end = w.slot_end end
       w.last_end, w.tail, w.current, w.dirty = w.slot_end, w.tail + 1, 0, true
@@ -154,12 +157,17 @@ local function advance(w, t)
   if w.head == w.tail or w.head_end > gone then return end
   w.dirty = true
   if w.last_end <= gone then -- all of them at once
-    w.used, w.head, w.tail, w.appended, w.slots, w.released, w.wiped = w.current, 0, 0, {}, {}, {}, true
+    w.used, w.head, w.tail, w.appended, w.slots, w.released, w.wiped = w.current, 0, 0, NONE, NONE, NONE, true
     return
   end
   while w.head_end <= gone do
     w.used = w.used - slot(w, w.head, 16)[2]
-    if w.appended[w.head] then w.appended[w.head] = nil else w.released[#w.released + 1] = int(w.head) end
+    if w.appended[w.head] then
+      w.appended[w.head] = nil
+    else
+      if w.released == NONE then w.released = {} end
+      w.released[#w.released + 1] = int(w.head)
+    end
     w.head = w.head + 1
     w.head_end = slot(w, w.head, 16)[1]
   end

@@ -433,6 +433,9 @@ class RedisWindow:
         except OutcomeUnknown as error:
             self._adopt_due = True
             raise NotReached(str(error), retry_after=error.retry_after) from error
+        except InvalidMoney as error:
+            self._adopt_due = True
+            raise WindowUnavailable(str(error)) from error
         except BaseException:
             self._adopt_due = True
             raise
@@ -441,7 +444,7 @@ class RedisWindow:
         scopes, persons, verb = ask.scopes, ask.persons, ask.verb
         places: int | list[int]
         lane = self._lane(scopes[0], persons)
-        if len(scopes) == 1:
+        if len(scopes) == 1:  # noqa: SIM108 - the common case, apart
             places = batch.place(lane)
         else:
             places = [batch.place(self._lane(each, persons)) for each in scopes]

@@ -32,6 +32,7 @@ from kiki.settings import ListenSettings, is_loopback
 from kiki.telemetry import HttpMetrics, log_event, render, request_id
 from kiki.web.rate import RateLimit
 from kiki.web.refusals import (
+    BodyLate,
     BodyTooLarge,
     CrossSite,
     HostWrong,
@@ -50,6 +51,8 @@ access_logger = logging.getLogger("kiki.access")
 
 CHECKS_SECONDS_MAX: Final = 5.0
 KEEP_ALIVE_SECONDS: Final = 75.0
+# How long the rest of a refused body is read and thrown away, so that its sender comes to read the refusal.
+LINGERING_SECONDS: Final = 5.0
 _HOSTS_REMEMBERED_MAX: Final = 256
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -176,6 +179,7 @@ class Edge:
             access_log=None,
             logger=_server_logger,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
+            lingering_time=LINGERING_SECONDS,
             auto_decompress=False,  # compressed bodies are refused, so none can be a bomb
         )
 
@@ -187,7 +191,7 @@ class Edge:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:
-        return Request(
+        request = Request(
             message,
             payload,
             protocol,
@@ -196,6 +200,8 @@ class Edge:
             asyncio.get_running_loop(),
             client_max_size=self._settings.body_bytes_max,
         )
+        request.body_seconds_max = self._settings.request_seconds_max
+        return request
 
     async def handle(self, request: Request) -> web.StreamResponse:
         """The answer to one request, whatever happens; called by aiohttp in a task of its own."""
@@ -326,8 +332,8 @@ class Edge:
             if status == 503:
                 log_event(logger, logging.WARNING, "refused for now", code=error.code, detail=str(error))
             reply = refusal(request, error)
-            if isinstance(error, BodyTooLarge):
-                reply.force_close()  # instead of reading the rest of it
+            if isinstance(error, BodyTooLarge | BodyLate):
+                reply.force_close()  # what is left of the body is no next request
             return reply
         if isinstance(error, ConnectionError) and request.transport is None:
             log_event(logger, logging.DEBUG, "the caller hung up before the answer")

@@ -72,7 +72,7 @@ class Tokens:
 
     def find(self, bearer: str) -> Principal | None:
         """The caller whose token this is. Every entry is compared, so the time taken tells nothing."""
-        digest = hashlib.sha256(bearer.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(bearer.encode("utf-8", "backslashreplace")).digest()
         found = None
         for known, principal in self._entries:
             if hmac.compare_digest(known, digest):

@@ -199,6 +199,20 @@ def test_a_bar_shows_what_is_not_nothing(spent: int, held: int, expected: str):
     assert budget_watch.bar(meter(spent, held), 10).plain == expected
 
 
+@pytest.mark.parametrize("width", [72, 80, 160])
+def test_a_narrow_terminal_gets_a_narrow_bar(width: int):
+    """Nothing is cut off: the bar gives way."""
+    watch = budget_watch.Watch("http://here")
+    watch.poll(lambda: reply(meter(50, room_at=10**12 + 30 * 10**6)), 0.0)
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(watch.frame(0.0))
+    picture = console.file.getvalue()
+    assert "…" not in picture
+    full, empty = picture.count("█"), picture.count("░")
+    assert 0 <= full - empty <= 1
+    assert 8 <= full + empty <= 28
+
+
 def test_the_live_view_survives_a_service_that_goes_away():
     """The last picture stays, the trouble is written below it, and it goes on when the service is back."""
     watch = budget_watch.Watch("http://here")

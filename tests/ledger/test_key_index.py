@@ -186,14 +186,3 @@ def test_a_key_whose_commit_failed_is_new():
     index = KeyIndex(store, retention=RETENTION, capacity=10, now=1000)
     index.remember(hashed(1))
     assert index.find(hashed(1)) is None
-
-
-def test_restarts_do_not_keep_a_key_for_ever():
-    """A process that starts anew every retention and sees no new keys forgets the old ones too."""
-    store = MemoryStore()
-    filled(store, [hashed(1)])
-    now = 1000
-    for _ in range(6):
-        now += RETENTION
-        index = KeyIndex(store, retention=RETENTION, capacity=10, now=now)
-    assert index.find(hashed(1)) is None

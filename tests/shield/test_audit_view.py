@@ -80,6 +80,8 @@ def body(directory: Path) -> str:
     text = ""
     for path in files(directory):
         content = path.read_text(encoding="utf-8")
+        if not content and path.name == NAME:
+            break  # made this moment
         assert content.startswith(CSV_HEADER)
         text += content.removeprefix(CSV_HEADER)
     return text

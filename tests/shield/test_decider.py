@@ -13,12 +13,14 @@ from kiki.errors import (
     LedgerUnavailable,
     Unavailable,
 )
+from kiki.ledger.ledger import Ledger
 from kiki.ledger.memory import MemoryStore
-from kiki.shield import budget_guard
+from kiki.ledger.subjects import Subjects
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import check_call, commit_call, invalid_call, record_call, release_call, reserve_call, spend_call, switch
-from kiki.shield.decider import new_hold_id
+from kiki.shield.decider import Decider, new_hold_id
 from kiki.shield.fact import Decided, Halted, Opened, PolicyUsed, Settled, decode_fact
+from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Budget, Limit, Policy
 from kiki.shield.scope import Pattern
 from kiki.shield.window import Verb
@@ -31,15 +33,24 @@ SPAN = 60 * UNIT
 class World:
     """A guard over stores that stay when it goes, as a disk does."""
 
-    def __init__(self, monkeypatch, limit=100, policy=None):
+    def __init__(self, limit=100, policy=None):
         self.stores = MemoryStore(), MemoryStore()
         self.clock = FakeClock()
         self.policy = policy or Policy((Budget("all", Pattern("*"), (Limit(limit * UNIT, SPAN),)),))
-        monkeypatch.setattr(budget_guard, "_stores", lambda path: self.stores)
         self.guard = self.open()
 
-    def open(self, **options):
-        self.guard = BudgetGuard.open(None, policy=self.policy, clock=self.clock, **options)
+    def open(self, keys_max=1000):
+        decider = Decider(
+            Ledger(self.stores[0], self.clock),
+            Subjects(self.stores[1]),
+            LocalWindow(self.policy, self.clock),
+            self.policy,
+            self.clock,
+            ltv_min=10 * UNIT,
+            ltv_max=10_000 * UNIT,
+            keys_max=keys_max,
+        )
+        self.guard = BudgetGuard(decider)
         return self.guard
 
     def batch(self, *works):
@@ -58,8 +69,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch):
-    return World(monkeypatch)
+def world():
+    return World()
 
 
 def test_a_guard_writes_down_that_it_opened_and_by_which_policy(world):
@@ -358,11 +369,11 @@ def test_a_customer_is_a_reference_everywhere(world):
     assert world.batch(spend_call(1, {"customer": "alice@example.com"}))[0].outcome().reason == "halted"
 
 
-def test_a_budget_of_one_customer_limits_that_customer(monkeypatch):
+def test_a_budget_of_one_customer_limits_that_customer():
     """A policy may name a person: the budget concerns that person, or the policy is refused; never nothing."""
     try:
         policy = Policy((Budget("vip", Pattern.parse("customer:alice"), (Limit(10 * UNIT, SPAN),)),))
-        world = World(monkeypatch, policy=policy)
+        world = World(policy=policy)
     except KikiError:
         return
     assert world.batch(spend_call(10, {"customer": "alice"}))[0].outcome().allowed

@@ -14,7 +14,15 @@ from kiki.shield.local_window import LocalWindow
 from kiki.shield.redis_window import RedisWindow
 from kiki.shield.window import Ask, Verb
 from tests.shield.test_redis_window import At
-from tests.shield.window_contract import SHARED_FIXTURE, FakeClock, MakeWindow, WindowContract, budget, comparable, policy
+from tests.shield.window_contract import (
+    SHARED_FIXTURE,
+    FakeClock,
+    MakeWindow,
+    WindowContract,
+    budget,
+    comparable,
+    policy,
+)
 
 _prefixes = count(1)
 

@@ -164,7 +164,9 @@ class WindowContract:
     # -- several budgets at once ---------------------------------------------------------------------
 
     def test_all_budgets_take_or_none_does(self, make_window: MakeWindow):
-        window = make_window(policy(budget("all", "*", (1000, 60)), budget("meta", "platform:meta", (100, 60), (150, 600))))
+        window = make_window(
+            policy(budget("all", "*", (1000, 60)), budget("meta", "platform:meta", (100, 60), (150, 600)))
+        )
         assert spend(window, 100, "platform:meta") is None
         refused = spend(window, 60, "platform:meta")
         assert refused is not None
@@ -193,6 +195,16 @@ class WindowContract:
         window = make_window(policy(budget("all", "*", (100, 60)), budget("each", "campaign:*", (60, 60))))
         asks = [ask_spend(50, f"campaign:{name}") for name in "aabbc"]
         assert [bool(answer.refusals) for answer in window.take(asks)] == [False, True, False, True, True]
+
+    def test_an_idle_scope_that_is_charged_beside_a_new_one_is_not_forgotten(self, make_window: MakeWindow, tick):
+        window = make_window(policy(budget("meta", "platform:meta", (100, 6)), budget("each", "campaign:*", (200, 6))))
+        assert spend(window, 10, "platform:meta") is None
+        tick(60)  # idle: its turn to be dropped comes when a new scope does
+        assert spend(window, 100, "campaign:new", "platform:meta") is None
+        assert spend(window, 1, "platform:meta") is not None
+        tick(60)
+        assert record(window, 100, "campaign:newer", "platform:meta").error is None
+        assert spend(window, 1, "platform:meta") is not None
 
     # -- refusals ------------------------------------------------------------------------------------
 
@@ -337,7 +349,9 @@ class WindowContract:
     # -- status --------------------------------------------------------------------------------------
 
     def test_the_status_adds_up(self, make_window: MakeWindow, clock):
-        window = make_window(policy(budget("all", "*", (1000, 60)), budget("each", "campaign:*", (100, 60), (300, 3600))))
+        window = make_window(
+            policy(budget("all", "*", (1000, 60)), budget("each", "campaign:*", (100, 60), (300, 3600)))
+        )
         spend(window, 60, "campaign:a")
         spend(window, 70, "campaign:b")
         reserve(window, 30, "campaign:b")

@@ -1,0 +1,39 @@
+"""Every numbered example runs as it stands and says what it should."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
+
+EXPECTED = {
+    "01_guard_in_a_script": ["order-5: 100.00 admitted", "order-6: refused by budget 'default', 0.00 left", "0.00 are left"],
+    "02_many_scopes": ["budget 'each-campaign' on campaign:spring", "spending on platform:meta is halted", "google: 1.00 fits"],
+    "03_reserve_and_commit": ["80.00 does not fit", "30 more? 30.00 fits", "35 more? 35.00 fits", "left now: -24.20"],
+    "04_shadow_mode": ["6 spends, 2 of them would have been refused", "2 by each-campaign"],
+}
+
+
+def test_every_example_has_its_expectations() -> None:
+    """An example that nobody checks would rot."""
+    assert sorted(EXPECTED) == [path.stem for path in EXAMPLES]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(example: Path) -> None:
+    """It ends well, quietly, and prints what its text promises."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    for line in EXPECTED[example.stem]:
+        assert line in done.stdout
