@@ -1,8 +1,10 @@
 """One worker for all who wait: whatever gathered while the last batch was written goes into the next one.
 
-There is no writer thread and no timer. A caller that needs its result leads: it works off everything that
-waits, its own item included, in one call of `work`; callers that come meanwhile form the next batch. From
-an event loop, `AsyncLead` runs one such batch at a time on a thread, so the loop goes on while the disk syncs.
+There is no writer thread and no timer. A caller that needs its result leads if nobody does: it works off all
+that waits, its own item included, in one call of `work`; callers that come meanwhile form the next batch, and
+the first of them is woken to lead it. Each waits on a lock of its own: on a common one they would wake one
+after the other only to find that they are done. From an event loop, `AsyncLead` runs one batch at a time on a
+thread, so the loop goes on while the disk syncs.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -24,7 +27,7 @@ BATCH_MAX = 1024
 class Ticket(Generic[Item, Result]):
     """An item on its way, and later its result: a future that makes its waiter do the work."""
 
-    __slots__ = ("_group", "done", "error", "future", "item", "value")
+    __slots__ = ("_group", "done", "error", "future", "item", "value", "wake")
 
     def __init__(self, group: GroupCommit[Item, Result], item: Item) -> None:
         self._group = group
@@ -33,16 +36,30 @@ class Ticket(Generic[Item, Result]):
         self.value: Result | None = None
         self.error: BaseException | None = None
         self.future: asyncio.Future[Result] | None = None
+        self.wake: threading.Lock | None = None
+        """Held while a thread waits for this ticket; letting it go wakes that thread to look again."""
 
     def resolve(self, value: Result) -> None:
         """Called by the worker once the item's result is certain."""
         self.value = value
-        self.done = True
+        self._finish()
 
     def fail(self, error: BaseException) -> None:
         """Called by the worker when the item has no result."""
         self.error = error
+        self._finish()
+
+    def _finish(self) -> None:
+        # In this order: a thread that is about to wait shows its lock first and looks at `done` after that.
         self.done = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Make the thread that waits for this ticket, if any, look again whether it is done or should lead."""
+        wake = self.wake
+        if wake is not None:
+            with suppress(RuntimeError):  # it was nudged already and has not looked yet
+                wake.release()
 
     def result(self) -> Result:
         """The result, after waiting for it or working it off; raises what the worker failed it with."""
@@ -75,14 +92,37 @@ class GroupCommit(Generic[Item, Result]):
     def lead(self) -> list[Ticket[Item, Result]]:
         """Work off one batch of what waits and give it back, done; an empty list when nothing waited."""
         with self._leading:
-            return self._run()
+            batch = self._run()
+        self._hand_over()
+        return batch
 
     def lead_until(self, ticket: Ticket[Item, Result]) -> None:
-        """Work off batches until `ticket` is done, or wait for another leader to do it."""
+        """Work off batches until `ticket` is done, or wait while another leader does."""
+        leading = self._leading
         while not ticket.done:
-            with self._leading:
-                if not ticket.done:
-                    self._run()
+            if leading.acquire(blocking=False):
+                try:
+                    if not ticket.done:
+                        self._run()
+                finally:
+                    leading.release()
+                    self._hand_over()
+            elif ticket.wake is None:
+                ticket.wake = threading.Lock()
+                ticket.wake.acquire()
+                # Once more around: whoever led may have stopped before this lock could be seen.
+            else:
+                ticket.wake.acquire()
+
+    def _hand_over(self) -> None:
+        """Wake the first thread that waits, so that somebody leads the batch that gathered meanwhile.
+
+        A ticket without a lock has nobody waiting for it yet, or a coroutine, or nobody at all.
+        """
+        for ticket in tuple(self.waiting):
+            if ticket.wake is not None:
+                ticket.nudge()
+                return
 
     def drain(self) -> None:
         """Work off everything that waits now."""
@@ -92,7 +132,9 @@ class GroupCommit(Generic[Item, Result]):
     def exclusively(self, act: Callable[[], Value]) -> Value:
         """Do something while no batch is being worked off."""
         with self._leading:
-            return act()
+            value = act()
+        self._hand_over()
+        return value
 
     def _run(self) -> list[Ticket[Item, Result]]:
         batch: list[Ticket[Item, Result]] = []

@@ -6,6 +6,7 @@ and every caller must tell them apart. Messages name the address and never a sec
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -202,6 +203,13 @@ class RedisConnection:
         if code in _REFUSALS:
             what, hint = _REFUSALS[code]
             return Refused(f"Redis at {self.name} {what} ({code})", hint=hint, retry_after=1.0)
+        if not sent and ("SSL" in text or isinstance(error, ssl.SSLError)):
+            # Something is there, and it is not what was asked for: no reason to do without it.
+            return Refused(
+                f"Redis at {self.name} cannot be trusted or speaks no TLS",
+                hint="check REDIS_TLS, the name in the server's certificate, and the authorities in SSL_CERT_FILE",
+                retry_after=1.0,
+            )
         if not sent:
             return NotReached(
                 f"Redis at {self.name} does not answer", hint="check REDIS_ADDR and the network", retry_after=1.0

@@ -208,7 +208,7 @@ class RedisWindow:
         self.scopes_max = scopes_max
         self.keys_max = keys_max
         self.key_retention = key_retention
-        self.on_new_epoch = on_new_epoch
+        self._on_new_epoch = on_new_epoch
         self._clock = clock
         self._local = local_clock or steady_clock()
         tag = "{" + prefix + "}:"
@@ -273,6 +273,16 @@ class RedisWindow:
     def sequence(self) -> int:
         """The highest sequence that this process was answered in that epoch."""
         return self._mine
+
+    @property
+    def on_new_epoch(self) -> Callable[[], Iterable[OpenHold]] | None:
+        """What tells the holds that this process has open; called before the next decision when it is set."""
+        return self._on_new_epoch
+
+    @on_new_epoch.setter
+    def on_new_epoch(self, tell: Callable[[], Iterable[OpenHold]] | None) -> None:
+        self._on_new_epoch = tell
+        self._adopt_due = True
 
     @property
     def shared_secret(self) -> bytes:
@@ -428,8 +438,8 @@ class RedisWindow:
             for pattern, named in list(self._own_halts.items()):
                 self._run(_Batch(), halt=(self._shared_pattern(pattern, named), True))
             self._adopt_due = False
-            if self.on_new_epoch is not None:
-                self.adopt_holds(self.on_new_epoch())
+            if self._on_new_epoch is not None:
+                self.adopt_holds(self._on_new_epoch())
         except OutcomeUnknown as error:
             self._adopt_due = True
             raise NotReached(str(error), retry_after=error.retry_after) from error

@@ -42,22 +42,17 @@ _POLL_SECONDS: Final = 0.01
 
 @dataclass(slots=True)
 class Port:
-    """One reserved port and, once it listens, what stands behind it."""
+    """One reserved port and, once it listens, what stands behind it.
+
+    `host` is the address that is bound, `number` the real port, also when any free one was asked for.
+    """
 
     edge: Edge
     sockets: list[socket.socket]
     http: web.Server
+    host: str
+    number: int
     servers: list[asyncio.AbstractServer] = field(default_factory=list)
-
-    @property
-    def host(self) -> str:
-        """The address that is bound."""
-        return str(self.sockets[0].getsockname()[0])
-
-    @property
-    def number(self) -> int:
-        """The real port number, also when any free one was asked for."""
-        return int(self.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -207,7 +202,9 @@ def _reserve(gate: Gate, settings: ListenSettings, tokens: Tokens | None, *, pub
     host = settings.public_host if public else settings.host
     number = (settings.public_port or 0) if public else settings.port
     edge = Edge(gate, settings, tokens, public=public)
-    return Port(edge, _bind(host, number, name), edge.server())
+    sockets = _bind(host, number, name)
+    address = sockets[0].getsockname()
+    return Port(edge, sockets, edge.server(), str(address[0]), int(address[1]))
 
 
 def _bind(host: str, number: int, name: str) -> list[socket.socket]:

@@ -21,7 +21,7 @@ from kiki.errors import (
     LedgerLocked,
     Unavailable,
 )
-from kiki.shield.budget_guard import subjects_path
+from kiki.shield.opening import subjects_path
 from kiki.shield.fact import Decided, decode_fact
 from kiki.shield.policy import Budget, Limit, Policy
 from kiki.shield.scope import Pattern

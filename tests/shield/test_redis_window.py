@@ -520,6 +520,14 @@ def test_after_a_loss_everybody_counts_their_own_holds_again(redis, connect, cli
     assert spent(window) == (10, 0)
 
 
+def test_holds_that_only_the_ledger_knows_are_counted_before_the_first_decision(redis, connect):
+    window = connect(redis)
+    window.halt("platform:meta", on=True)  # as a guard does while it opens
+    window.on_new_epoch = lambda: [OpenHold("a" * 32, 80, (), None, 1)]
+    assert spend(window, 21) is not None
+    assert spent(window) == (0, 80)
+
+
 def test_holds_count_again_even_over_the_limit_and_a_person_keeps_the_budget(redis, connect, client):
     rules = policy(budget("each", "customer:*", (100, 0.3)))
     mine: list[OpenHold] = []

@@ -15,10 +15,14 @@ from kiki.web import Route, Service, load_tokens, plain, run
 DONE = Path(sys.argv[1])
 
 
+def note(what):
+    with DONE.open("a") as file:
+        file.write(f"{what}\n")
+
+
 async def work(request):
     await asyncio.sleep(0.02)
-    with DONE.open("a") as file:
-        file.write("done\n")
+    note("done")
     return plain("done")
 
 
@@ -28,8 +32,7 @@ async def slow(request):
 
 
 async def note_close():
-    with DONE.open("a") as file:
-        file.write("closed\n")
+    note("closed")
 
 
 async def refuse_reload():
