@@ -72,7 +72,7 @@ def running_shield(
     def run() -> None:
         try:
             loop.run_until_complete(serve())
-        except BaseException as error:  # noqa: BLE001  # raised again where the test can see it
+        except BaseException as error:  # raised again where the test can see it
             failed.append(error)
         finally:
             ready.set()

@@ -136,7 +136,14 @@ class Decider:
                 with suppress(WindowUnavailable):
                     self.window.halt(pattern.decode(), on=True)
         at, epoch = self.clock(), self.window.epoch
+        self._release_orphans()
         self.ledger.append_all([(Opened(at, __version__, self.window.kind, epoch), None), *self._policy_fact(at, "")])
+
+    def _release_orphans(self) -> None:
+        """Give back what a shared window holds for calls that died between its answer and our commit."""
+        with suppress(WindowUnavailable):
+            orphans = [hold for hold in self.window.own_holds() if hold.id not in self._holds]
+            self.window.take([Ask(Verb.RELEASE, [0], hold=hold.id) for hold in orphans])
 
     def _restore(self) -> None:
         if self.window.restorable:

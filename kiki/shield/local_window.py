@@ -78,7 +78,7 @@ class LocalWindow:
             if amount > meter.room:
                 return self._refuse(amount, scopes, lane, now)
         if fresh:
-            self._enrol(fresh, now)
+            self._enrol(fresh, scopes, now)
         for meter in lane:
             meter.room -= amount
             meter.current += amount
@@ -89,10 +89,22 @@ class LocalWindow:
         scopes, many = ask.scopes[0], len(ask.scopes) > 1
         admit = self.admit
         for index, amount in enumerate(ask.amounts):
-            refusal = admit(amount, ask.scopes[index] if many else scopes, now)
+            try:
+                refusal = admit(amount, ask.scopes[index] if many else scopes, now)
+            except CapacityReached:
+                self._take_back(ask, index, refusals)
+                raise
             if refusal is not None:
                 refusals[index] = refusal
         return refusals
+
+    def _take_back(self, ask: Ask, count: int, refusals: dict[int, Refusal]) -> None:
+        """Undo the first `count` amounts of an ask that cannot be decided as a whole; all of them are of this moment."""
+        many = len(ask.scopes) > 1
+        for index in range(count):
+            if index not in refusals:
+                for meter in self._lane(ask.scopes[index if many else 0])[0]:
+                    meter.charge(-ask.amounts[index])
 
     def _check(self, ask: Ask, now: int) -> dict[int, Refusal]:
         refusals: dict[int, Refusal] = {}
@@ -142,7 +154,7 @@ class LocalWindow:
                     f"{format_micros(MICROS_MAX)}, the largest sum that kiki keeps"
                 )
         if fresh:
-            self._enrol(fresh, now)
+            self._enrol(fresh, scopes, now)
         for meter in lane:
             meter.charge(amount)
 
@@ -188,6 +200,10 @@ class LocalWindow:
         """Every open hold, expired ones excluded."""
         self._expire(self.clock())
         return list(self._holds.values())
+
+    def own_holds(self) -> Iterable[OpenHold]:
+        """All of them: nobody else counts here."""
+        return self.holds()
 
     # -- replay --------------------------------------------------------------------------------------
 
@@ -291,13 +307,14 @@ class LocalWindow:
             lane += meters
         return lane, fresh
 
-    def _enrol(self, fresh: dict[str, Lane], now: int) -> None:
+    def _enrol(self, fresh: dict[str, Lane], scopes: Scopes, now: int) -> None:
+        """Make room for new scopes by forgetting idle ones, but never one of `scopes`: it is being charged."""
         for _ in range(min(len(self._order), _LOOKED_OVER * len(fresh))):
             scope = self._order.popleft()
-            if not self._forget_idle(scope, now):
+            if scope in scopes or not self._forget_idle(scope, now):
                 self._order.append(scope)
         if len(self._meters) + len(fresh) > self.scopes_max:
-            self._forget_all_idle(now)
+            self._forget_all_idle(scopes, now)
             if len(self._meters) + len(fresh) > self.scopes_max:
                 raise CapacityReached(
                     f"{len(self._meters)} scopes are live, and KIKI_SCOPES_MAX allows {self.scopes_max}: "
@@ -316,11 +333,11 @@ class LocalWindow:
             return True
         return False
 
-    def _forget_all_idle(self, now: int) -> None:
+    def _forget_all_idle(self, kept: Scopes, now: int) -> None:
         # A scope cannot become idle before its oldest slot is released, so looking again sooner is useless.
         if now < self._full_until:
             return
-        self._order = deque(scope for scope in self._order if not self._forget_idle(scope, now))
+        self._order = deque(scope for scope in self._order if scope in kept or not self._forget_idle(scope, now))
         due = (meter.due for lane in self._meters.values() for meter in lane)
         self._full_until = max(min(due, default=now), now + 1)
 

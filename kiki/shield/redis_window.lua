@@ -257,7 +257,7 @@ end
 
 local hold_changes, due_holds = 0, nil
 
--- A hold is { amount, deadline (-1: none), made_at, chain, names of its windows, its scopes }.
+-- A hold is { amount, deadline (-1: none), made_at, chain, names of its windows, its scopes, made with a key }.
 local function find_hold(id)
   local hold = holds[id]
   if hold ~= nil then return hold end
@@ -697,7 +697,7 @@ decide[RESERVE] = function(ask)
     w.held = w.held + amount
   end
   local deadline = ask[7] >= 0 and now + ask[7] or -1
-  keep_hold(id, { amount, deadline, now, call.chain, l.names, l.scopes })
+  keep_hold(id, { amount, deadline, now, call.chain, l.names, l.scopes, ask[4] ~= '' })
   return { 2, id, deadline, now }
 end
 

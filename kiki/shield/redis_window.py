@@ -132,6 +132,7 @@ class _Hold(msgspec.Struct, array_like=True):
     chain: str
     windows: list[str]
     scopes: list[str]
+    keyed: bool = False
 
 
 class _Own(msgspec.Struct):
@@ -601,14 +602,17 @@ class RedisWindow:
         """Every open hold of every process, expired ones excluded."""
         return [self._open_hold(hold_id, hold) for hold_id, hold in self._stored_holds()]
 
-    def own_holds(self, chain: str | None = None) -> list[OpenHold]:
-        """The open holds that were made through `chain` (this process's when none is given).
+    def own_holds(self) -> list[OpenHold]:
+        """The open holds that were made through this process's chain without a key.
 
-        One that the chain's ledger does not know was reserved by a call whose answer was lost: the owner
-        releases it.
+        One that the chain's ledger does not know was reserved by a call whose answer was lost, and nobody can
+        ask for it again: the owner releases it. With a key the caller may come back for it.
         """
-        wanted = chain or self.chain
-        return [self._open_hold(hold_id, hold) for hold_id, hold in self._stored_holds() if hold.chain == wanted]
+        return [
+            self._open_hold(hold_id, hold)
+            for hold_id, hold in self._stored_holds()
+            if hold.chain == self.chain and not hold.keyed
+        ]
 
     def _stored_holds(self) -> list[tuple[str, _Hold]]:
         self._prepare()

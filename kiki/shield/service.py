@@ -66,7 +66,7 @@ class ShieldService:
         self._registry.register(self._metrics)
 
     def service(self) -> Service:
-        """What `kiki.edge.run` runs."""
+        """What `kiki.web.run` runs."""
         return Service(
             name="syncshield",
             routes=self._routes(),

@@ -156,6 +156,10 @@ class Window(Protocol):
         """Every open hold."""
         ...
 
+    def own_holds(self) -> Iterable[OpenHold]:
+        """The open holds of this process that nobody but it can resolve: one its ledger does not know is an orphan."""
+        ...
+
     def use(self, policy: Policy) -> None:
         """Decide by another policy from now on. What a restorable window had counted is restored by its owner."""
         ...

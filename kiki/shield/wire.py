@@ -52,13 +52,12 @@ The guide's routes, in plain text unless JSON is asked for: `GET|POST /spend?amo
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -511,51 +510,20 @@ def decisions_reply(rows: Iterable[Mapping[str, Any]], following: str | None) ->
 
 
 def spend_text(outcome: Outcome) -> str:
-    """The guide's body for `/spend`: `Spend recorded: 10.00`, or why not."""
+    """The guide's body for `/spend`: `Spend recorded: 10.00`, or why not. As in the original, only refusals end a line."""
     if outcome.allowed:
-        return f"Spend recorded: {outcome.amount}\n"
+        return f"Spend recorded: {outcome.amount}"
     return f"Spend refused: {outcome.explanation}\n"
 
 
 def check_text(outcome: Outcome) -> str:
     """The original's body for `/check`."""
-    return "Compliance check passed\n" if outcome.allowed else "Bid validation failed\n"
-
-
-def retry_after_header(seconds: float) -> str:
-    """The value of `Retry-After`: whole seconds, rounded up, so that nobody comes too early."""
-    return str(max(1, math.ceil(seconds)))
+    return "Compliance check passed" if outcome.allowed else "Bid validation failed\n"
 
 
 def title_of(error: type[KikiError]) -> str:
     """A problem's title: the same for every error of its kind."""
     return (error.__doc__ or error.__name__).strip().partition("\n")[0]
-
-
-def problem(error: KikiError, status: int, instance: str = "") -> Problem:
-    """An error as an RFC 9457 problem; which status it has is the service's to say."""
-    found: Problem = {
-        "type": PROBLEM_URN + error.code,
-        "title": title_of(type(error)),
-        "status": status,
-        "detail": str(error),
-        "code": error.code,
-    }
-    if instance:
-        found["instance"] = instance
-    if error.hint:
-        found["hint"] = error.hint
-    if isinstance(error, ConfigurationError):
-        found["problems"] = list(error.problems)
-    if isinstance(error, SpendDenied):
-        found["reason"] = error.reason
-        for name in ("budget", "remaining", "event_id"):
-            if getattr(error, name) is not None:
-                found[name] = getattr(error, name)
-    retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
-        found["retry_after"] = retry_after
-    return found
 
 
 def parse_problem(data: bytes) -> Problem | None:
@@ -626,42 +594,6 @@ def _fact(decision: Decision, kind: type[Fact]) -> Fact:
 
 # -- calls, from what was sent -----------------------------------------------------------------------
 
-
-def parse_json(body: bytes) -> object:
-    """The value in a request's body, numbers exact; raises `InvalidInput` for anything but one JSON document.
-
-    Refused: invalid UTF-8, a member that is named twice, NaN and Infinity, a number too long to be read.
-    """
-    try:
-        return _decoder.decode(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"the body is not UTF-8: byte {error.start} cannot be read; send JSON in UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise InvalidInput("the body is not acceptable: it is nested too deeply") from None
-    except (ArithmeticError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput("the body holds a number that is too long to be read") from None
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise InvalidInput(f"the member {_quoted(name)} is given twice; send it once")
-            seen.add(name)
-    return found
-
-
-def _not_finite(text: str) -> NoReturn:
-    raise InvalidInput(f"the body is not JSON: {text} is not a number")
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_distinct, parse_float=Decimal, parse_constant=_not_finite)
 
 _SPEND = ("amount", "currency", "scopes", "key")
 _BATCH = ("amounts", "spends", "currency", "scopes", "key")
@@ -901,7 +833,7 @@ def _amount(found: Mapping[str, Any]) -> str | int | Decimal:
 
 
 def _checked_amount(amount: object, where: str) -> None:
-    # A float cannot come from `parse_json`; from elsewhere it is refused rather than guessed at.
+    # A float cannot come from a JSON body that kiki reads; from elsewhere it is refused rather than guessed at.
     if type(amount) is not str and type(amount) is not int and not isinstance(amount, Decimal):
         raise InvalidMoney(f"{where}an amount is decimal text such as '12.34' or a number, not {_kind(amount)}")
 

@@ -177,6 +177,45 @@ def json_reply(value: Any, status: int = 200, headers: Headers = ()) -> Reply:
     return Reply(_encode(value), JSON, status, headers)
 
 
+def describe(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    title: str | None = None,
+    hint: str | None = None,
+    instance: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """RFC 9457 problem details as members. `code` is the stable word that programs rely on, `extra` are more members."""
+    members: dict[str, Any] = {
+        "type": f"urn:kiki:error:{code}",
+        "title": title or title_of(status),
+        "status": status,
+        # A message may quote what no encoding can hold; the answer to a mistake must not be another one.
+        "detail": detail.encode("utf-8", "backslashreplace").decode(),
+        "code": code,
+    }
+    if hint is not None:
+        members["hint"] = hint
+    if instance:
+        members["instance"] = instance
+    if extra:
+        members |= {name: value for name, value in extra.items() if name not in members}
+    return members
+
+
+def describe_error(error: KikiError, status: int, instance: str = "") -> dict[str, Any]:
+    """An error of kiki as problem details: its kind is the title, and the facts that it carries are members."""
+    facts = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(error).items()
+        if name != "hint" and value is not None
+    }
+    title = (type(error).__doc__ or type(error).__name__).strip().partition("\n")[0]
+    return describe(status, error.code, str(error), title=title, hint=error.hint, instance=instance, extra=facts)
+
+
 def problem(
     request: Request,
     status: int,
@@ -187,26 +226,14 @@ def problem(
     headers: Headers = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Reply:
-    """An RFC 9457 answer. `code` is the stable word a program may rely on, `extra` are members of its own."""
-    members: dict[str, Any] = {
-        "type": f"urn:kiki:error:{code}",
-        "title": title_of(status),
-        "status": status,
-        # A message may quote what no encoding can hold; the answer to a mistake must not be another one.
-        "detail": detail.encode("utf-8", "backslashreplace").decode(),
-        "code": code,
-    }
-    if hint is not None:
-        members["hint"] = hint
-    members["instance"] = request.request_id
-    if extra:
-        members |= {name: value for name, value in extra.items() if name not in members}
+    """An RFC 9457 answer about something that is no error of kiki."""
+    members = describe(status, code, detail, hint=hint, instance=request.request_id, extra=extra)
     return Reply(_encode(members), PROBLEM, status, headers)
 
 
-def refusal(request: Request, error: KikiError, *, extra: Mapping[str, Any] | None = None) -> Reply:
+def refusal(request: Request, error: KikiError) -> Reply:
     """The answer to an error that kiki raised on purpose: a problem, or plain text where the route speaks that."""
     status, headers = status_of(error), headers_of(error)
     if request.always_json or wants_json(request):
-        return problem(request, status, error.code, str(error), hint=error.hint, headers=headers, extra=extra)
-    return plain(str(error), status, headers)
+        return Reply(_encode(describe_error(error, status, request.request_id)), PROBLEM, status, headers)
+    return plain(f"{error} ({error.hint})" if error.hint else str(error), status, headers)

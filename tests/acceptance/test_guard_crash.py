@@ -139,7 +139,11 @@ def test_kill_9_at_random_moments(tmp_path):
         # The clock moves: what is counted lies between the exact sums around the moment of looking.
         slack = UNIT
         late = sum(micros for at, micros in spends if at > now - SPAN + slack)
-        assert late <= status.spent <= sum(micros for at, micros in spends if at > now - SPAN - slack) + sum(holds.values())
+        assert (
+            late
+            <= status.spent
+            <= sum(micros for at, micros in spends if at > now - SPAN - slack) + sum(holds.values())
+        )
         assert status.spent + status.held <= LIMIT
         guard.spend("0.000001", key="after")
 

@@ -44,8 +44,9 @@ def test_the_drawing_is_the_tree():
     assert drawn() == dict(real())
 
 
-def test_every_error_has_a_code_of_its_own():
-    codes = Counter(error.code for error in set(all_errors()))
+def test_every_error_has_a_code_of_its_own_unless_it_is_told_apart_only_inside_its_file():
+    """An error outside of kiki.errors may pass for its parent: nobody else is meant to see the difference."""
+    codes = Counter(error.code for error in set(all_errors()) if "code" in vars(error))
     assert [code for code, count in codes.items() if count > 1] == []
     assert [code for code in codes if not re.fullmatch(r"[a-z]+(_[a-z]+)*", code)] == []
 

@@ -15,6 +15,8 @@ from kiki.errors import ConfigurationError, Conflict, InvalidInput, KikiError, L
 from kiki.shield import wire
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.policy import parse_policy
+from kiki.web.reply import describe_error
+from kiki.web.request import parse_json
 
 CHAIN = "c0ffee0000000000"
 
@@ -39,10 +41,10 @@ class Guarded:
             return self.problem(error, 409)
 
     def problem(self, error: KikiError, status: int) -> httpx.Response:
-        return httpx.Response(status, json=wire.problem(error, status, "/"))
+        return httpx.Response(status, json=describe_error(error, status, "/"))
 
     def answer(self, method: str, path: str, request: httpx.Request) -> httpx.Response:
-        body = wire.parse_json(request.content) if request.content else None
+        body = parse_json(request.content) if request.content else None
         query = list(request.url.params.multi_items())
         guard = self.guard
         match method, path.split("/")[2:]:
@@ -135,7 +137,7 @@ class Real:
         self.keys.append(json.loads(content).get("key", "") if content else "")
         bad = self.bad.pop(0) if self.bad else ""
         if bad == "busy":
-            return web.json_response(wire.problem(LedgerUnavailable(), 503), status=503, headers={"Retry-After": "0"})
+            return web.json_response(describe_error(LedgerUnavailable(), 503), status=503, headers={"Retry-After": "0"})
         if bad == "hang up":
             assert request.transport is not None
             request.transport.abort()

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 
 import apsw
 import pytest
@@ -149,10 +150,8 @@ def test_a_damaged_page_is_corruption_and_not_an_empty_ledger(path):
     content = bytearray(path.read_bytes())
     content[4096 : 4096 * 8] = os.urandom(4096 * 7)
     path.write_bytes(content)
-    store = SqliteStore(path)
-    with pytest.raises(LedgerCorrupt, match=r"ledger\.db"):
+    with pytest.raises(LedgerCorrupt, match=r"ledger\.db"), closing(SqliteStore(path)) as store:
         list(store.entries())
-    store.close()
 
 
 def test_a_newer_format_is_refused_untouched(path):
@@ -217,7 +216,9 @@ def test_reopen_leaves_the_locks_of_a_reader_in_this_process_alone(path):
     wal = path.with_name(path.name + "-wal")
     assert wal.exists()
     store.commit([(2, b"third")], [Write("s", b"k", b"v")])
-    look = "import sys, sqlite3; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from entry').fetchone()[0])"
+    look = (
+        "import sys, sqlite3; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from entry').fetchone()[0])"
+    )
     seen = subprocess.run([sys.executable, "-c", look, str(path)], check=True, capture_output=True, text=True)
     assert seen.stdout == "3\n"
     reader.close()

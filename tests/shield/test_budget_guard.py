@@ -21,8 +21,8 @@ from kiki.errors import (
     LedgerLocked,
     Unavailable,
 )
-from kiki.shield.opening import subjects_path
 from kiki.shield.fact import Decided, decode_fact
+from kiki.shield.opening import subjects_path
 from kiki.shield.policy import Budget, Limit, Policy
 from kiki.shield.scope import Pattern
 from tests.ledger.doubles import SECOND, FakeClock

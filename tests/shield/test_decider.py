@@ -17,7 +17,16 @@ from kiki.ledger.ledger import Ledger
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.subjects import Subjects
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.call import check_call, commit_call, invalid_call, record_call, release_call, reserve_call, spend_call, switch
+from kiki.shield.call import (
+    check_call,
+    commit_call,
+    invalid_call,
+    record_call,
+    release_call,
+    reserve_call,
+    spend_call,
+    switch,
+)
 from kiki.shield.decider import Decider, new_hold_id
 from kiki.shield.fact import Decided, Halted, Opened, PolicyUsed, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
@@ -173,7 +182,9 @@ def test_settling_again_in_a_later_batch(world):
     for _ in range(2):
         (again,) = world.batch(commit_call(hold, 30))
         assert (first.seq, first.fact, True) == (again.seq, again.fact, again.repeated)
-        assert [HoldClosed, HoldClosed] == [type(each) for each in world.batch(commit_call(hold, 31), release_call(hold))]
+        assert [HoldClosed, HoldClosed] == [
+            type(each) for each in world.batch(commit_call(hold, 31), release_call(hold))
+        ]
         world.open()
     assert [HoldUnknown] == [type(each) for each in world.batch(commit_call("f" * 32, 1))]
     assert world.counted() == (30, 0)

@@ -23,7 +23,9 @@ UNIT = 1_000_000
 
 
 def budget(name, pattern, *limits):
-    return Budget(name, Pattern.parse(pattern), tuple(Limit(units * UNIT, seconds * SECOND) for units, seconds in limits))
+    return Budget(
+        name, Pattern.parse(pattern), tuple(Limit(units * UNIT, seconds * SECOND) for units, seconds in limits)
+    )
 
 
 POLICIES = [
@@ -33,7 +35,14 @@ POLICIES = [
 ]
 UNITS = st.integers(1, 60)
 SCOPES = st.sampled_from(
-    [(), ("campaign:a",), ("campaign:b",), ("platform:meta",), ("campaign:a", "platform:meta"), ("campaign:c", "platform:x")]
+    [
+        (),
+        ("campaign:a",),
+        ("campaign:b",),
+        ("platform:meta",),
+        ("campaign:a", "platform:meta"),
+        ("campaign:c", "platform:x"),
+    ]
 )
 KEYS = st.one_of(st.none(), st.sampled_from([f"key-{number}" for number in range(6)]))
 PATTERNS = st.sampled_from(["*", "campaign:a", "campaign:*", "platform:meta"])
@@ -296,7 +305,9 @@ class GuardMachine(RuleBasedStateMachine):
     def counted(status):
         """What meters say that count anything; those that count nothing may or may not be listed."""
         return sorted(
-            (each.budget, each.scope, each.span, each.spent, each.held, each.room_at) for each in status if each.spent or each.held
+            (each.budget, each.scope, each.span, each.spent, each.held, each.room_at)
+            for each in status
+            if each.spent or each.held
         )
 
     # -- always --
@@ -336,5 +347,5 @@ class GuardMachine(RuleBasedStateMachine):
         assert {hold.id for hold in window.holds()} == set(self.model.holds)
 
 
-GuardMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, report_multiple_bugs=False)
+GuardMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, report_multiple_bugs=False)
 TestGuard = GuardMachine.TestCase

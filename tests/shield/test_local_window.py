@@ -22,7 +22,10 @@ LATER = 61  # seconds after which a spend has certainly left its window
 def policy(*budgets):
     """A policy of (name, pattern, limit) or (name, pattern, limit, span)."""
     return Policy(
-        tuple(Budget(name, Pattern.parse(text), (Limit(limit, *(span or [SPAN])),)) for name, text, limit, *span in budgets)
+        tuple(
+            Budget(name, Pattern.parse(text), (Limit(limit, *(span or [SPAN])),))
+            for name, text, limit, *span in budgets
+        )
     )
 
 

@@ -92,8 +92,15 @@ def test_every_projection_is_a_fold_of_the_ledger(tmp_path):
 
 def seen(guard):
     """All that callers can see of a guard's state."""
-    status = sorted((each.budget, each.scope, each.spent, each.held) for each in guard.status() if each.spent or each.held)
-    return status, sorted(hold.id for hold in guard.holds()), guard.halts(), guard.spend(10, {"campaign": "a"}, "k1").event_id
+    status = sorted(
+        (each.budget, each.scope, each.spent, each.held) for each in guard.status() if each.spent or each.held
+    )
+    return (
+        status,
+        sorted(hold.id for hold in guard.holds()),
+        guard.halts(),
+        guard.spend(10, {"campaign": "a"}, "k1").event_id,
+    )
 
 
 def test_a_guard_without_its_projections_finds_the_same(tmp_path):
@@ -133,7 +140,9 @@ def test_a_window_that_is_told_the_ledger_is_the_guards(tmp_path, since):
 
 
 def counting(status):
-    return sorted((each.budget, each.scope, each.spent, each.held, each.room_at) for each in status if each.spent or each.held)
+    return sorted(
+        (each.budget, each.scope, each.spent, each.held, each.room_at) for each in status if each.spent or each.held
+    )
 
 
 def test_looking_while_the_guard_runs(tmp_path):
@@ -149,7 +158,9 @@ def test_looking_while_the_guard_runs(tmp_path):
 
 
 def decided(**more):
-    return Decided(**{"verb": "spend", "at": 1, "epoch": "", "sequence": 0, "scopes": [["a:1"]], "amounts": [1, 2, 3], **more})
+    return Decided(
+        **{"verb": "spend", "at": 1, "epoch": "", "sequence": 0, "scopes": [["a:1"]], "amounts": [1, 2, 3], **more}
+    )
 
 
 @pytest.mark.parametrize(

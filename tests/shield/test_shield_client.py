@@ -38,6 +38,7 @@ from kiki.errors import (
 from kiki.shield import shield_client, wire
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient, outcome_of
+from kiki.web.reply import describe_error
 from tests.cli.fake_shield import CHAIN, Guarded, Real
 
 URL = "http://shield.test:8081"
@@ -256,7 +257,7 @@ PASSING = [
     httpx.ReadTimeout("slow"),
     httpx.RemoteProtocolError("cut off"),
     httpx.Response(502, text="bad gateway"),
-    httpx.Response(503, json=wire.problem(LedgerUnavailable("disk full"), 503)),
+    httpx.Response(503, json=describe_error(LedgerUnavailable("disk full"), 503)),
     httpx.Response(504),
 ]
 
@@ -343,7 +344,7 @@ def test_retry_after_is_honoured_up_to_a_bound(make: Make, date: bool):
     def busy(seconds: int) -> httpx.Response:
         moment = datetime.fromtimestamp(time.time() + seconds + 0.9, UTC)
         said = format_datetime(moment, usegmt=True) if date else str(seconds)
-        return httpx.Response(503, headers={"Retry-After": said}, json=wire.problem(LedgerUnavailable(), 503))
+        return httpx.Response(503, headers={"Retry-After": said}, json=describe_error(LedgerUnavailable(), 503))
 
     service = Guarded()
     client = make(flaky(service, busy(3)))
@@ -383,7 +384,7 @@ def test_every_error_of_the_service_is_raised_as_itself(make: Make, kind: type[K
     """No code of the tree comes back as another class."""
     error = kind(["line 1: wrong"]) if issubclass(kind, errors.ConfigurationError) else kind("so it is")
     with pytest.raises(KikiError) as caught:
-        make(lambda _: httpx.Response(418, json=wire.problem(error, 418)), retries=0).halts()
+        make(lambda _: httpx.Response(418, json=describe_error(error, 418)), retries=0).halts()
     assert type(caught.value) is kind
     assert "so it is" in str(caught.value) or "line 1" in str(caught.value)
 
@@ -526,7 +527,7 @@ def test_the_token_goes_along_and_is_never_shown(make: Make, monkeypatch, tmp_pa
 def test_access_denied_comes_back_as_itself(make: Make):
     for kind, status in ((Unauthenticated, 401), (Forbidden, 403)):
         with pytest.raises(kind):
-            make(lambda _, kind=kind, status=status: httpx.Response(status, json=wire.problem(kind(), status))).spend(
+            make(lambda _, kind=kind, status=status: httpx.Response(status, json=describe_error(kind(), status))).spend(
                 "1"
             )
 

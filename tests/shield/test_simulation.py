@@ -92,7 +92,9 @@ def test_a_later_start_decides_the_same(steps, data):
 
 
 SPENDS = st.lists(
-    st.one_of(st.tuples(st.just("spend"), UNITS, st.just(())), st.tuples(st.just("advance"), st.sampled_from([1, 20, 61]))),
+    st.one_of(
+        st.tuples(st.just("spend"), UNITS, st.just(())), st.tuples(st.just("advance"), st.sampled_from([1, 20, 61]))
+    ),
     max_size=40,
 )
 
