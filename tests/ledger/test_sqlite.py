@@ -170,7 +170,7 @@ def test_a_path_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(LedgerUnavailable, match=f"{tmp_path}.*irectory"):
         SqliteStore(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(LedgerUnavailable, match="ledger.db"):
+    with pytest.raises(LedgerUnavailable, match=r"ledger\.db"):
         SqliteStore(tmp_path / "file" / "ledger.db")
 
 

@@ -210,7 +210,7 @@ def test_settling_twice_too_much_or_the_unknown(place, guard):
     assert hold.is_open
     first = hold.commit("100")
     assert first.event_id == guard.commit(hold.id, "100.00").event_id
-    with pytest.raises(HoldClosed, match="committed with 100.00"):
+    with pytest.raises(HoldClosed, match=r"committed with 100\.00"):
         guard.commit(hold.id, "99")
     with pytest.raises(HoldClosed):
         hold.release()

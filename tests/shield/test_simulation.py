@@ -167,6 +167,16 @@ def test_an_old_open_hold_counts_in_a_later_simulation():
     assert (1, 1, 0) == (found.decisions, found.refused, found.newly_admitted)
 
 
+def test_an_old_hold_that_was_settled_later_counts_until_then():
+    """A hold made before everything that is asked again, and settled in between, takes its room up to that moment."""
+    pause = ("advance", 130)
+    steps = [("reserve", 80, (), None), pause, pause, ("spend", 40, ()), ("release",), ("spend", 90, ())]
+    guard, moments = live(steps)
+    found = guard.simulate(policy(), datetime.fromtimestamp(moments[-1] / SECOND, UTC))
+    assert (2, 1, 1) == (found.decisions, found.admitted, found.refused)
+    assert (0, 0) == (found.newly_refused, found.newly_admitted)
+
+
 def test_simulating_changes_nothing_and_tells_its_progress():
     """The guard goes on as before, and the caller hears how far it is, at last that it is done."""
     guard, _ = live([("spend", 60, ()), ("spend", 60, ())])
