@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kiki.money import MICROS_MAX
 from kiki.shield.policy import Limit
 
 SLOTS = 600
@@ -97,9 +98,7 @@ class Meter:
             if self.current:
                 if self._ends is None or self._sums is None:
                     self._ends, self._sums = array("q"), array("q")
-                self._ends.append(self._slot_end)
-                self._sums.append(self.current)
-                self.current = 0
+                self._close_slot(self._ends, self._sums)
             self._slot_end = now - now % rule.width + rule.width
         self.due = self._slot_end
         ends, sums = self._ends, self._sums
@@ -118,6 +117,16 @@ class Meter:
                 head = 0
             self.due = min(self._slot_end, ends[head] + rule.span)
         self._head = head
+
+    def _close_slot(self, ends: array[int], sums: array[int]) -> None:
+        # Records may add up past what one cell holds, in windows longer than those they were recorded under.
+        while self.current > MICROS_MAX:
+            ends.append(self._slot_end)
+            sums.append(MICROS_MAX)
+            self.current -= MICROS_MAX
+        ends.append(self._slot_end)
+        sums.append(self.current)
+        self.current = 0
 
     def hold(self, amount: int) -> None:
         """Set money aside; it counts in full until it is freed or charged."""

@@ -68,9 +68,13 @@ def spend_many_call(
     """A call that takes many amounts, each on its own; an item may be (amount, scopes) with scopes of its own."""
     micros: list[int] = []
     own: dict[int, Scopes] = {}
+    if isinstance(amounts, str | bytes):
+        raise InvalidInput("a batch is a list of amounts, not one text")
     for index, item in enumerate(amounts):
         try:
             if type(item) is tuple:
+                if len(item) != 2:
+                    raise InvalidInput("write an amount, or a pair of amount and scopes")
                 amount, given = item
                 own[index] = parse_scopes(given)
             else:

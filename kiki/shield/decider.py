@@ -12,57 +12,45 @@ Whatever fails after step 2 stays counted: what cannot be known to have failed c
 
 from __future__ import annotations
 
-import heapq
 import secrets
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 
 from kiki import __version__
 from kiki.clock import SECOND, Clock
 from kiki.errors import (
+    CommitExceedsHold,
     HoldClosed,
     HoldUnknown,
-    InvalidInput,
     KeyReused,
     KikiError,
-    LedgerCorrupt,
+    PolicyError,
     Unavailable,
     WindowUnavailable,
 )
 from kiki.ledger.group_commit import GroupCommit, Ticket
-from kiki.ledger.key_index import KeyIndex, key_write
-from kiki.ledger.ledger import Append, Ledger, Writes
-from kiki.ledger.store import Reader, Write
+from kiki.ledger.ledger import Append, Ledger
 from kiki.ledger.subjects import Subjects
 from kiki.money import format_micros
 from kiki.shield.budget import Reason, Refusal, judge_ltv
 from kiki.shield.call import Call, Switch
 from kiki.shield.decision import Decision
-from kiki.shield.fact import EXPIRE, Decided, Fact, Halted, Opened, PolicyUsed, Refused, Settled, decode_fact
+from kiki.shield.fact import EXPIRE, Decided, Halted, Opened, PolicyUsed, Refused, Settled
 from kiki.shield.policy import Policy
-from kiki.shield.replay import Restorable, replay
+from kiki.shield.projections import Projections
+from kiki.shield.replay import Restorable, reach, replay
 from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
 from kiki.shield.window import Answer, Ask, OpenHold, Verb, Window
 
 DAY = 24 * 3600 * SECOND
 
-HOLDS = "hold"
-"""Open holds of this chain, so that one made long ago is found without reading the whole ledger."""
-HALTS = "halt"
-"""The scope patterns halted by this chain."""
-EPOCH = "epoch"
-"""The life of the shared window that this chain met last, and the highest sequence it saw there."""
-POLICY = "policy"
-"""The policy last used, to see whether it changed."""
-
-_SETTLED = b"settled"
-_TRIM_EVERY = 1000
 _PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
+_SETTLING = (Verb.COMMIT, Verb.RELEASE)
 
 Work = Call | Switch
 DecisionTicket = Ticket[Work, Decision]
@@ -70,18 +58,11 @@ Answered = Decided | Settled | Halted
 Written = tuple[DecisionTicket, Answered]
 
 
-class MetEpoch(NamedTuple):
-    """The life of a shared window that a chain met last, and the highest sequence and latest moment it saw there."""
-
-    epoch: str
-    sequence: int
-    at: int
-
-
 class _Pending(msgspec.Struct):
     """A call of the batch on its way through the steps."""
 
     ticket: Ticket[Any, Any]
+    call: Call
     ask: Ask
     key: bytes
     refusal: Refusal | None = None
@@ -103,6 +84,7 @@ class Decider:
         ltv_max: int,
         keys_max: int,
     ) -> None:
+        _require_nobody(policy)
         self.ledger = ledger
         self.subjects = subjects
         self.window = window
@@ -110,94 +92,124 @@ class Decider:
         self.clock = clock
         self.ltv_min = ltv_min
         self.ltv_max = ltv_max
+        self.keys_max = keys_max
         self.group: GroupCommit[Work, Decision] = GroupCommit(self._work_off)
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
-        self._index = KeyIndex(ledger.store, retention=key_retention(self.policy), capacity=keys_max, now=clock())
-        self.met = known_epoch(ledger.store)
-        self._holds: dict[str, OpenHold] = {}
-        self._deadlines: list[tuple[int, str]] = []
-        self._trim_at = 0
+        self._trim_in = 0
+        self.kept = self._projections()
         self._open()
 
-    # -- starting and reloading ----------------------------------------------------------------------
+    # -- starting, reloading, recovering -------------------------------------------------------------
+
+    def _projections(self) -> Projections:
+        return Projections(
+            self.ledger.store, retention=key_retention(self.policy), keys_max=self.keys_max, now=self.clock()
+        )
 
     def _open(self) -> None:
-        store = self.ledger.store
-        for key, value in store.scan(HOLDS):
-            seq = int.from_bytes(value, "big")
-            fact = self._fact(seq)
-            if isinstance(fact, Decided):
-                self._remember_hold(OpenHold(key.hex(), fact.amounts[0], _scopes(fact, 0), fact.deadline, fact.at))
-        self._restore()
-        # In the life of a shared window that we know, whoever turned a halt off meanwhile did it there.
-        if self.window.restorable or self.met is None or self.window.epoch != self.met.epoch:
-            for pattern, _ in store.scan(HALTS):
-                with suppress(WindowUnavailable):
-                    self.window.halt(pattern.decode(), on=True)
-        at, epoch = self.clock(), self.window.epoch
-        self._release_orphans()
-        self.ledger.append_all([(Opened(at, __version__, self.window.kind, epoch), None), *self._policy_fact(at, "")])
+        if self.window.restorable:
+            self.window = self._restored(self.policy)
+        else:
+            self._release_orphans()
+            # In the life of a shared window that we know, whoever turned a halt off meanwhile did it there.
+            if self.kept.met is None or self.window.epoch != self.kept.met.epoch:
+                for pattern in self.kept.halts():
+                    with suppress(WindowUnavailable):
+                        self.window.halt(pattern, on=True)
+        at = self.clock()
+        self.ledger.append_all(
+            [
+                self.kept.keep(Opened(at, __version__, self.window.kind, self.window.epoch)),
+                *self._policy_fact(self.policy, at, ""),
+            ]
+        )
 
     def _release_orphans(self) -> None:
         """Give back what a shared window holds for calls that died between its answer and our commit."""
         with suppress(WindowUnavailable):
-            orphans = [hold for hold in self.window.own_holds() if hold.id not in self._holds]
+            orphans = [hold for hold in self.window.own_holds() if hold.id not in self.kept.holds]
             self.window.take([Ask(Verb.RELEASE, [0], hold=hold.id) for hold in orphans])
 
-    def _restore(self) -> None:
-        if self.window.restorable:
-            window = cast("Restorable", self.window)
-            replay(self.ledger.store, window, self._holds.values(), since=self.clock() - self.policy.span_max)
+    def _restored(self, policy: Policy) -> Window:
+        """A fresh window under the policy that counts what the ledger says."""
+        fresh = cast("Restorable", self.window).renewed(policy)
+        replay(self.ledger.store, fresh, self.kept.holds.values(), since=self.clock() - reach(policy))
+        for pattern in self.kept.halts():
+            fresh.halt(pattern, on=True)
+        return fresh
 
-    def _policy_fact(self, at: int, actor: str) -> list[Append]:
-        dump = self.policy.dump()
-        if self.ledger.store.get(POLICY, b"") == dump:
-            return []
-        return [(PolicyUsed(at, dump, actor), lambda _: [Write(POLICY, b"", dump)])]
+    def _policy_fact(self, policy: Policy, at: int, actor: str) -> list[Append]:
+        dump = policy.dump()
+        return [] if self.kept.policy() == dump else [self.kept.keep(PolicyUsed(at, dump, actor))]
 
     def use(self, policy: Policy, actor: str = "") -> None:
-        """Decide by another policy from now on; what was spent before is counted under it from the ledger."""
+        """Decide by another policy from now on; what was spent before is counted under it from the ledger.
+
+        When it raises, nothing has changed.
+        """
+        _require_nobody(policy)
 
         def swap() -> None:
+            window = self._restored(policy) if self.window.restorable else self.window
+            if not window.restorable:
+                with self._looking:
+                    window.use(policy)
+            self.ledger.append_all(self._policy_fact(policy, self.clock(), actor))
             with self._looking:
-                self.window.use(policy)
-                self.policy = policy
-                self._index.retention = key_retention(self.policy)
-                self._restore()
-            self.ledger.append_all(self._policy_fact(self.clock(), actor))
+                self.window, self.policy = window, policy
+            self.kept.index.retention = key_retention(policy)
 
         self.group.exclusively(swap)
 
+    def tick(self) -> None:
+        """What must not wait for the next call: write down expired holds, and recover the ledger if it can be."""
+        failure = self.ledger.failure
+        if failure is not None:
+            if failure.recoverable:
+                self.group.exclusively(self._recover)
+            return
+        deadline = self.kept.next_deadline()
+        if deadline is not None and deadline <= self.clock():
+            self.group.exclusively(lambda: self.ledger.append_all(self._expired(self.clock())))
+
+    def _recover(self) -> None:
+        """Go on from what the disk has: what was never durable was never answered, and is not counted any more."""
+        self.ledger.recover()
+        self.kept = self._projections()
+        if self.window.restorable:
+            window = self._restored(self.policy)
+            with self._looking:
+                self.window = window
+
+    # -- looking -------------------------------------------------------------------------------------
+
     def open_holds(self) -> list[OpenHold]:
         """The open holds of this chain, as its ledger knows them."""
-        return list(self._holds.values())
+        return list(self.kept.holds.values())
 
     @property
     def key_count(self) -> int:
         """How many idempotency keys and hold ids are remembered."""
-        return self._index.count
+        return self.kept.index.count
 
     @property
     def hold_count(self) -> int:
         """How many holds of this chain are open."""
-        return len(self._holds)
-
-    # -- looking -------------------------------------------------------------------------------------
+        return len(self.kept.holds)
 
     def look(self, call: Call) -> Decision:
         """Answer a check without writing it down."""
-        fact_scopes, persons = self._referenced(call.scopes, make=False)
+        scopes, persons = self._referenced(call.scopes, make=False)
         refusal = self._judge(call)
         if refusal is not None:
-            at, refusals = self.clock(), {0: refusal}
+            answer = Answer(self.clock(), refusals={0: refusal})
         else:
             with self._looking:
-                (answer,) = self.window.take([Ask(call.verb, call.amounts, fact_scopes, persons=persons)])
+                (answer,) = self.window.take([Ask(call.verb, call.amounts, scopes, persons=persons)])
             if answer.error is not None:
                 raise answer.error
-            at, refusals = answer.at, answer.refusals
-        return Decision(-1, _decided(call, fact_scopes, Answer(at, refusals=refusals), b""))
+        return Decision(-1, _decided(call, scopes, answer, b""))
 
     def looking(self) -> threading.Lock:
         """The lock under which the window may be read."""
@@ -206,15 +218,19 @@ class Decider:
     # -- deciding ------------------------------------------------------------------------------------
 
     def _work_off(self, batch: list[DecisionTicket]) -> None:
+        # What belongs to the same key or hold as an earlier call of the batch waits until that one is durable.
+        while batch:
+            batch = self._work_once(batch)
+
+    def _work_once(self, batch: list[DecisionTicket]) -> list[DecisionTicket]:
         if self.ledger.failure is not None:
             raise self.ledger.failure
         now = self.clock()
-        self._index.advance(now)
-        self._write_down_expired(now)
+        self.kept.index.advance(now)
         pending: list[_Pending] = []
-        twins: list[tuple[DecisionTicket, Call, bytes]] = []
         switches: list[tuple[DecisionTicket, Switch]] = []
-        keys: set[bytes] = set()
+        later: list[DecisionTicket] = []
+        claimed: set[bytes] = set()
         for ticket in batch:
             work = ticket.item
             if isinstance(work, Switch):
@@ -222,51 +238,38 @@ class Decider:
                 continue
             try:
                 key = self.subjects.keyed_hash(work.key) if work.key else b""
-                if key and key in keys:
-                    twins.append((ticket, work, key))
-                    continue
+                claim = bytes.fromhex(work.hold) if work.verb in _SETTLING else key
+                if claim:
+                    if claim in claimed:
+                        later.append(ticket)
+                        continue
+                    claimed.add(claim)
                 prepared = self._prepare(ticket, work, key)
             except KikiError as error:
                 ticket.fail(error)
                 continue
             if prepared is not None:
                 pending.append(prepared)
-                if key:
-                    keys.add(key)
-        written = self._decide(pending, now)
-        if switches:
-            written += self._switch(switches, now)
-        if written:
-            facts: list[Append] = [(fact, self._writes(fact)) for _, fact in written]
-            if not self.window.restorable:
-                facts[-1] = self._with_epoch(facts, facts[-1])
-            first = self.ledger.append_all(facts)
-            for offset, (ticket, fact) in enumerate(written):
-                ticket.resolve(Decision(first + offset, fact))
-        for ticket, call, key in twins:
-            self._answer_twin(ticket, call, key)
-        self._trim_at -= 1
-        if self._trim_at <= 0:
-            # A little of what is forgotten leaves at a time; while there is more, with every batch.
-            self._trim_at = 1 if self._index.trim() else _TRIM_EVERY
+        # References are durable before the first entry that could use them.
+        self.subjects.flush()
+        written, latest = self._decide(pending, now)
+        written += self._switch(switches, now)
+        self._write_down(written, latest)
+        self._trim()
+        return later
 
     def _prepare(self, ticket: DecisionTicket, call: Call, key: bytes) -> _Pending | None:
         """Step 1. None when the call is answered already."""
         scopes, persons = self._referenced(call.scopes, make=True)
         ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
         if key:
-            seq = self._index.find(key)
+            seq = self.kept.index.find(key)
             if seq is not None:
                 ticket.resolve(self._first_answer(seq, call, ask))
                 return None
-            self._index.require_room()
-            secret = self.window.shared_secret
-            if secret is not None:
-                ask.key = blake2b(call.key.encode(), key=secret, digest_size=16).digest()
-                ask.fingerprint = _fingerprint(call, secret)
-        if call.verb is Verb.RESERVE:
-            self._index.require_room()
-        return _Pending(ticket, ask, key, self._judge(call))
+        if key or call.verb is Verb.RESERVE:
+            self.kept.index.require_room()
+        return _Pending(ticket, call, ask, key, self._judge(call))
 
     def _referenced(self, given: tuple[Scopes, ...], *, make: bool) -> tuple[tuple[Scopes, ...], dict[str, str]]:
         persons: dict[str, str] = {}
@@ -290,23 +293,21 @@ class Decider:
             return judge_ltv(call.ltv, self.ltv_min, self.ltv_max)
         return None
 
-    def _decide(self, pending: list[_Pending], now: int) -> list[Written]:
-        """Steps 2 and 3."""
+    def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int]:
+        """Steps 2 and 3: what is to be written, and the latest moment that the window looked at."""
         asked = [each for each in pending if each.refusal is None]
         answers: list[Answer] = []
         unavailable: KikiError | None = None
         if asked:
             try:
-                # References are durable before the first entry that could use them.
-                self.subjects.flush()
-                with self._looking:
-                    answers = self.window.take([each.ask for each in asked])
+                answers = self._take(asked)
             except Unavailable as error:
                 unavailable = error
         given = iter(answers)
         written: list[Written] = []
+        latest = now
         for each in pending:
-            call = each.ticket.item
+            call = each.call
             if each.refusal is not None:
                 answer = Answer(now, refusals=dict.fromkeys(range(len(call.amounts)), each.refusal))
             elif unavailable is not None:
@@ -314,8 +315,9 @@ class Decider:
                 continue
             else:
                 answer = next(given)
+                latest = max(latest, answer.at)
             try:
-                fact = self._fact_of(each, call, answer)
+                fact = self._fact_of(each, answer)
             except KikiError as error:
                 each.ticket.fail(error)
                 continue
@@ -323,130 +325,73 @@ class Decider:
                 each.ticket.resolve(fact)
             else:
                 written.append((each.ticket, fact))
-        return written
+        return written, latest
 
-    def _fact_of(self, each: _Pending, call: Call, answer: Answer) -> Answered | Decision:
-        if answer.error is None and call.hold == "":
-            return _decided(call, each.ask.scopes, answer, each.key)
-        if call.verb in (Verb.COMMIT, Verb.RELEASE):
-            if isinstance(answer.error, HoldUnknown):
-                return self._settle_again(call, answer)
+    def _take(self, asked: list[_Pending]) -> list[Answer]:
+        asks = [each.ask for each in asked]
+        secret = self.window.shared_secret
+        for retry in (True, False):
+            if secret is not None:
+                for each in asked:
+                    if each.key:
+                        each.ask.key = blake2b(each.call.key.encode(), key=secret, digest_size=16).digest()
+                        each.ask.fingerprint = _fingerprint(each.call, secret)
+            try:
+                with self._looking:
+                    return self.window.take(asks)
+            except WindowUnavailable:
+                # A new life of a shared window has a new secret: nothing was decided, so hash again.
+                if not retry or secret is None or secret == self.window.shared_secret:
+                    raise
+                secret = self.window.shared_secret
+        raise AssertionError("unreachable")
+
+    def _fact_of(self, each: _Pending, answer: Answer) -> Answered | Decision:
+        call = each.call
+        if call.verb not in _SETTLING:
             if answer.error is not None:
                 raise answer.error
-            hold = self._holds.get(call.hold)
-            return Settled(
-                verb=call.verb,
-                at=answer.at,
-                epoch=answer.epoch,
-                sequence=answer.sequence,
-                hold=call.hold,
-                charged=answer.charged,
-                reserved=answer.reserved,
-                scopes=[list(hold.scopes)] if hold else [],
-                late=answer.late,
-                actual=call.amounts[0],
-                actor=call.actor,
-            )
+            return _decided(call, each.ask.scopes, answer, each.key)
+        if answer.repeated or isinstance(answer.error, HoldUnknown):
+            settled = self._settled_before(call, answer)
+            if settled is not None:
+                return settled
         if answer.error is not None:
             raise answer.error
-        return _decided(call, each.ask.scopes, answer, each.key)
-
-    def _settle_again(self, call: Call, answer: Answer) -> Answered | Decision:
-        """A commit or release of a hold that is no longer open: a repeat, a late one, or a mistake."""
-        seq = self._index.find(_settled_key(call.hold))
-        if seq is not None:
-            fact = self._fact(seq)
-            if isinstance(fact, Settled) and fact.verb == call.verb and fact.actual == call.amounts[0]:
-                return Decision(seq, fact, repeated=True)
-            if isinstance(fact, Settled) and fact.verb != EXPIRE:
-                done = "released" if fact.verb == Verb.RELEASE else f"committed with {format_micros(fact.actual)}"
-                raise HoldClosed(f"reservation {call.hold} was already {done}")
-        made = self._index.find(bytes.fromhex(call.hold))
-        reserved = self._fact(made) if made is not None else None
-        if not isinstance(reserved, Decided) or reserved.deadline is None or reserved.refused:
-            raise HoldUnknown(f"no open reservation has the id {call.hold}")
-        if call.amounts[0] > reserved.amounts[0]:
-            raise InvalidInput(
-                f"{format_micros(call.amounts[0])} is more than the {format_micros(reserved.amounts[0])} that was "
-                "reserved, and all of that was spent at the deadline: record what went beyond it"
-            )
-        return Settled(
-            verb=call.verb,
-            at=answer.at or self.clock(),
-            epoch=answer.epoch,
-            sequence=answer.sequence,
-            hold=call.hold,
-            charged=0,
-            reserved=reserved.amounts[0],
-            scopes=list(reserved.scopes),
-            late=True,
-            actual=call.amounts[0],
-            actor=call.actor,
+        hold = self.kept.holds.get(call.hold)
+        return _settled(
+            call,
+            answer,
+            scopes=[list(hold.scopes)] if hold else [],
+            reserved=answer.reserved,
+            charged=answer.charged,
+            late=answer.late,
         )
 
-    def _writes(self, fact: Answered) -> Writes | None:
-        """The projections of a fact, and what is remembered of it in memory."""
-        if isinstance(fact, Decided):
-            key_space = self._index.remember(fact.key) if fact.key else ""
-            if fact.verb == Verb.RESERVE and not fact.refused:
-                self._remember_hold(OpenHold(fact.hold, fact.amounts[0], _scopes(fact, 0), fact.deadline, fact.at))
-                hold = bytes.fromhex(fact.hold)
-                hold_space = self._index.remember(hold)
-                return lambda seq: [
-                    *([key_write(key_space, fact.key, seq)] if key_space else []),
-                    key_write(hold_space, hold, seq),
-                    Write(HOLDS, hold, seq.to_bytes(8, "big")),
-                ]
-            if key_space:
-                return lambda seq: [key_write(key_space, fact.key, seq)]
+    def _settled_before(self, call: Call, answer: Answer) -> Answered | Decision | None:
+        """For a hold that is no longer open: the first answer, or what a late settlement comes to."""
+        seq = self.kept.settlement_of(call.hold)
+        if seq is not None:
+            fact = self.kept.fact(seq)
+            if isinstance(fact, Settled) and fact.verb != EXPIRE:
+                if fact.verb == call.verb and fact.actual == call.amounts[0]:
+                    return Decision(seq, fact, repeated=True)
+                done = "released" if fact.verb == Verb.RELEASE else f"committed with {format_micros(fact.actual)}"
+                raise HoldClosed(f"reservation {call.hold} was already {done}")
+        made = self.kept.making_of(call.hold)
+        reserved = self.kept.fact(made) if made is not None else None
+        if answer.repeated or not isinstance(reserved, Decided) or reserved.deadline is None or reserved.refused:
             return None
-        if isinstance(fact, Settled):
-            self._holds.pop(fact.hold, None)
-            settled = _settled_key(fact.hold)
-            space = self._index.remember(settled)
-            return lambda seq: [Write(HOLDS, bytes.fromhex(fact.hold), None), key_write(space, settled, seq)]
-        pattern = fact.pattern.encode()
-        return lambda _: [Write(HALTS, pattern, b"1" if fact.on else None)]
-
-    def _with_epoch(self, facts: list[Append], last: Append) -> Append:
-        """The last fact of a batch also writes down which life of the shared window we know, and how far."""
-        met = self.met or MetEpoch("", 0, 0)
-        for fact, _ in facts:
-            if isinstance(fact, Decided | Settled) and fact.epoch:
-                same = fact.epoch == met.epoch
-                met = MetEpoch(
-                    fact.epoch,
-                    max(met.sequence, fact.sequence) if same else fact.sequence,
-                    max(met.at, fact.at) if same else fact.at,
-                )
-        self.met = met
-        fact, writes = last
-        value = msgspec.msgpack.encode(self.met)
-        return fact, lambda seq: [*(writes(seq) if writes else ()), Write(EPOCH, b"", value)]
-
-    def _remember_hold(self, hold: OpenHold) -> None:
-        self._holds[hold.id] = hold
-        if hold.deadline is not None:
-            heapq.heappush(self._deadlines, (hold.deadline, hold.id))
-
-    def _write_down_expired(self, now: int) -> None:
-        """The window charges an expired hold by itself; the ledger says so before the next decision."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, hold_id = heapq.heappop(self._deadlines)
-            hold = self._holds.get(hold_id)
-            if hold is None or not self.window.restorable:
-                continue
-            fact = Settled(
-                verb=EXPIRE,
-                at=deadline,
-                epoch="",
-                sequence=0,
-                hold=hold_id,
-                charged=hold.amount,
-                reserved=hold.amount,
-                scopes=[list(hold.scopes)],
+        if call.amounts[0] > reserved.amounts[0]:
+            raise CommitExceedsHold(
+                f"{format_micros(call.amounts[0])} is more than the {format_micros(reserved.amounts[0])} that was "
+                "reserved, all of which was spent at the deadline",
+                hint="record what went beyond it",
             )
-            self.ledger.append_all([(fact, self._writes(fact))])
+        answer.at = answer.at or self.clock()
+        return _settled(
+            call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True
+        )
 
     def _switch(self, switches: list[tuple[DecisionTicket, Switch]], now: int) -> list[Written]:
         written: list[Written] = []
@@ -468,51 +413,62 @@ class Decider:
         self.subjects.flush()
         return f"{kind_of(pattern)}:{reference}"
 
-    # -- first answers -------------------------------------------------------------------------------
+    # -- writing down --------------------------------------------------------------------------------
 
-    def _fact(self, seq: int) -> Fact:
-        for entry in self.ledger.read(seq, seq):
-            return decode_fact(entry)
-        raise LedgerCorrupt(f"a projection names entry {seq}, which the ledger does not have")
+    def _write_down(self, written: list[Written], latest: int) -> None:
+        """Steps 3 and 4: one commit, and then the answers. What ran out on the way stands before what came after it."""
+        facts = self._expired(latest)
+        expired = len(facts)
+        facts += [self.kept.keep(fact) for _, fact in written]
+        if not facts:
+            return
+        if not self.window.restorable:
+            facts[-1] = self.kept.meet(facts)
+        first = self.ledger.append_all(facts) + expired
+        for offset, (ticket, fact) in enumerate(written):
+            ticket.resolve(Decision(first + offset, fact))
+
+    def _expired(self, now: int) -> list[Append]:
+        """The window charges an expired hold by itself, at its deadline; the ledger says so before what came later."""
+        if not self.window.restorable:
+            return []
+        return [
+            self.kept.keep(
+                Settled(
+                    verb=EXPIRE,
+                    at=deadline,
+                    epoch="",
+                    sequence=0,
+                    hold=hold.id,
+                    charged=hold.amount,
+                    reserved=hold.amount,
+                    scopes=[list(hold.scopes)],
+                )
+            )
+            for deadline, hold in self.kept.expired(now)
+        ]
+
+    def _trim(self) -> None:
+        self._trim_in -= 1
+        if self._trim_in <= 0:
+            # A little of what is forgotten leaves at a time; while there is more, with every batch.
+            self._trim_in = 1 if self.kept.index.trim() else _TRIM_EVERY
 
     def _first_answer(self, seq: int, call: Call, ask: Ask) -> Decision:
-        fact = self._fact(seq)
-        same = (
+        fact = self.kept.fact(seq)
+        if (
             isinstance(fact, Decided)
             and fact.verb == call.verb
             and fact.amounts == call.amounts
             and fact.ltv == call.ltv
+            and fact.hold_span == call.hold_span
             and [tuple(scopes) for scopes in fact.scopes] == list(ask.scopes)
-            and (fact.deadline is None) == (call.hold_span is None)
+        ):
+            return Decision(seq, fact, repeated=True)
+        raise KeyReused(
+            "this idempotency key was already used for a different request",
+            hint="send the first request again unchanged, or use a new key",
         )
-        if not same or not isinstance(fact, Decided):
-            raise KeyReused(
-                "this idempotency key was already used for a different request",
-                hint="send the first request again unchanged, or use a new key",
-            )
-        return Decision(seq, fact, repeated=True)
-
-    def _answer_twin(self, ticket: DecisionTicket, call: Call, key: bytes) -> None:
-        """The same key came twice in one batch: the second gets what the first got."""
-        try:
-            seq = self._index.find(key)
-            if seq is None:
-                raise self.ledger.failure or Unavailable("the first call with this key was not decided; send it again")
-            scopes, _ = self._referenced(call.scopes, make=True)
-            ticket.resolve(self._first_answer(seq, call, Ask(call.verb, call.amounts, scopes)))
-        except KikiError as error:
-            ticket.fail(error)
-
-    def tick(self) -> None:
-        """What must not wait for the next call: write down expired holds, and recover the ledger if it can be."""
-        failure = self.ledger.failure
-        if failure is not None:
-            if failure.recoverable:
-                self.ledger.recover()
-            return
-
-        if self._deadlines and self._deadlines[0][0] <= self.clock():
-            self.group.exclusively(lambda: self._write_down_expired(self.clock()))
 
     def close(self) -> None:
         """Finish what waits, then let go of window, ledger and directory."""
@@ -522,10 +478,7 @@ class Decider:
         self.subjects.close()
 
 
-def known_epoch(reader: Reader) -> MetEpoch | None:
-    """What this chain knows of the shared window; None: it never met one."""
-    value = reader.get(EPOCH, b"")
-    return None if value is None else msgspec.msgpack.decode(value, type=MetEpoch)
+_TRIM_EVERY = 1000
 
 
 def key_retention(policy: Policy) -> int:
@@ -538,8 +491,17 @@ def new_hold_id() -> str:
     return secrets.token_hex(16)
 
 
-def _settled_key(hold: str) -> bytes:
-    return blake2b(bytes.fromhex(hold), key=_SETTLED, digest_size=16).digest()
+def _require_nobody(policy: Policy) -> None:
+    # A budget over one person would stand in the ledger in clear, and the person's reference would never match it.
+    named = [
+        budget.name
+        for budget in policy.budgets
+        if budget.pattern.kind in PERSONAL_KINDS and not budget.pattern.is_each
+    ]
+    if named:
+        raise PolicyError(
+            f"budget {name!r} names one person; write the scope as kind:* for each person on their own" for name in named
+        )
 
 
 def _fingerprint(call: Call, secret: bytes) -> bytes:
@@ -547,8 +509,22 @@ def _fingerprint(call: Call, secret: bytes) -> bytes:
     return blake2b(msgspec.msgpack.encode(parts), key=secret, digest_size=16).digest()
 
 
-def _scopes(fact: Decided, index: int) -> Scopes:
-    return tuple(fact.scopes[index if len(fact.scopes) > 1 else 0])
+def _settled(
+    call: Call, answer: Answer, *, scopes: list[list[str]], reserved: int, charged: int, late: bool
+) -> Settled:
+    return Settled(
+        verb=call.verb,
+        at=answer.at,
+        epoch=answer.epoch,
+        sequence=answer.sequence,
+        hold=call.hold,
+        charged=charged,
+        reserved=reserved,
+        scopes=scopes,
+        late=late,
+        actual=call.amounts[0],
+        actor=call.actor,
+    )
 
 
 def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes) -> Decided:
@@ -567,6 +543,7 @@ def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes) -
         ltv=call.ltv,
         actor=call.actor,
         repeated=answer.repeated,
+        hold_span=call.hold_span,
     )
 
 

@@ -71,8 +71,8 @@ class Decided(msgspec.Struct, array_like=True, tag="decided", frozen=True):
     """The name of the token that asked; empty when nobody had to say."""
     repeated: bool = False
     """A shared window had this decision already; it is counted once."""
-    purpose: str = ""
-    """Of a check, `bid` for one of an advertising bid."""
+    hold_span: int | None = None
+    """Of a reservation, how long it was asked to last, in microseconds."""
 
 
 class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True):

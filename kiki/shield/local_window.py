@@ -35,6 +35,10 @@ class LocalWindow:
         self._halts: dict[str, Pattern] = {}
         self.use(policy)
 
+    def renewed(self, policy: Policy) -> LocalWindow:
+        """A window like this one under another policy, with nothing counted yet and nothing halted."""
+        return LocalWindow(policy, self.clock, scopes_max=self.scopes_max)
+
     # -- deciding ------------------------------------------------------------------------------------
 
     def take(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -169,6 +173,7 @@ class LocalWindow:
                 hint="commit at most what was reserved, and record what went beyond it",
             )
         del self._holds[ask.hold]
+        self._forget_settled_deadlines()
         answer.reserved, answer.charged, answer.deadline = hold.amount, spent, hold.deadline
         self._end(hold, spent, answer.at)
 
@@ -185,6 +190,12 @@ class LocalWindow:
             if at >= meter.due:
                 meter.advance(at)
             meter.free(hold.amount, spent)
+
+    def _forget_settled_deadlines(self) -> None:
+        if len(self._deadlines) > 2 * len(self._holds) + 64:
+            self._deadlines = [(hold.deadline, hold.id) for hold in self._holds.values() if hold.deadline is not None]
+            heapq.heapify(self._deadlines)
+            self._next_deadline = self._deadlines[0][0] if self._deadlines else MICROS_MAX
 
     def _expire(self, now: int) -> None:
         # Each hold becomes a spend of its own deadline, in order of time: whoever looks first finds the

@@ -14,6 +14,18 @@ _FREE = {"type": "object"}
 _STRING = {"type": "string"}
 
 
+# What Python calls printable, as ECMA-262 says it: no controls, no unassigned characters, no space but the plain one.
+_PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S} ]"
+# Any scope's value but a lone asterisk, which means "each" in a pattern.
+_VALUE = rf"(?!\*$){_PRINTABLE}{{1,128}}"
+_KIND = "[a-z][a-z0-9_]{0,31}"
+_PATTERN = rf"^(\*|{_KIND}:(\*|{_VALUE}))$"
+_NOT_ZERO = r"(?=.*[1-9])"
+# A little less than the 9223372036854.775807 that fit: a pattern is no place for arithmetic.
+_DECIMAL = r"([0-9]{1,12}|[0-8][0-9]{12})(\.[0-9]{1,6})?"
+_NUMBER_MAX = 9223372036854
+
+
 def _schema(name: str) -> Document:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -77,12 +89,13 @@ _KEY_HEADER = {
     "name": wire.KEY_HEADER,
     "in": "header",
     "required": False,
-    "schema": _schema("Key"),
+    # A header is ASCII on its way, and spaces around it are not part of it.
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
     "description": "The same key is the same call: a repeat gets the first answer.",
 }
-_AMOUNT_TEXT = {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,6})?$", "examples": ["100"]}
-_LTV_TEXT = {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,6})?$", "examples": ["600"]}
-_SCOPE_TEXT = {"type": "string", "pattern": r"^[a-z][a-z0-9_]{0,31}:[A-Za-z0-9_.-]{1,100}$"}
+_AMOUNT_TEXT = {"type": "string", "pattern": f"^{_NOT_ZERO}{_DECIMAL}$", "examples": ["100"]}
+_LTV_TEXT = {"type": "string", "pattern": f"^{_DECIMAL}$", "examples": ["600"]}
+_SCOPE_TEXT = {"type": "string", "pattern": f"^{_KIND}:{_VALUE}$", "examples": ["platform:meta"]}
 _SCOPES_PARAMETER = {
     "name": "scope",
     "in": "query",
@@ -118,7 +131,6 @@ def _money_routes(currency: str) -> Document:
                 "Spend",
                 {**guide, **conflict_text, "200": plain},
                 body="SpendBody",
-                parameters=[_KEY_HEADER],
                 tag="guide",
             ),
         },
@@ -131,7 +143,6 @@ def _money_routes(currency: str) -> Document:
                 "Spend",
                 {"200": admitted, "403": _REFUSED, **conflict},
                 body="SpendBody",
-                parameters=[_KEY_HEADER],
             )
         },
         "/v1/spends:batch": {
@@ -139,7 +150,6 @@ def _money_routes(currency: str) -> Document:
                 "Spend many amounts in one durable commit",
                 {"200": _json(_schema("BatchReply"), "One outcome for each amount."), **conflict},
                 body="BatchBody",
-                parameters=[_KEY_HEADER],
             )
         },
         "/v1/checks": {
@@ -152,7 +162,6 @@ def _money_routes(currency: str) -> Document:
                 "Count money spent elsewhere",
                 {"200": admitted, **conflict},
                 body="RecordBody",
-                parameters=[_KEY_HEADER],
             )
         },
     }
@@ -176,7 +185,6 @@ def _hold_routes() -> Document:
                     "409": _problem("The idempotency key was used for another request."),
                 },
                 body="ReserveBody",
-                parameters=[_KEY_HEADER],
             ),
         },
         "/v1/reservations/{id}/commit": {
@@ -189,7 +197,7 @@ def _hold_routes() -> Document:
 
 
 def _other_routes() -> Document:
-    pattern = {"type": "string", "pattern": r"^(\*|[a-z][a-z0-9_]{0,31}:(\*|[A-Za-z0-9_.-]{1,100}))$"}
+    pattern = {"type": "string", "pattern": _PATTERN}
     moment = {"type": "string", "format": "date-time"}
     halted = {"200": _json(_schema("HaltReply"), "Done, durably.")}
     return {
@@ -198,7 +206,7 @@ def _other_routes() -> Document:
                 "What is spent, held and left",
                 {"200": _json(_schema("BudgetsReply"), "The windows.")},
                 parameters=[
-                    _query("budget", {"type": "string", "minLength": 1, "maxLength": 64}, "Only this budget."),
+                    _query("budget", {"type": "string", "pattern": f"^{_PRINTABLE}{{1,255}}$"}, "Only this budget."),
                     _query("scope", {"anyOf": [{"const": "*"}, _SCOPE_TEXT]}, "Only this scope."),
                     _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
                 ],
@@ -251,6 +259,35 @@ def _other_routes() -> Document:
     }
 
 
+def _schemas(currency: str) -> Document:
+    """The schemas of `wire`, with what they leave to its parsers said as exactly as JSON Schema can."""
+    found = wire.schemas()
+    number = {"type": "number", "maximum": _NUMBER_MAX, "multipleOf": 0.000001}
+    found["Money"]["oneOf"] = [_AMOUNT_TEXT, number | {"exclusiveMinimum": 0}]
+    from_zero = {"oneOf": [_LTV_TEXT, number | {"minimum": 0}]}
+    found["Key"] |= {
+        "pattern": f"^{_PRINTABLE}*$",
+        "description": "The same key: the same spend. The header Idempotency-Key may carry it instead; never two of them.",
+    }
+    found["Scopes"] |= {
+        "propertyNames": {"pattern": f"^{_KIND}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{_VALUE}$"},
+    }
+    for schema in found.values():
+        members = schema.get("properties", {})
+        if schema.get("additionalProperties") is False and "currency" in members:
+            members["currency"] = {"const": currency, "description": "The currency of the budgets."}
+    found["CheckBody"]["properties"]["ltv"] = from_zero
+    found["CommitBody"]["properties"]["amount"] = from_zero
+    seconds = {"type": "number", "minimum": 0.000001, "maximum": 366 * 24 * 3600}
+    found["ReserveBody"]["properties"]["seconds"] = seconds | {"description": "Then it turns into a spend; absent: never."}
+    found["HaltBody"]["properties"] = {
+        "pattern": {"type": "string", "pattern": _PATTERN, "examples": ["*", "platform:meta", "campaign:*"]},
+        "note": {"type": "string", "pattern": f"^{_PRINTABLE}{{0,255}}$"},
+    }
+    return found
+
+
 def openapi(currency: str) -> Document:
     """The document, OpenAPI 3.1."""
     return {
@@ -263,7 +300,7 @@ def openapi(currency: str) -> Document:
         },
         "paths": {**_money_routes(currency), **_hold_routes(), **_other_routes()},
         "components": {
-            "schemas": wire.schemas(),
+            "schemas": _schemas(currency),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],

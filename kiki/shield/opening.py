@@ -14,9 +14,10 @@ from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
 from kiki.money import MICROS
 from kiki.settings import RedisAddress
-from kiki.shield.decider import Decider, key_retention, known_epoch
+from kiki.shield.decider import Decider, key_retention
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy, parse_policy
+from kiki.shield.projections import known_epoch
 from kiki.shield.window import Window
 
 if TYPE_CHECKING:

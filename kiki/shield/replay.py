@@ -7,14 +7,19 @@ from typing import Protocol
 
 from kiki.ledger.ledger import first_recorded_since, read_entries
 from kiki.ledger.store import Reader
-from kiki.shield.budget import Reason
+from kiki.shield.budget import SLOTS, Reason
 from kiki.shield.fact import EXPIRE, Decided, Settled, decode_fact
+from kiki.shield.policy import Policy
 from kiki.shield.scope import Scopes
-from kiki.shield.window import OpenHold, Verb
+from kiki.shield.window import OpenHold, Verb, Window
 
 
-class Restorable(Protocol):
+class Restorable(Window, Protocol):
     """A window that can be told its past, in order of time."""
+
+    def renewed(self, policy: Policy) -> Restorable:
+        """A window like this one under another policy, with nothing counted yet."""
+        ...
 
     def restore_spend(self, amount: int, scopes: Scopes, at: int) -> None:
         """Count a spend of the past."""
@@ -27,6 +32,11 @@ class Restorable(Protocol):
     def restore_settlement(self, hold_id: str, spent: int, at: int) -> None:
         """End a hold as it ended."""
         ...
+
+
+def reach(policy: Policy) -> int:
+    """How far back a spend can still count, in microseconds: a slot stays until all of it is out of the window."""
+    return policy.span_max + -(-policy.span_max // SLOTS)
 
 
 def admitted(fact: Decided) -> Iterable[tuple[int, Scopes]]:

@@ -30,7 +30,19 @@ from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.scope import PERSONAL_KINDS, kind_of
 from kiki.shield.window import MeterStatus, Verb
 from kiki.telemetry import log_event, new_registry
-from kiki.web import Check, Reply, Request, Route, Service, json_reply, pairs, read_json, wants_json, whole_seconds
+from kiki.web import (
+    Check,
+    HttpRefusal,
+    Reply,
+    Request,
+    Route,
+    Service,
+    json_reply,
+    pairs,
+    read_json,
+    wants_json,
+    whole_seconds,
+)
 from kiki.web.refusals import Headers
 from kiki.web.reply import JSON, PROBLEM, TEXT
 
@@ -113,8 +125,8 @@ class ShieldService:
     async def _asked(self, request: Request, verb: Verb, read: Callable[[Any], Call]) -> Call:
         """The call in a JSON body; one that cannot be read leaves a row in the audit, as every decision does."""
         try:
-            return read(await read_json(request))
-        except InvalidInput:
+            return read(await _body(request))
+        except (InvalidInput, HttpRefusal):
             await self._decide(request, invalid_call(verb))
             raise
 
@@ -202,19 +214,19 @@ class ShieldService:
         return Reply(wire.dump(reply), JSON, 201, _replayed(decision))
 
     async def _commit(self, request: Request) -> Reply:
-        body = await read_json(request)
+        body = await _body(request)
         call = wire.commit_body(request.params["id"], body, self._guard.policy.currency)
         return self._settled(await self._decide(request, call))
 
     async def _release(self, request: Request) -> Reply:
-        body = await read_json(request) if request.can_read_body else None
+        body = await _body(request) if request.can_read_body else None
         return self._settled(await self._decide(request, wire.release_body(request.params["id"], body)))
 
     def _settled(self, decision: Decision) -> Reply:
         return Reply(wire.dump(wire.settlement_reply(decision, self._chain)), JSON, 200, _replayed(decision))
 
     async def _halt(self, request: Request) -> Reply:
-        decision = await self._decide(request, wire.halt_body(await read_json(request)))
+        decision = await self._decide(request, wire.halt_body(await _body(request)))
         return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
 
     async def _resume(self, request: Request) -> Reply:
@@ -252,7 +264,7 @@ class ShieldService:
         return Reply(wire.dump(wire.reservations_reply(holds)), JSON)
 
     async def _simulate(self, request: Request) -> Reply:
-        text, since = wire.simulate_body(await read_json(request))
+        text, since = wire.simulate_body(await _body(request))
         policy = parse_policy(text, "policy", self._guard.policy.currency)
         result = await self._look(lambda guard: guard.simulate(policy, since))
         return json_reply(result.as_dict())
@@ -370,6 +382,12 @@ class ShieldService:
             await self._async.close()
         if self._audit_view is not None and not await asyncio.to_thread(self._audit_view.stop):
             logger.warning("the audit view was not complete in time; the next start goes on where it ends")
+
+
+async def _body(request: Request) -> Any:
+    """The JSON body. What it would leave unread in the query is refused, for it may be a scope or an amount."""
+    wire.empty_query(pairs(request))
+    return await read_json(request)
 
 
 def _replayed(decision: Decision) -> Headers:

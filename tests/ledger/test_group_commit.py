@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -180,6 +181,37 @@ def test_an_interrupt_of_one_thread_is_not_raised_in_another():
     except BaseException as error:
         raised = error
     assert isinstance(raised, Exception)
+
+
+def test_an_interrupted_waiter_does_not_take_the_others_turn():
+    """Ctrl-C in a thread that only waits: its item is still worked off, and the others that wait are answered."""
+    squares = Squares()
+    group = GroupCommit(squares)
+    squares.go_on.clear()
+    leader = threading.Thread(target=lambda: group.submit(1).result(), daemon=True)
+    leader.start()
+    assert squares.entered.wait(10)
+    found = []
+    mine, other = group.submit(2), group.submit(3)
+    waiter = threading.Thread(target=lambda: found.append(other.result()), daemon=True)
+    waiter.start()
+
+    def interrupted(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    try:
+        this = threading.get_ident()
+        threading.Timer(0.2, signal.pthread_kill, (this, signal.SIGUSR1)).start()
+        with pytest.raises(KeyboardInterrupt):
+            mine.result()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    squares.go_on.set()
+    leader.join(10)
+    waiter.join(3)
+    assert [9] == found
+    assert mine.done
 
 
 def test_a_failure_raised_again_and_again_does_not_grow():

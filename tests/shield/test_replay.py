@@ -12,7 +12,7 @@ from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteReader
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.decider import HALTS, HOLDS, POLICY, _settled_key
+from kiki.shield.projections import HALTS, HOLDS, POLICY, settled_key
 from kiki.shield.fact import Decided, Halted, PolicyUsed, Refused, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Budget, Limit, Policy
@@ -60,7 +60,7 @@ def folded(entries):
                 holds[bytes.fromhex(fact.hold)] = keys[bytes.fromhex(fact.hold)] = place
         elif isinstance(fact, Settled):
             holds.pop(bytes.fromhex(fact.hold), None)
-            keys[_settled_key(fact.hold)] = place
+            keys[settled_key(fact.hold)] = place
         elif isinstance(fact, Halted):
             halts[fact.pattern.encode()] = b"1"
             if not fact.on:
