@@ -18,7 +18,11 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 def _machine() -> str:
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     cores = subprocess.run(["nproc"], capture_output=True, text=True, check=False).stdout.strip()

@@ -19,9 +19,9 @@ from bench.measure import Row, rates, shown
 from kiki.clock import SECOND
 from kiki.settings import RedisAddress
 from kiki.shield.async_guard import AsyncGuard
+from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import spend_call
 from kiki.shield.opening import open_decider
-from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.policy import Budget, Limit, Policy, single_budget
 from kiki.shield.redis_window import RedisWindow
 from kiki.shield.scope import Pattern

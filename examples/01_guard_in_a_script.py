@@ -16,8 +16,10 @@ with BudgetGuard.open(ledger, limit="500", window="60s") as guard:
             outcome = guard.spend("100", scopes={"platform": "meta"}, key=f"order-{number}")
             print(f"order-{number}: {outcome.amount} admitted, audit record {outcome.event_id}")
         except SpendDenied as denied:
-            print(f"order-{number}: refused by budget {denied.budget!r}, {denied.remaining} left, "
-                  f"fits in {denied.retry_after:.0f} s")
+            print(
+                f"order-{number}: refused by budget {denied.budget!r}, {denied.remaining} left, "
+                f"fits in {denied.retry_after:.0f} s"
+            )
 
     # The same key is the same spend: the first answer again, and nothing is taken twice.
     again = guard.spend("100", scopes={"platform": "meta"}, key="order-1")

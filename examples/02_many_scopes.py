@@ -18,7 +18,9 @@ with BudgetGuard.open(policy=policy) as guard:
     guard.spend("20", scopes={"platform": "meta", "campaign": "summer"})
 
     for status in guard.status():
-        print(f"{status.budget:14} {status.scope:16} {format_micros(status.spent):>8} of {format_micros(status.limit):>9}")
+        print(
+            f"{status.budget:14} {status.scope:16} {format_micros(status.spent):>8} of {format_micros(status.limit):>9}"
+        )
 
     # The kill switch of one platform.
     guard.halt("platform:meta", note="creative under review")

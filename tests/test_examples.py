@@ -11,8 +11,16 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 
 EXPECTED = {
-    "01_guard_in_a_script": ["order-5: 100.00 admitted", "order-6: refused by budget 'default', 0.00 left", "0.00 are left"],
-    "02_many_scopes": ["budget 'each-campaign' on campaign:spring", "spending on platform:meta is halted", "google: 1.00 fits"],
+    "01_guard_in_a_script": [
+        "order-5: 100.00 admitted",
+        "order-6: refused by budget 'default', 0.00 left",
+        "0.00 are left",
+    ],
+    "02_many_scopes": [
+        "budget 'each-campaign' on campaign:spring",
+        "spending on platform:meta is halted",
+        "google: 1.00 fits",
+    ],
     "03_reserve_and_commit": ["80.00 does not fit", "30 more? 30.00 fits", "35 more? 35.00 fits", "left now: -24.20"],
     "04_shadow_mode": ["6 spends, 2 of them would have been refused", "2 by each-campaign"],
 }
@@ -34,6 +42,6 @@ def test_example_runs(example: Path) -> None:
         timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     for line in EXPECTED[example.stem]:
         assert line in done.stdout

@@ -17,6 +17,8 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from kiki.errors import Unavailable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -27,7 +29,7 @@ BATCH_MAX = 1024
 class Ticket(Generic[Item, Result]):
     """An item on its way, and later its result: a future that makes its waiter do the work."""
 
-    __slots__ = ("_group", "done", "error", "future", "item", "value", "wake")
+    __slots__ = ("_group", "done", "error", "future", "item", "lead", "value", "wake")
 
     def __init__(self, group: GroupCommit[Item, Result], item: Item) -> None:
         self._group = group
@@ -36,6 +38,8 @@ class Ticket(Generic[Item, Result]):
         self.value: Result | None = None
         self.error: BaseException | None = None
         self.future: asyncio.Future[Result] | None = None
+        self.lead: AsyncLead[Item, Result] | None = None
+        """Who awaits it on an event loop, together with `future`."""
         self.wake: threading.Lock | None = None
         """Held while a thread waits for this ticket; letting it go wakes that thread to look again."""
 
@@ -66,7 +70,8 @@ class Ticket(Generic[Item, Result]):
         if not self.done:
             self._group.lead_until(self)
         if self.error is not None:
-            raise self.error
+            # One error answers many callers: each raises it from here, or its trace would grow for ever.
+            raise self.error.with_traceback(None)
         return self.value  # type: ignore[return-value]  # resolved with a Result
 
 
@@ -112,7 +117,13 @@ class GroupCommit(Generic[Item, Result]):
                 ticket.wake.acquire()
                 # Once more around: whoever led may have stopped before this lock could be seen.
             else:
-                ticket.wake.acquire()
+                try:
+                    ticket.wake.acquire()
+                except BaseException:
+                    # Interrupted: nobody waits here any more, so the turn may have to go to somebody else.
+                    ticket.wake = None
+                    self._hand_over()
+                    raise
 
     def _hand_over(self) -> None:
         """Wake the first thread that waits, so that somebody leads the batch that gathered meanwhile.
@@ -125,9 +136,12 @@ class GroupCommit(Generic[Item, Result]):
                 return
 
     def drain(self) -> None:
-        """Work off everything that waits now."""
+        """Return when everything that was submitted before is done, whoever is working it off."""
         while self.waiting:
             self.lead()
+        with self._leading:
+            pass
+        self._hand_over()
 
     def exclusively(self, act: Callable[[], Value]) -> Value:
         """Do something while no batch is being worked off."""
@@ -149,12 +163,26 @@ class GroupCommit(Generic[Item, Result]):
         try:
             self._work(batch)
         except BaseException as error:
+            # An interrupt belongs to the thread that leads; the others get an error that they can catch.
+            failure = error if isinstance(error, Exception) else Unavailable("the work was interrupted; ask again")
             for ticket in batch:
                 if not ticket.done:
-                    ticket.fail(error)
-            if not isinstance(error, Exception):
+                    ticket.fail(failure)
+            if failure is not error:
                 raise
+        finally:
+            _tell(batch)
         return batch
+
+
+def _tell(batch: list[Ticket[Item, Result]]) -> None:
+    """Let every event loop that awaits tickets of a batch know, once."""
+    awaited: dict[AsyncLead[Item, Result], list[Ticket[Item, Result]]] = {}
+    for ticket in batch:
+        if ticket.lead is not None:
+            awaited.setdefault(ticket.lead, []).append(ticket)
+    for lead, tickets in awaited.items():
+        lead.told(tickets)
 
 
 class AsyncLead(Generic[Item, Result]):
@@ -169,8 +197,9 @@ class AsyncLead(Generic[Item, Result]):
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Queue an item; the future resolves on this loop. Call it from the loop only."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        ticket = self._group.submit(item)
-        ticket.future = future
+        ticket = Ticket(self._group, item)
+        ticket.future, ticket.lead = future, self
+        self._group.waiting.append(ticket)
         if not self._busy:
             self._busy = True
             # At the end of this turn of the loop, so that all requests it has read share the batch.
@@ -182,21 +211,26 @@ class AsyncLead(Generic[Item, Result]):
 
     def _lead(self) -> None:
         try:
-            done = self._group.lead()
+            self._group.lead()
         finally:
-            self._loop.call_soon_threadsafe(self._settle, done)
+            self._loop.call_soon_threadsafe(self._go_on)
 
-    def _settle(self, done: list[Ticket[Item, Result]]) -> None:
-        # The next batch starts first: it syncs while this turn of the loop writes the answers.
+    def _go_on(self) -> None:
         if self._group.waiting:
             self._executor.submit(self._lead)
         else:
             self._busy = False
-        for ticket in done:
+
+    def told(self, tickets: list[Ticket[Item, Result]]) -> None:
+        """Called by whichever thread led: these tickets are done."""
+        self._loop.call_soon_threadsafe(self._settle, tickets)
+
+    def _settle(self, tickets: list[Ticket[Item, Result]]) -> None:
+        for ticket in tickets:
             future = ticket.future
             if future is None or future.done():
                 continue
             if ticket.error is not None:
-                future.set_exception(ticket.error)
+                future.set_exception(ticket.error.with_traceback(None))
             else:
                 future.set_result(ticket.value)  # type: ignore[arg-type]  # resolved with a Result

@@ -80,7 +80,7 @@ class Ledger:
 
     def _commit(self, facts: Sequence[Append]) -> int:
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.with_traceback(None)
         recorded_at = max(self.clock(), self.recorded_at)
         first = seq = self._next
         entries: list[tuple[int, bytes]] = []
@@ -92,8 +92,13 @@ class Ledger:
             seq += 1
         try:
             self.store.commit(entries, writes)
-        except LedgerUnavailable as error:
-            self.failure = error
+        except BaseException as error:
+            # Also an interrupt, or an error of a kind nobody planned for: what became of the entries is unknown.
+            self.failure = (
+                error
+                if isinstance(error, LedgerUnavailable)
+                else LedgerUnavailable(f"the last commit ended with {type(error).__name__}: {error}")
+            )
             raise
         self._next, self.recorded_at = seq, recorded_at
         return first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kiki.errors import LedgerUnavailable
-from kiki.ledger.store import Write
+from kiki.ledger.store import Write, require_dense
 
 
 class MemoryStore:
@@ -21,11 +21,10 @@ class MemoryStore:
         """Keep entries and projections."""
         if self.fail:
             raise LedgerUnavailable(self.fail)
-        for seq, data in entries:
-            if seq != len(self._entries):
-                raise LedgerUnavailable(f"entry {seq} does not follow {len(self._entries) - 1}")
-            self._entries.append(data)
-        for space, key, value in writes:
+        require_dense(entries, len(self._entries))
+        changes = list(writes)  # before anything is kept: making them may fail
+        self._entries += [data for _, data in entries]
+        for space, key, value in changes:
             if value is None:
                 self._spaces.get(space, {}).pop(key, None)
             else:

@@ -6,19 +6,22 @@ apsw brings its own SQLite: the one that ships with Python 3.11 may carry the WA
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import apsw
 
 from kiki.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable
-from kiki.ledger.store import Write
+from kiki.ledger.store import Write, require_dense
 
 _FORMAT = 1
+_APPLICATION = int.from_bytes(b"kiki", "big")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS projection (
@@ -155,31 +158,53 @@ class SqliteStore(SqliteReader):
         return lock
 
     def _open(self) -> None:
-        # Created with its final permissions: a ledger is nobody else's to read.
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise LedgerUnavailable(f"the ledger {self.path} cannot be opened: {error.strerror}") from error
+        # Created with its final permissions: a ledger is nobody else's to read. An existing one is not touched
+        # like this: closing any descriptor of a file drops the locks that SQLite has on it in this process.
+        if self.path.is_dir():
+            raise LedgerUnavailable(f"the ledger {self.path} cannot be opened: {os.strerror(errno.EISDIR)}")
+        with suppress(FileExistsError):
+            try:
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                raise
+            except OSError as error:
+                raise LedgerUnavailable(f"the ledger {self.path} cannot be opened: {error.strerror}") from error
         self._write = self._connect(apsw.SQLITE_OPEN_READWRITE)
         try:
-            version = self._write.pragma("user_version")
-            if version not in (0, _FORMAT):
-                raise LedgerCorrupt(
-                    f"{self.path} has ledger format {version}; this kiki knows {_FORMAT}",
-                    hint="use the kiki version that wrote it, or a newer one",
-                )
-            self._write.pragma("journal_mode", "wal")
-            self._write.pragma("synchronous", "full")
-            if version == 0:
-                with self._write:
-                    self._write.execute(_SCHEMA)
-                    self._write.pragma("user_version", _FORMAT)
+            self._prepare()
+            self._read = self._connect(apsw.SQLITE_OPEN_READONLY)
+            self._next = self.next_seq()
         except apsw.Error as error:
+            self._write.close()
             raise _translated(error, self.path) from error
-        self._read = self._connect(apsw.SQLITE_OPEN_READONLY)
+        except BaseException:
+            self._write.close()
+            raise
+
+    def _prepare(self) -> None:
+        write = self._write
+        owner, version = write.pragma("application_id"), write.pragma("user_version")
+        is_new = not write.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        if owner != _APPLICATION and not (is_new and owner == version == 0):
+            raise LedgerCorrupt(
+                f"{self.path} is a database of another program", hint="give the ledger a file of its own"
+            )
+        if version not in (0, _FORMAT):
+            raise LedgerCorrupt(
+                f"{self.path} has ledger format {version}; this kiki knows {_FORMAT}",
+                hint="use the kiki version that wrote it, or a newer one",
+            )
+        write.pragma("journal_mode", "wal")
+        write.pragma("synchronous", "full")
+        if version == 0:
+            with write:
+                write.execute(_SCHEMA)
+                write.pragma("application_id", _APPLICATION)
+                write.pragma("user_version", _FORMAT)
 
     def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
         """Write entries and projections in one transaction and wait until the disk has it."""
+        require_dense(entries, self._next)
         execute, executemany = self._write.execute, self._write.executemany
         try:
             execute("BEGIN IMMEDIATE")
@@ -191,6 +216,7 @@ class SqliteStore(SqliteReader):
                     else:
                         execute("INSERT OR REPLACE INTO projection VALUES (?, ?, ?)", (space, key, value))
                 execute("COMMIT")
+                self._next += len(entries)
             except BaseException:
                 if self._write.in_transaction:
                     execute("ROLLBACK")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from kiki.errors import LedgerUnavailable
+
 
 class Write(NamedTuple):
     """One change of a projection: `value` None removes the key."""
@@ -60,3 +62,10 @@ class Store(Reader, Protocol):
     def reopen(self) -> None:
         """Read from the disk anew what is there; raises `LedgerUnavailable` when that fails."""
         ...
+
+
+def require_dense(entries: Sequence[tuple[int, bytes]], following: int) -> None:
+    """Raise `LedgerUnavailable` unless the entries go on from `following` without a hole."""
+    for expected, (seq, _) in enumerate(entries, following):
+        if seq != expected:
+            raise LedgerUnavailable(f"entry {seq} cannot follow {expected - 1}: a chain has no holes and one writer")

@@ -389,9 +389,7 @@ class Decider:
                 hint="record what went beyond it",
             )
         answer.at = answer.at or self.clock()
-        return _settled(
-            call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True
-        )
+        return _settled(call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True)
 
     def _switch(self, switches: list[tuple[DecisionTicket, Switch]], now: int) -> list[Written]:
         written: list[Written] = []
@@ -494,13 +492,12 @@ def new_hold_id() -> str:
 def _require_nobody(policy: Policy) -> None:
     # A budget over one person would stand in the ledger in clear, and the person's reference would never match it.
     named = [
-        budget.name
-        for budget in policy.budgets
-        if budget.pattern.kind in PERSONAL_KINDS and not budget.pattern.is_each
+        budget.name for budget in policy.budgets if budget.pattern.kind in PERSONAL_KINDS and not budget.pattern.is_each
     ]
     if named:
         raise PolicyError(
-            f"budget {name!r} names one person; write the scope as kind:* for each person on their own" for name in named
+            f"budget {name!r} names one person; write the scope as kind:* for each person on their own"
+            for name in named
         )
 
 

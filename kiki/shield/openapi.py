@@ -280,7 +280,9 @@ def _schemas(currency: str) -> Document:
     found["CheckBody"]["properties"]["ltv"] = from_zero
     found["CommitBody"]["properties"]["amount"] = from_zero
     seconds = {"type": "number", "minimum": 0.000001, "maximum": 366 * 24 * 3600}
-    found["ReserveBody"]["properties"]["seconds"] = seconds | {"description": "Then it turns into a spend; absent: never."}
+    found["ReserveBody"]["properties"]["seconds"] = seconds | {
+        "description": "Then it turns into a spend; absent: never."
+    }
     found["HaltBody"]["properties"] = {
         "pattern": {"type": "string", "pattern": _PATTERN, "examples": ["*", "platform:meta", "campaign:*"]},
         "note": {"type": "string", "pattern": f"^{_PRINTABLE}{{0,255}}$"},

@@ -165,9 +165,7 @@ class Projections:
 
     def _forget_settled_deadlines(self) -> None:
         if len(self._deadlines) > 2 * len(self.holds) + 64:
-            self._deadlines = [
-                (hold.deadline, hold.id) for hold in self.holds.values() if hold.deadline is not None
-            ]
+            self._deadlines = [(hold.deadline, hold.id) for hold in self.holds.values() if hold.deadline is not None]
             heapq.heapify(self._deadlines)
 
 

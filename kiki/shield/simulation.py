@@ -15,7 +15,9 @@ from kiki.shield.budget import Reason
 from kiki.shield.fact import EXPIRE, Decided, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy
-from kiki.shield.window import Ask, Verb
+from kiki.shield.projections import open_holds
+from kiki.shield.replay import reach
+from kiki.shield.window import Ask, OpenHold, Verb
 
 # These say nothing about a budget, so another policy would not have changed them.
 _NOT_ABOUT_BUDGETS = {Reason.INVALID_INPUT, Reason.LTV_ABOVE_MAXIMUM, Reason.LTV_BELOW_MINIMUM, Reason.HALTED}
@@ -73,14 +75,18 @@ def simulate(
 ) -> Simulation:
     """Ask a fresh window under `policy` everything that the ledger says was asked since then.
 
-    Spends before `since` fill its windows without being counted. `progress` is told (done, total) entries.
+    What was spent and held before `since` fills its windows without being counted. `progress` is told
+    (done, total) entries.
     """
     start = 0 if since is None else round(since.timestamp() * SECOND)
-    first, total = first_recorded_since(reader, start - policy.span_max), reader.next_seq()
+    first, total = first_recorded_since(reader, start - reach(policy)), reader.next_seq()
     told = _Told()
     window = LocalWindow(policy, told, scopes_max=2**62)
+    if first:
+        for hold in _held_at(reader, first):
+            window.restore_hold(hold)
     result = Simulation()
-    for entry in read_entries(reader, first):
+    for entry in read_entries(reader, first, total - 1):
         if progress is not None and entry.seq % _PROGRESS_EVERY == 0:
             progress(entry.seq - first, total - first)
         fact = decode_fact(entry)
@@ -98,31 +104,58 @@ def simulate(
     return result
 
 
+def _held_at(reader: Reader, first: int) -> list[OpenHold]:
+    """The holds that were open when entry `first` was written: those open still, and those that ended since then."""
+    made_since: set[str] = set()
+    held = {hold.id: hold for hold in open_holds(reader)}
+    at = 0
+    for entry in read_entries(reader, first):
+        fact = decode_fact(entry)
+        if isinstance(fact, Decided):
+            at = at or fact.at
+            if fact.verb == Verb.RESERVE:
+                made_since.add(fact.hold)
+        elif isinstance(fact, Settled) and not fact.late:
+            at = at or fact.at
+            deadline = fact.at if fact.verb == EXPIRE else None
+            scopes = tuple(fact.scopes[0]) if fact.scopes else ()
+            held.setdefault(fact.hold, OpenHold(fact.hold, fact.reserved, scopes, deadline, fact.at))
+    return [
+        OpenHold(hold.id, hold.amount, hold.scopes, hold.deadline, min(hold.made_at, at))
+        for hold in held.values()
+        if hold.id not in made_since
+    ]
+
+
 def _ask_again(fact: Decided, window: LocalWindow, result: Simulation) -> None:
     verb = Verb(fact.verb)
     if verb is Verb.CHECK:
         return
-    really_refused = {each.index: each.reason for each in fact.refused}
-    if any(reason in _NOT_ABOUT_BUDGETS for reason in really_refused.values()):
+    refused = {each.index: each.reason for each in fact.refused}
+    indexes = [index for index in range(len(fact.amounts)) if refused.get(index) not in _NOT_ABOUT_BUDGETS]
+    if not indexes:
         return
-    span = None if fact.deadline is None else fact.deadline - fact.at
-    scopes = tuple(tuple(each) for each in fact.scopes)
-    (answer,) = window.take([Ask(verb, fact.amounts, scopes, hold=fact.hold, hold_span=span)])
+    # A reservation that never was has no ending in the ledger: it is asked as the spend it would have become.
+    asked_as = Verb.SPEND if verb is Verb.RESERVE and refused else verb
+    many = len(fact.scopes) > 1
+    scopes = tuple(tuple(fact.scopes[index if many else 0]) for index in indexes)
+    amounts = [fact.amounts[index] for index in indexes]
+    (answer,) = window.take([Ask(asked_as, amounts, scopes, hold=fact.hold, hold_span=fact.hold_span)])
     if verb is Verb.RECORD:
         return
-    for index, amount in enumerate(fact.amounts):
+    for place, (index, amount) in enumerate(zip(indexes, amounts, strict=True)):
         result.decisions += 1
-        refusal = answer.refusals.get(index)
+        refusal = answer.refusals.get(place)
         if refusal is None:
             result.admitted += 1
             result.admitted_micros += amount
-            if index in really_refused:
+            if index in refused:
                 result.newly_admitted += 1
                 result.newly_admitted_micros += amount
         else:
             result.refused += 1
             result.refused_micros += amount
             result.refused_by_budget[refusal.budget or ""] += 1
-            if index not in really_refused:
+            if index not in refused:
                 result.newly_refused += 1
                 result.newly_refused_micros += amount

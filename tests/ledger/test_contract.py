@@ -106,7 +106,7 @@ def test_projections_are_set_replaced_and_removed(store):
     assert store.get("a", b"1") == b"eins"
     assert store.get("a", b"2") is None
     assert store.get("b", b"1") == b"other"
-    assert [(b"1", b"eins")] == list(store.scan("a"))
+    assert list(store.scan("a")) == [(b"1", b"eins")]
 
 
 def test_keys_are_scanned_in_the_order_of_their_bytes(store):
@@ -120,15 +120,15 @@ def test_an_empty_key_and_an_empty_value_are_kept(store):
     """Nothing is special about emptiness; only None removes."""
     store.commit([], [Write("s", b"", b"")])
     assert store.get("s", b"") == b""
-    assert [(b"", b"")] == list(store.scan("s"))
+    assert list(store.scan("s")) == [(b"", b"")]
 
 
 def test_spaces_names_what_holds_keys(store):
     """Each space with a key is named once, sorted; one whose last key went is gone."""
     store.commit([], [Write(space, key, b"v") for space in ("b", "a", "key/2", "key/10") for key in (b"1", b"2")])
-    assert ["a", "b", "key/10", "key/2"] == store.spaces()
+    assert store.spaces() == ["a", "b", "key/10", "key/2"]
     store.commit([], [Write("b", b"1", None), Write("b", b"2", None)])
-    assert ["a", "key/10", "key/2"] == store.spaces()
+    assert store.spaces() == ["a", "key/10", "key/2"]
 
 
 def test_trim_takes_a_few_keys_at_a_time(store):
@@ -139,7 +139,7 @@ def test_trim_takes_a_few_keys_at_a_time(store):
     assert store.trim("old", 4) == 4
     assert store.trim("old", 4) == 2
     assert store.trim("old", 4) == 0
-    assert ["new"] == store.spaces()
+    assert store.spaces() == ["new"]
     assert len(list(store.scan("new"))) == 10
     assert rows(1) == list(store.entries())
 

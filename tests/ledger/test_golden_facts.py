@@ -36,8 +36,8 @@ WRITTEN = {
     "refused": Decided(
         "spend", AT, "", 0, [[]], [5], [Refused(0, Reason.BUDGET_EXHAUSTED, "all", "*", 1, 2, 3, AT + 60_000_000)]
     ),
-    "check": Decided("check", AT, "", 0, [[]], [1], ltv=600_000_000, purpose="bid"),
-    "reserve": Decided("reserve", AT, "", 0, [["campaign:a"]], [80_000_000], hold=HOLD, deadline=AT + 1),
+    "check": Decided("check", AT, "", 0, [[]], [1], ltv=600_000_000),
+    "reserve": Decided("reserve", AT, "", 0, [["campaign:a"]], [80_000_000], hold=HOLD, deadline=AT + 1, hold_span=1),
     "record": Decided("record", AT, "", 0, [[]], [700_000_000], key=b"\xff" * 16),
     "commit": Settled("commit", AT, "", 3, HOLD, 64_200_000, 80_000_000, [["campaign:a"]], actual=64_200_000),
     "release": Settled("release", AT, "", 0, HOLD, 0, 80_000_000, actor="ops"),

@@ -77,7 +77,7 @@ def test_nothing_is_worked_off_before_somebody_waits():
     tickets = [group.submit(number) for number in range(5)]
     assert squares.batches == []
     assert tickets[3].result() == 9
-    assert [[0, 1, 2, 3, 4]] == squares.batches
+    assert squares.batches == [[0, 1, 2, 3, 4]]
     assert [ticket.result() for ticket in tickets] == [0, 1, 4, 9, 16]
     assert len(squares.batches) == 1
 
@@ -99,7 +99,7 @@ def test_what_comes_during_a_batch_shares_the_next():
     squares.go_on.set()
     for thread in [first, *others]:
         thread.join(10)
-    assert [0] == squares.batches[0]
+    assert squares.batches[0] == [0]
     assert [list(range(1, 21))] == [sorted(batch) for batch in squares.batches[1:]]
     assert [n**2 for n in range(1, 21)] == sorted(found)
 
@@ -110,7 +110,7 @@ def test_a_batch_has_a_largest_size():
     group = GroupCommit(squares, batch_max=4)
     tickets = [group.submit(number) for number in range(10)]
     group.drain()
-    assert [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] == squares.batches
+    assert squares.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [number**2 for number in range(10)] == [ticket.result() for ticket in tickets]
 
 
@@ -210,7 +210,7 @@ def test_an_interrupted_waiter_does_not_take_the_others_turn():
     squares.go_on.set()
     leader.join(10)
     waiter.join(3)
-    assert [9] == found
+    assert found == [9]
     assert mine.done
 
 
@@ -327,7 +327,7 @@ async def test_who_stops_waiting_undoes_nothing(executor):
     squares.go_on.set()
     found = await asyncio.wait_for(asyncio.gather(first, *tasks, return_exceptions=True), 10)
     kept = [each for each in found if not isinstance(each, BaseException)]
-    assert [1, 9, 16, 36, 49] == kept
+    assert kept == [1, 9, 16, 36, 49]
     assert sum(isinstance(each, asyncio.CancelledError) for each in found) == 2
     assert list(range(1, 8)) == sorted(item for batch in squares.batches for item in batch)
 

@@ -79,7 +79,7 @@ def test_a_result_comes_only_after_the_commit():
     waiter.join(10)
     assert ticket.done
     assert ticket.result() == 0
-    assert [0] == [seq for seq, _ in store.entries()]
+    assert [seq for seq, _ in store.entries()] == [0]
 
 
 def test_what_waits_shares_one_commit():
@@ -112,8 +112,8 @@ def test_projections_get_the_sequence_of_their_fact():
         ledger.append(Noted(text), lambda seq, text=text: [Write("by", text.encode(), b"%d" % seq)]) for text in "abc"
     ]
     ledger.flush()
-    assert [b"0", b"1", b"2"] == [ledger.store.get("by", text) for text in (b"a", b"b", b"c")]
-    assert [0, 1, 2] == [ticket.result() for ticket in tickets]
+    assert [ledger.store.get("by", text) for text in (b"a", b"b", b"c")] == [b"0", b"1", b"2"]
+    assert [ticket.result() for ticket in tickets] == [0, 1, 2]
 
 
 def test_recorded_at_never_goes_back():
@@ -127,7 +127,7 @@ def test_recorded_at_never_goes_back():
     again.append_all([(Noted("c"), None)])
     clock.now = 1500
     again.append_all([(Noted("d"), None)])
-    assert [1000, 1000, 1000, 1500] == [entry.recorded_at for entry in again.read()]
+    assert [entry.recorded_at for entry in again.read()] == [1000, 1000, 1000, 1500]
 
 
 def test_a_restart_goes_on_with_the_chain(tmp_path):
@@ -159,7 +159,7 @@ def test_a_failure_stops_the_ledger():
         ledger.append(Noted("c")).result()
     with pytest.raises(LedgerUnavailable, match="disk full"):
         ledger.append_all([(Noted("d"), None)])
-    assert ["a"] == [noted(entry) for entry in ledger.read()]
+    assert [noted(entry) for entry in ledger.read()] == ["a"]
 
 
 @pytest.mark.parametrize("error", [LedgerCorrupt("torn"), OSError("gone"), KeyboardInterrupt()], ids=repr)
@@ -214,7 +214,7 @@ def test_recover_reads_what_is_durable():
     ledger.recover()
     assert ledger.failure is None
     assert ledger.append(Noted("c")).result() == 1
-    assert ["a", "c"] == [noted(entry) for entry in ledger.read()]
+    assert [noted(entry) for entry in ledger.read()] == ["a", "c"]
 
 
 def test_recover_of_a_full_file(tmp_path):
@@ -226,10 +226,10 @@ def test_recover_of_a_full_file(tmp_path):
         ledger.append(Noted("b" * 100_000)).result()
     assert failed.value.recoverable
     assert "space" in failed.value.hint
-    assert ["a"] == [noted(entry) for entry in ledger.read()]
+    assert [noted(entry) for entry in ledger.read()] == ["a"]
     ledger.recover()
     assert ledger.append(Noted("c")).result() == 1
-    assert ["a", "c"] == [noted(entry) for entry in ledger.read()]
+    assert [noted(entry) for entry in ledger.read()] == ["a", "c"]
     ledger.close()
 
 
@@ -251,7 +251,7 @@ def test_read_gives_a_range():
     """`read(first, last)` has both ends."""
     ledger = Ledger(MemoryStore())
     ledger.append_all([(Noted(str(number)), None) for number in range(5)])
-    assert ["1", "2", "3"] == [noted(entry) for entry in ledger.read(1, 3)]
+    assert [noted(entry) for entry in ledger.read(1, 3)] == ["1", "2", "3"]
     assert [decode_entry(data) for _, data in ledger.store.entries()] == list(read_entries(ledger.store))
 
 

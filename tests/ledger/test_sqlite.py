@@ -58,7 +58,7 @@ def test_a_second_process_is_refused_and_told_who_owns_it(path, other_owner):
     with pytest.raises(LedgerLocked, match=f"pid {other_owner.pid}"):
         SqliteStore(path)
     reader = SqliteReader(path)
-    assert [(0, b"first")] == list(reader.entries())
+    assert list(reader.entries()) == [(0, b"first")]
     reader.close()
 
 
@@ -67,7 +67,7 @@ def test_the_lock_of_a_killed_owner_is_free(path, other_owner):
     other_owner.send_signal(signal.SIGKILL)
     other_owner.wait()
     store = SqliteStore(path)
-    assert [(0, b"first")] == list(store.entries())
+    assert list(store.entries()) == [(0, b"first")]
     assert store.get("s", b"k") == b"v"
     store.close()
 
@@ -91,7 +91,7 @@ def test_all_files_are_private(path):
     finally:
         os.umask(old)
     store.close()
-    assert {"ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600, "ledger.db.lock": 0o600} == modes
+    assert modes == {"ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600, "ledger.db.lock": 0o600}
 
 
 def test_every_commit_is_synced(path):

@@ -31,7 +31,7 @@ def test_finding_makes_nobody():
     subjects = Subjects(store)
     assert subjects.find(PERSON) is None
     subjects.flush()
-    assert ["secret"] == store.spaces()
+    assert store.spaces() == ["secret"]
     reference = subjects.reference(PERSON)
     assert reference == subjects.find(PERSON)
 
@@ -86,7 +86,7 @@ def test_nothing_of_a_person_is_on_the_disk(tmp_path):
     files = [each for each in tmp_path.iterdir() if each.is_file()]
     assert files
     for part in (b"alice", b"liddell", b"example", b"customer"):
-        assert [] == [each.name for each in files if part in each.read_bytes()]
+        assert [each.name for each in files if part in each.read_bytes()] == []
 
 
 def test_many_persons_are_found_beyond_the_memory(monkeypatch):

@@ -74,13 +74,13 @@ def test_the_script_of_the_readme(tmp_path):
         hold = guard.reserve("80")
         hold.commit("64.20")
         outcomes = guard.spend_many(["0.01", "0.02"])
-        assert [True, True] == [outcome.allowed for outcome in outcomes]
+        assert [outcome.allowed for outcome in outcomes] == [True, True]
         (status,) = guard.status()
         assert status.spent == 164_230_000
         with pytest.raises(SpendDenied) as denied:
             guard.spend("400")
     error = denied.value
-    assert ("budget_exhausted", "default", "335.77") == (error.reason, error.budget, error.remaining)
+    assert (error.reason, error.budget, error.remaining) == ("budget_exhausted", "default", "335.77")
     assert 0 < error.retry_after <= 60.2
     assert "335.77 left" in str(error)
 
@@ -128,10 +128,10 @@ def test_a_guard_that_cannot_be_configured_leaves_the_file_free(place, options):
 def test_an_outcome_says_what_was_decided(place, guard):
     """Amount, moment and the id of its record in the audit."""
     outcome = guard.spend("12.5")
-    assert ("12.50", True, None, None, None) == (
+    assert (
         *(outcome.amount, outcome.allowed, outcome.reason),
         *(outcome.budget, outcome.retry_after),
-    )
+    ) == ("12.50", True, None, None, None)
     assert outcome.decided_at == "2023-11-14T22:13:20.000000Z"
     seq, index = int(outcome.event_id[:12], 16), int(outcome.event_id[12:], 16)
     (entry,) = guard.decider.ledger.read(seq, seq)
@@ -143,7 +143,7 @@ def test_a_check_takes_and_writes_nothing(guard):
     before = guard.decider.ledger.next_seq
     assert guard.check("500").allowed
     refused = guard.check("500.000001")
-    assert ("above_limit", "", None) == (refused.reason, refused.event_id, refused.retry_at)
+    assert (refused.reason, refused.event_id, refused.retry_at) == ("above_limit", "", None)
     assert before == guard.decider.ledger.next_seq
 
 
@@ -174,7 +174,7 @@ def test_many_spends_have_one_outcome_each(place, guard):
     """One entry and one commit; refused ones are not raised, and have ids of their own."""
     before = guard.decider.ledger.next_seq
     outcomes = guard.spend_many(["400", "200", ("100", {"platform": "meta"}), 1])
-    assert [True, False, True, False] == [each.allowed for each in outcomes]
+    assert [each.allowed for each in outcomes] == [True, False, True, False]
     assert guard.decider.ledger.next_seq == before + 1
     assert len({each.event_id for each in outcomes}) == 4
     assert place.counted() == (500, 0)
@@ -237,14 +237,14 @@ def test_a_halt_stops_at_once_and_survives_a_restart(place, guard):
     """The kill switch is durable, and so is its end."""
     guard.halt("platform:meta", note="runaway")
     guard = place.open()
-    assert ["platform:meta"] == guard.halts()
+    assert guard.halts() == ["platform:meta"]
     with pytest.raises(SpendDenied) as denied:
         guard.spend("1", {"platform": "meta"})
-    assert ("halted", None, None) == (denied.value.reason, denied.value.budget, denied.value.retry_after)
+    assert (denied.value.reason, denied.value.budget, denied.value.retry_after) == ("halted", None, None)
     guard.spend("1", {"platform": "tiktok"})
     guard.resume("platform:meta")
     guard = place.open()
-    assert [] == guard.halts()
+    assert guard.halts() == []
     guard.spend("1", {"platform": "meta"})
 
 
@@ -330,7 +330,7 @@ def test_nothing_in_clear_of_keys_and_customers_is_on_the_disk(place, guard, tmp
     files = [each for each in tmp_path.rglob("*") if each.is_file()]
     assert {place.path, subjects_path(place.path)} <= set(files)
     for part in (b"alice", b"liddell", b"4711"):
-        assert [] == [each.name for each in files if part in each.read_bytes()]
+        assert [each.name for each in files if part in each.read_bytes()] == []
 
 
 # -- restarts ------------------------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def spend_in_threads(count, act):
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
-    assert [] == [each for each in found if isinstance(each, BaseException)]
+    assert [each for each in found if isinstance(each, BaseException)] == []
     return found
 
 

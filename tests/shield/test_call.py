@@ -133,18 +133,18 @@ def test_scopes_of_another_type_are_refused_as_scopes(scopes):
 
 def test_scopes_are_canonical():
     """Sorted and distinct, whatever form they came in."""
-    assert (("campaign:x:y", "platform:meta"),) == spend_call("1", {"platform": "meta", "campaign": "x:y"}).scopes
-    assert (("campaign:x:y", "platform:meta"),) == spend_call("1", ["platform:meta", "campaign:x:y"]).scopes
-    assert (("a:1",),) == spend_call("1", ["a:1", "a:1"]).scopes
+    assert spend_call("1", {"platform": "meta", "campaign": "x:y"}).scopes == (("campaign:x:y", "platform:meta"),)
+    assert spend_call("1", ["platform:meta", "campaign:x:y"]).scopes == (("campaign:x:y", "platform:meta"),)
+    assert spend_call("1", ["a:1", "a:1"]).scopes == (("a:1",),)
     assert ((),) == spend_call("1", {}).scopes == spend_call("1", []).scopes == spend_call("1").scopes
 
 
 def test_a_batch_has_scopes_of_its_own_or_shared():
     """An item may bring its own; the others have the batch's."""
     call = spend_many_call(["1", ("2", {"a": "1"}), "3"], {"b": "2"})
-    assert (("b:2",), ("a:1",), ("b:2",)) == call.scopes
-    assert (("b:2",),) == spend_many_call(["1", "2"], {"b": "2"}).scopes
-    assert [1_000_000, 2_000_000, 3_000_000] == call.amounts
+    assert call.scopes == (("b:2",), ("a:1",), ("b:2",))
+    assert spend_many_call(["1", "2"], {"b": "2"}).scopes == (("b:2",),)
+    assert call.amounts == [1_000_000, 2_000_000, 3_000_000]
 
 
 def test_a_bad_item_of_a_batch_is_named():
@@ -193,17 +193,17 @@ def test_a_hold_lasts_a_sensible_time(span):
 
 def test_a_commit_may_be_of_nothing():
     """Zero is a legal outcome of a reservation, and of nothing else."""
-    assert [0] == commit_call(HOLD, "0").amounts
-    assert [0] == commit_call(HOLD, 0).amounts
+    assert commit_call(HOLD, "0").amounts == [0]
+    assert commit_call(HOLD, 0).amounts == [0]
     for amount in ("-1", "-0", 0.0, None):
         with pytest.raises(InvalidMoney):
             commit_call(HOLD, amount)
-    assert (Verb.RELEASE, [0]) == (release_call(HOLD).verb, release_call(HOLD).amounts)
+    assert (release_call(HOLD).verb, release_call(HOLD).amounts) == (Verb.RELEASE, [0])
 
 
 def test_a_check_without_an_amount_asks_for_the_smallest():
     """Whether anything would fit is whether one micro would."""
-    assert [1] == check_call().amounts
+    assert check_call().amounts == [1]
     assert check_call(ltv="0").ltv == 0
     for ltv in ("-1", "nan", 600.0):
         with pytest.raises(InvalidMoney):

@@ -97,7 +97,7 @@ def test_a_batch_is_one_commit(world):
     before = world.stores[0].commits
     decisions = world.batch(*(spend_call(30) for _ in range(5)), switch("*", on=True))
     assert world.stores[0].commits == before + 1
-    assert [True, True, True, False, False] == [each.outcome().allowed for each in decisions[:5]]
+    assert [each.outcome().allowed for each in decisions[:5]] == [True, True, True, False, False]
     assert list(range(2, 8)) == [each.seq for each in decisions]
     assert [Decided] * 5 + [Halted] == [type(fact) for fact in world.facts()[2:]]
     assert world.counted() == (90, 0)
@@ -106,7 +106,7 @@ def test_a_batch_is_one_commit(world):
 def test_twins_in_one_batch_are_taken_once(world):
     """The same key twice at once: one charge, one entry, the same answer; a different request is refused."""
     first, second, other = world.batch(spend_call(30, key="k"), spend_call(30, key="k"), spend_call(31, key="k"))
-    assert (False, True) == (first.repeated, second.repeated)
+    assert (first.repeated, second.repeated) == (False, True)
     assert (first.seq, first.fact) == (second.seq, second.fact)
     assert isinstance(other, KeyReused)
     assert world.counted() == (30, 0)
@@ -156,7 +156,7 @@ def test_the_same_commit_twice_in_one_batch_counts_once(world, span):
     first, second = world.batch(commit_call(hold, 30), commit_call(hold, 30))
     assert not isinstance(second, KikiError)
     assert (first.seq, first.fact) == (second.seq, second.fact)
-    assert [30 * UNIT] == [fact.charged for fact in world.facts() if isinstance(fact, Settled)]
+    assert [fact.charged for fact in world.facts() if isinstance(fact, Settled)] == [30 * UNIT]
     assert world.counted() == (30, 0)
 
 
@@ -196,8 +196,8 @@ def test_a_late_commit_is_written_down_and_charges_nothing_more(world):
     world.batch(reserve_call(80, hold, 10 * UNIT))
     world.clock.advance(11)
     (late,) = world.batch(commit_call(hold, 30))
-    assert (True, 0, 80 * UNIT, 30 * UNIT) == (late.fact.late, late.fact.charged, late.fact.reserved, late.fact.actual)
-    assert ["expire", "commit"] == [fact.verb for fact in world.facts() if isinstance(fact, Settled)]
+    assert (late.fact.late, late.fact.charged, late.fact.reserved, late.fact.actual) == (True, 0, 80 * UNIT, 30 * UNIT)
+    assert [fact.verb for fact in world.facts() if isinstance(fact, Settled)] == ["expire", "commit"]
     (again,) = world.batch(commit_call(hold, 30))
     assert (late.seq, True) == (again.seq, again.repeated)
     assert world.counted() == (80, 0)
@@ -275,7 +275,7 @@ def test_a_commit_that_was_not_durable_can_be_sent_again(world):
         recovered(world, commit_call(hold, 30))
         (again,) = world.batch(commit_call(hold, 30))
         assert not isinstance(again, KikiError)
-        assert (30 * UNIT, False) == (again.fact.charged, again.fact.late)
+        assert (again.fact.charged, again.fact.late) == (30 * UNIT, False)
     assert world.counted() == (60, 0)
     world.open()
     assert world.counted() == (60, 0)
@@ -292,7 +292,7 @@ def test_a_resume_that_was_not_durable_resumes_nothing(world):
     """After recovery the halt is what the ledger says."""
     world.guard.halt("*")
     recovered(world, switch("*", on=False))
-    assert ["*"] == world.guard.halts()
+    assert world.guard.halts() == ["*"]
 
 
 def test_a_keyed_spend_that_was_not_durable_is_decided_anew(world):
@@ -375,7 +375,7 @@ def test_a_customer_is_a_reference_everywhere(world):
         stored += b"".join(key + value for space in store.spaces() for key, value in store.scan(space))
     assert b"alice" not in stored
     refused = world.batch(spend_call(1, {"customer": "alice@example.com"}), spend_call(1, {"customer": "bob"}))
-    assert ["halted", None] == [each.outcome().reason for each in refused]
+    assert [each.outcome().reason for each in refused] == ["halted", None]
     world.open()
     assert world.batch(spend_call(1, {"customer": "alice@example.com"}))[0].outcome().reason == "halted"
 
@@ -398,7 +398,7 @@ def test_at_the_key_cap_new_keys_are_refused_and_the_rest_goes_on(world):
     hold = new_hold_id()
     world.batch(spend_call(1, key="a"), reserve_call(10, hold, None, key="b"))
     refused = world.batch(spend_call(1, key="c"), reserve_call(1, new_hold_id(), None), record_call(1, key="d"))
-    assert ["capacity_reached"] * 3 == [each.code for each in refused]
+    assert [each.code for each in refused] == ["capacity_reached"] * 3
     known, keyless, settled = world.batch(spend_call(1, key="a"), spend_call(1), commit_call(hold, 5))
     assert known.repeated
     assert keyless.outcome().allowed

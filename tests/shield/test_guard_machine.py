@@ -116,7 +116,7 @@ class GuardMachine(RuleBasedStateMachine):
         """Whether an answer was right: never over, and not refused where one more slot of patience would admit."""
         now = self.clock.now
         if any(Pattern.parse(pattern).instance(scopes) for pattern in self.halts):
-            assert (False, "halted") == (allowed, reason)
+            assert (allowed, reason) == (False, "halted")
             return
         fits = True
         for instance, limit in self.meters(scopes):

@@ -77,12 +77,12 @@ def test_a_spend_is_taken_from_every_budget_that_concerns_it():
     assert local.spend(10) is True
     assert local.spend(20, "campaign:a", "platform:meta") is True
     assert local.spend(30, "campaign:b", "platform:tiktok") is True
-    assert {
+    assert local.state() == {
         ("all", "*"): (60, 0),
         ("each", "campaign:a"): (20, 0),
         ("each", "campaign:b"): (30, 0),
         ("meta", "platform:meta"): (20, 0),
-    } == local.state()
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_each_amount_of_a_batch_is_decided_on_its_own():
     """A refused amount does not keep smaller ones after it out."""
     local = Local(*TWO)
     answer = local.ask(Verb.SPEND, [60, 60, 40, 1])
-    assert [1, 3] == sorted(answer.refusals)
-    assert {("all", "*"): (100, 0)} == local.state()
+    assert sorted(answer.refusals) == [1, 3]
+    assert local.state() == {("all", "*"): (100, 0)}
 
 
 def test_asks_of_one_take_see_each_other():
@@ -139,7 +139,7 @@ def test_a_check_takes_nothing_and_makes_no_scope():
     local = Local(*TWO)
     for amount in (1, 60, 61, 1000):
         local.ask(Verb.CHECK, [amount], ("campaign:a",))
-    assert {} == local.state()
+    assert local.state() == {}
     assert local.window.scope_count() == 0
 
 
@@ -154,9 +154,9 @@ def test_an_idle_scope_is_charged_together_with_a_new_one(verb):
     local.clock.advance(LATER)
     answer = local.ask(verb, [100], ("campaign:a", "platform:new"), hold="a" * 32)
     assert answer.refusals == {}
-    assert {"campaign": 100, "platform": 100} == {
+    assert {
         each.budget: each.spent + each.held for each in local.window.status() if each.spent or each.held
-    }
+    } == {"campaign": 100, "platform": 100}
     assert local.spend(1, "campaign:a") is not True
 
 
@@ -182,7 +182,7 @@ def test_live_scopes_are_never_forgotten_and_new_ones_are_refused_at_the_cap():
         with pytest.raises(CapacityReached):
             local.reserve(1, f"campaign:{number}")
     assert state == local.state()
-    assert [True] * 5 == [local.spend(10, f"campaign:{number}") for number in range(5)]
+    assert [local.spend(10, f"campaign:{number}") for number in range(5)] == [True] * 5
     assert local.spend(1, "campaign:0") is not True
 
 
@@ -254,8 +254,8 @@ def test_a_hold_counts_in_full_until_it_is_resolved():
     local.clock.advance(3600)
     assert local.spend(21) is not True
     answer = local.commit(hold, 30)
-    assert (30, 80, False) == (answer.charged, answer.reserved, answer.late)
-    assert {("all", "*"): (30, 0)} == local.state()
+    assert (answer.charged, answer.reserved, answer.late) == (30, 80, False)
+    assert local.state() == {("all", "*"): (30, 0)}
     assert local.spend(70) is True
 
 
@@ -266,9 +266,9 @@ def test_a_commit_counts_from_its_own_moment():
     local.clock.advance(59)
     local.commit(hold, 80)
     local.clock.advance(59)
-    assert {("all", "*"): (80, 0)} == local.state()
+    assert local.state() == {("all", "*"): (80, 0)}
     local.clock.advance(2)
-    assert {} == local.state()
+    assert local.state() == {}
 
 
 def test_holds_expire_in_order_of_their_deadlines():
@@ -281,9 +281,9 @@ def test_holds_expire_in_order_of_their_deadlines():
     local.clock.advance(10)
     assert {late, never} == {hold.id for hold in local.window.holds()}
     local.clock.advance(90)  # both have ended, nobody looked
-    assert {("all", "*"): (20, 5)} == local.state()
+    assert local.state() == {("all", "*"): (20, 5)}
     local.clock.advance(11)
-    assert {("all", "*"): (0, 5)} == local.state()
+    assert local.state() == {("all", "*"): (0, 5)}
     assert [never] == [hold.id for hold in local.window.holds()]
 
 
@@ -293,7 +293,7 @@ def test_a_settled_hold_does_not_expire():
     local.commit(local.reserve(50, seconds=10), 20)
     local.ask(Verb.RELEASE, [0], hold=local.reserve(50, seconds=10))
     local.clock.advance(20)
-    assert {("all", "*"): (20, 0)} == local.state()
+    assert local.state() == {("all", "*"): (20, 0)}
 
 
 def test_settling_what_is_not_open_is_an_error_and_changes_nothing():
@@ -304,19 +304,19 @@ def test_settling_what_is_not_open_is_an_error_and_changes_nothing():
     hold = local.reserve(50)
     with pytest.raises(CommitExceedsHold, match="more than the"):
         local.commit(hold, 51)
-    assert {("all", "*"): (0, 50)} == local.state()
+    assert local.state() == {("all", "*"): (0, 50)}
     local.commit(hold, 50)
     with pytest.raises(HoldUnknown):
         local.commit(hold, 50)
-    assert {("all", "*"): (50, 0)} == local.state()
+    assert local.state() == {("all", "*"): (50, 0)}
 
 
 def test_a_refused_reservation_holds_nothing():
     """A reservation that does not fit leaves no trace."""
     local = Local(*TWO)
     assert local.reserve(61, "campaign:a").budget == "each"
-    assert [] == list(local.window.holds())
-    assert {} == local.state()
+    assert list(local.window.holds()) == []
+    assert local.state() == {}
 
 
 def test_the_moment_when_it_fits_knows_of_deadlines():
@@ -341,7 +341,7 @@ def test_a_record_counts_even_over_the_limit():
     local = Local(*TWO)
     answer = local.ask(Verb.RECORD, [250], ("campaign:a",))
     assert answer.error is None
-    assert {("all", "*"): (250, 0), ("each", "campaign:a"): (250, 0)} == local.state()
+    assert local.state() == {("all", "*"): (250, 0), ("each", "campaign:a"): (250, 0)}
     assert local.spend(1).remaining == -150
     local.clock.advance(LATER)
     assert local.spend(100) is True
@@ -377,7 +377,7 @@ def test_a_halt_refuses_what_its_pattern_concerns(pattern, refused, admitted):
     for scopes in admitted:
         assert local.spend(1, *scopes) is True
     local.window.halt(pattern, on=False)
-    assert [] == local.window.halts()
+    assert local.window.halts() == []
     for scopes in refused:
         assert local.spend(1, *scopes) is True
 
@@ -389,7 +389,7 @@ def test_a_halt_lets_holds_end_and_records_pass():
     local.window.halt("*", on=True)
     assert local.commit(hold, 5).charged == 5
     assert local.ask(Verb.RECORD, [5]).error is None
-    assert {("all", "*"): (10, 0)} == local.state()
+    assert local.state() == {("all", "*"): (10, 0)}
 
 
 def test_status_can_be_narrowed():
@@ -398,9 +398,9 @@ def test_status_can_be_narrowed():
     for name in "abc":
         local.spend(10, f"campaign:{name}")
     assert len(local.window.status()) == 4
-    assert ["all"] == [each.budget for each in local.window.status(budget="all")]
-    assert [10] == [each.spent for each in local.window.status(scope="campaign:b")]
+    assert [each.budget for each in local.window.status(budget="all")] == ["all"]
+    assert [each.spent for each in local.window.status(scope="campaign:b")] == [10]
     assert len(local.window.status(limit=2)) == 2
     (status,) = local.window.status(budget="all")
-    assert (30, 0, 70) == (status.spent, status.held, status.remaining)
-    assert [] == local.window.status(budget="nothing")
+    assert (status.spent, status.held, status.remaining) == (30, 0, 70)
+    assert local.window.status(budget="nothing") == []

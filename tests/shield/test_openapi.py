@@ -17,7 +17,6 @@ from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.openapi import openapi
 from kiki.shield.service import ShieldService
 from kiki.web import listening
-from kiki.web.edge import Gate
 
 # By hand: KIKI_TEST_FUZZ is taken from the environment before conftest clears it, so it has another name.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))

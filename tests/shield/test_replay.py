@@ -12,10 +12,10 @@ from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteReader
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.projections import HALTS, HOLDS, POLICY, settled_key
 from kiki.shield.fact import Decided, Halted, PolicyUsed, Refused, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Budget, Limit, Policy
+from kiki.shield.projections import HALTS, HOLDS, POLICY, settled_key
 from kiki.shield.replay import admitted, replay
 from kiki.shield.scope import Pattern
 from tests.ledger.doubles import SECOND, FakeClock
@@ -87,7 +87,7 @@ def test_every_projection_is_a_fold_of_the_ledger(tmp_path):
         reader = guard.decider.ledger.store
         expected = folded(read_entries(reader))
         assert expected == stored(reader)
-        assert [2, 1, 1] == [len(expected[space]) for space in (HOLDS, HALTS, POLICY)]
+        assert [len(expected[space]) for space in (HOLDS, HALTS, POLICY)] == [2, 1, 1]
 
 
 def seen(guard):
@@ -182,4 +182,4 @@ def test_an_empty_ledger_tells_nothing():
     """Replaying nothing leaves a window empty."""
     window = LocalWindow(POLICY_USED, FakeClock())
     replay(MemoryStore(), window, [], since=0)
-    assert [] == counting(window.status())
+    assert counting(window.status()) == []

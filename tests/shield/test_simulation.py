@@ -77,7 +77,7 @@ def test_the_same_policy_decides_everything_the_same(steps):
     """Asked again under the policy that was in force, nothing is newly refused and nothing newly admitted."""
     guard, _ = live(steps)
     found = guard.simulate(policy())
-    assert (0, 0) == (found.newly_refused, found.newly_admitted)
+    assert (found.newly_refused, found.newly_admitted) == (0, 0)
     assert found.decisions == found.admitted + found.refused
 
 
@@ -88,7 +88,7 @@ def test_a_later_start_decides_the_same(steps, data):
     guard, moments = live(steps)
     since = datetime.fromtimestamp(data.draw(st.sampled_from(moments)) / SECOND, UTC)
     found = guard.simulate(policy(), since)
-    assert (0, 0) == (found.newly_refused, found.newly_admitted)
+    assert (found.newly_refused, found.newly_admitted) == (0, 0)
 
 
 SPENDS = st.lists(
@@ -140,7 +140,7 @@ def test_no_budget_at_all_admits_everything():
     """What was refused for a budget is newly admitted when there is none."""
     guard, _ = live([("spend", 60, ()), ("spend", 60, ()), ("reserve", 50, (), None), ("spend", 40, ())])
     found = guard.simulate(Policy(()))
-    assert (4, 4, 2) == (found.decisions, found.admitted, found.newly_admitted)
+    assert (found.decisions, found.admitted, found.newly_admitted) == (4, 4, 2)
     assert found.as_dict()["newly_admitted_amount"] == "110.00"
 
 
@@ -149,22 +149,22 @@ def test_what_was_newly_admitted_as_a_reservation_is_not_held_for_ever():
     pause = ("advance", 130)
     guard, _ = live([("spend", 100, ()), ("reserve", 50, (), 5), pause, ("spend", 60, ()), ("reserve", 50, (), 5)])
     found = guard.simulate(policy(150))
-    assert (2, 0) == (found.newly_admitted, found.newly_refused)
+    assert (found.newly_admitted, found.newly_refused) == (2, 0)
 
 
 def test_a_halted_part_of_a_batch_does_not_hide_the_rest():
     """The amounts of a batch that were not halted are asked again like any others."""
     guard, _ = live([("halt", "campaign:a", True), ("many", [(60, ()), (1, ("campaign:a",))]), ("spend", 60, ())])
     found = guard.simulate(policy())
-    assert (2, 1, 1) == (found.decisions, found.admitted, found.refused)
-    assert (0, 0) == (found.newly_refused, found.newly_admitted)
+    assert (found.decisions, found.admitted, found.refused) == (2, 1, 1)
+    assert (found.newly_refused, found.newly_admitted) == (0, 0)
 
 
 def test_an_old_open_hold_counts_in_a_later_simulation():
     """A hold made before everything that is asked again still takes its room."""
     guard, moments = live([("reserve", 80, (), None), ("advance", 130), ("advance", 130), ("spend", 40, ())])
     found = guard.simulate(policy(), datetime.fromtimestamp(moments[-1] / SECOND, UTC))
-    assert (1, 1, 0) == (found.decisions, found.refused, found.newly_admitted)
+    assert (found.decisions, found.refused, found.newly_admitted) == (1, 1, 0)
 
 
 def test_an_old_hold_that_was_settled_later_counts_until_then():
@@ -173,8 +173,8 @@ def test_an_old_hold_that_was_settled_later_counts_until_then():
     steps = [("reserve", 80, (), None), pause, pause, ("spend", 40, ()), ("release",), ("spend", 90, ())]
     guard, moments = live(steps)
     found = guard.simulate(policy(), datetime.fromtimestamp(moments[-1] / SECOND, UTC))
-    assert (2, 1, 1) == (found.decisions, found.admitted, found.refused)
-    assert (0, 0) == (found.newly_refused, found.newly_admitted)
+    assert (found.decisions, found.admitted, found.refused) == (2, 1, 1)
+    assert (found.newly_refused, found.newly_admitted) == (0, 0)
 
 
 def test_simulating_changes_nothing_and_tells_its_progress():
