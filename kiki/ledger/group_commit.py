@@ -104,26 +104,26 @@ class GroupCommit(Generic[Item, Result]):
     def lead_until(self, ticket: Ticket[Item, Result]) -> None:
         """Work off batches until `ticket` is done, or wait while another leader does."""
         leading = self._leading
-        while not ticket.done:
-            if leading.acquire(blocking=False):
-                try:
-                    if not ticket.done:
-                        self._run()
-                finally:
-                    leading.release()
-                    self._hand_over()
-            elif ticket.wake is None:
-                ticket.wake = threading.Lock()
-                ticket.wake.acquire()
-                # Once more around: whoever led may have stopped before this lock could be seen.
-            else:
-                try:
+        try:
+            while not ticket.done:
+                if leading.acquire(blocking=False):
+                    try:
+                        if not ticket.done:
+                            self._run()
+                    finally:
+                        leading.release()
+                        self._hand_over()
+                elif ticket.wake is None:
+                    ticket.wake = threading.Lock()
                     ticket.wake.acquire()
-                except BaseException:
-                    # Interrupted: nobody waits here any more, so the turn may have to go to somebody else.
-                    ticket.wake = None
-                    self._hand_over()
-                    raise
+                    # Once more around: whoever led may have stopped before this lock could be seen.
+                else:
+                    ticket.wake.acquire()
+        except BaseException:
+            # Interrupted: nobody waits here any more, so the turn may have to go to somebody else.
+            ticket.wake = None
+            self._hand_over()
+            raise
 
     def _hand_over(self) -> None:
         """Wake the first thread that waits, so that somebody leads the batch that gathered meanwhile.
@@ -223,7 +223,8 @@ class AsyncLead(Generic[Item, Result]):
 
     def told(self, tickets: list[Ticket[Item, Result]]) -> None:
         """Called by whichever thread led: these tickets are done."""
-        self._loop.call_soon_threadsafe(self._settle, tickets)
+        with suppress(RuntimeError):  # the loop is closed: nobody awaits them any more
+            self._loop.call_soon_threadsafe(self._settle, tickets)
 
     def _settle(self, tickets: list[Ticket[Item, Result]]) -> None:
         for ticket in tickets:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from kiki.clock import Clock, wall_micros
-from kiki.errors import LedgerUnavailable
+from kiki.errors import LedgerCorrupt, LedgerUnavailable
 from kiki.ledger.entry import Entry, decode_entry, encode_entry
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.store import Reader, Store, Write
@@ -39,6 +40,7 @@ class Ledger:
         self.recorded_at = self._last_recorded_at()
         """When the last entry was taken in, in microseconds since the epoch."""
         self.chain = self._name_chain()
+        self._process = os.getpid()
 
     def _name_chain(self) -> str:
         known = self.store.get(META, b"chain")
@@ -47,6 +49,18 @@ class Ledger:
         chain = secrets.token_hex(8)
         self.store.commit([], [Write(META, b"chain", chain.encode())])
         return chain
+
+    def require_companion(self, name: str, digest: bytes) -> None:
+        """Remember what belongs to this ledger, and raise `LedgerCorrupt` when it is another one than before."""
+        key = f"companion/{name}".encode()
+        known = self.store.get(META, key)
+        if known is None:
+            self.store.commit([], [Write(META, key, digest)])
+        elif known != digest:
+            raise LedgerCorrupt(
+                f"the {name} beside this ledger is not the one that it was written with",
+                hint="restore both from backups that belong together; kiki changes nothing in them",
+            )
 
     def _last_recorded_at(self) -> int:
         for _, data in self.store.entries(max(self._next - 1, 0)):
@@ -81,6 +95,10 @@ class Ledger:
     def _commit(self, facts: Sequence[Append]) -> int:
         if self.failure is not None:
             raise self.failure.with_traceback(None)
+        if os.getpid() != self._process:
+            raise LedgerUnavailable(
+                "this process was forked from the one that owns the ledger", hint="open a guard of its own"
+            )
         recorded_at = max(self.clock(), self.recorded_at)
         first = seq = self._next
         entries: list[tuple[int, bytes]] = []
@@ -94,11 +112,12 @@ class Ledger:
             self.store.commit(entries, writes)
         except BaseException as error:
             # Also an interrupt, or an error of a kind nobody planned for: what became of the entries is unknown.
-            self.failure = (
-                error
-                if isinstance(error, LedgerUnavailable)
-                else LedgerUnavailable(f"the last commit ended with {type(error).__name__}: {error}")
-            )
+            failure = error
+            if not isinstance(failure, LedgerUnavailable):
+                failure = LedgerUnavailable(f"the last commit ended with {type(error).__name__}: {error}")
+                # Reading the disk again settles what became of it, unless the disk itself is the trouble.
+                failure.recoverable = not isinstance(error, LedgerCorrupt)
+            self.failure = failure
             raise
         self._next, self.recorded_at = seq, recorded_at
         return first

@@ -15,12 +15,13 @@ class MemoryStore:
         self._entries: list[bytes] = []
         self._spaces: dict[str, dict[bytes, bytes]] = {}
         self.fail: str | None = None
+        self.recoverable = False
+        """Whether a failure is one that leaves nothing behind, as that of a full disk."""
         self.commits = 0
 
     def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
         """Keep entries and projections."""
-        if self.fail:
-            raise LedgerUnavailable(self.fail)
+        self._require_working()
         require_dense(entries, len(self._entries))
         changes = list(writes)  # before anything is kept: making them may fail
         self._entries += [data for _, data in entries]
@@ -63,8 +64,13 @@ class MemoryStore:
 
     def reopen(self) -> None:
         """Memory is always what it was."""
+        self._require_working()
+
+    def _require_working(self) -> None:
         if self.fail:
-            raise LedgerUnavailable(self.fail)
+            failure = LedgerUnavailable(self.fail)
+            failure.recoverable = self.recoverable
+            raise failure
 
     def close(self) -> None:
         """Nothing to let go of."""

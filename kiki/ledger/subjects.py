@@ -10,6 +10,7 @@ import secrets
 from collections import OrderedDict
 from hashlib import blake2b
 
+from kiki.errors import LedgerUnavailable
 from kiki.ledger.store import Store, Write
 
 _SECRET = "secret"
@@ -29,6 +30,12 @@ class Subjects:
         self._secret = known
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._unwritten: dict[bytes, str] = {}
+        self._failure: LedgerUnavailable | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """Tells one directory from another, and nothing about its secret."""
+        return blake2b(b"directory", key=self._secret, digest_size=16).digest()
 
     def keyed_hash(self, text: str) -> bytes:
         """16 bytes that stand for a text, meaningless without this store's secret."""
@@ -61,8 +68,16 @@ class Subjects:
         """Make new references durable; it comes before the first entry that uses them."""
         if not self._unwritten:
             return
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
         unwritten = list(self._unwritten.items())
-        self._store.commit([], [Write(_SUBJECT, lookup, bytes.fromhex(ref)) for lookup, ref in unwritten])
+        try:
+            self._store.commit([], [Write(_SUBJECT, lookup, bytes.fromhex(ref)) for lookup, ref in unwritten])
+        except LedgerUnavailable as error:
+            # After a failed sync the next one may succeed without having written anything.
+            if not error.recoverable:
+                self._failure = error
+            raise
         for lookup, reference in unwritten:
             del self._unwritten[lookup]
             self._cache(lookup, reference)

@@ -254,8 +254,8 @@ class BudgetGuard:
         return f"BudgetGuard({budgets})"
 
 
-def hold_span(seconds: float | None) -> int | None:
-    """A span in seconds as microseconds."""
+def hold_span(seconds: object) -> int | None:
+    """A span in seconds as microseconds; raises `InvalidInput`."""
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:

@@ -29,6 +29,7 @@ from kiki.errors import (
     HoldUnknown,
     KeyReused,
     KikiError,
+    LedgerUnavailable,
     PolicyError,
     Unavailable,
     WindowUnavailable,
@@ -97,6 +98,7 @@ class Decider:
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
         self._trim_in = 0
+        self._recover_at = 0
         self.kept = self._projections()
         self._open()
 
@@ -164,23 +166,41 @@ class Decider:
 
     def tick(self) -> None:
         """What must not wait for the next call: write down expired holds, and recover the ledger if it can be."""
-        failure = self.ledger.failure
-        if failure is not None:
-            if failure.recoverable:
+        if self.ledger.failure is not None:
+            if self.ledger.failure.recoverable:
                 self.group.exclusively(self._recover)
             return
         deadline = self.kept.next_deadline()
         if deadline is not None and deadline <= self.clock():
             self.group.exclusively(lambda: self.ledger.append_all(self._expired(self.clock())))
 
+    def _require_ledger(self, now: int) -> None:
+        """Raise the ledger's failure, after trying now and then whether it is over."""
+        failure = self.ledger.failure
+        if failure is None:
+            return
+        if not failure.recoverable or now < self._recover_at:
+            raise failure.with_traceback(None)
+        self._recover_at = now + SECOND
+        self._recover()
+
     def _recover(self) -> None:
         """Go on from what the disk has: what was never durable was never answered, and is not counted any more."""
         self.ledger.recover()
-        self.kept = self._projections()
-        if self.window.restorable:
-            window = self._restored(self.policy)
-            with self._looking:
-                self.window = window
+        try:
+            self.kept = self._projections()
+            if self.window.restorable:
+                window = self._restored(self.policy)
+                with self._looking:
+                    self.window = window
+        except BaseException as error:
+            # The old window still has what was never durable, and lacks what was: it must not decide.
+            failure = LedgerUnavailable(f"what is durable could not be read again: {error}")
+            failure.recoverable = True
+            self.ledger.failure = failure
+            raise failure from error
+        # A change of policy may have been durable although its commit raised: the last fact names the one in force.
+        self.ledger.append_all(self._policy_fact(self.policy, self.clock(), ""))
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -223,9 +243,8 @@ class Decider:
             batch = self._work_once(batch)
 
     def _work_once(self, batch: list[DecisionTicket]) -> list[DecisionTicket]:
-        if self.ledger.failure is not None:
-            raise self.ledger.failure
         now = self.clock()
+        self._require_ledger(now)
         self.kept.index.advance(now)
         pending: list[_Pending] = []
         switches: list[tuple[DecisionTicket, Switch]] = []
@@ -471,9 +490,14 @@ class Decider:
     def close(self) -> None:
         """Finish what waits, then let go of window, ledger and directory."""
         self.group.drain()
-        self.window.close()
-        self.ledger.close()
-        self.subjects.close()
+
+        def shut() -> None:
+            self.window.close()
+            self.ledger.close()
+            self.subjects.close()
+            self.ledger.failure = LedgerUnavailable("this guard is closed")
+
+        self.group.exclusively(shut)
 
 
 _TRIM_EVERY = 1000

@@ -33,6 +33,7 @@ class LocalWindow:
         self.clock = clock or steady_clock()
         self.scopes_max = scopes_max
         self._halts: dict[str, Pattern] = {}
+        self._deadlines: list[tuple[int, str]] = []
         self.use(policy)
 
     def renewed(self, policy: Policy) -> LocalWindow:
@@ -289,7 +290,7 @@ class LocalWindow:
             else:
                 self._exact.setdefault(budget.pattern.text, []).extend(rules)
         self._holds: dict[str, OpenHold] = {}
-        self._deadlines: list[tuple[int, str]] = []
+        self._deadlines = []
         self._next_deadline = MICROS_MAX
         self._meters: dict[str, Lane] = {}
         # `_meters` holds lanes by scope, made when a scope is first charged and dropped when idle;
@@ -386,7 +387,10 @@ class LocalWindow:
         now = self.clock()
         self._expire(now)
         found: list[MeterStatus] = []
-        for name, lane in [("*", self._everything), *self._meters.items()]:
+        untouched = [
+            (name, [Meter(rule) for rule in rules]) for name, rules in self._exact.items() if name not in self._meters
+        ]
+        for name, lane in [("*", self._everything), *untouched, *self._meters.items()]:
             if scope is not None and name != scope:
                 continue
             for meter in lane:

@@ -23,7 +23,7 @@ _PATTERN = rf"^(\*|{_KIND}:(\*|{_VALUE}))$"
 _NOT_ZERO = r"(?=.*[1-9])"
 # A little less than the 9223372036854.775807 that fit: a pattern is no place for arithmetic.
 _DECIMAL = r"([0-9]{1,12}|[0-8][0-9]{12})(\.[0-9]{1,6})?"
-_NUMBER_MAX = 9223372036854
+_NUMBER_MAX = 9223372036854.775
 
 
 def _schema(name: str) -> Document:
@@ -111,16 +111,18 @@ def _money_routes(currency: str) -> Document:
     conflict = {"409": _problem("The idempotency key was used for another request.")}
     admitted = _json(_schema("OutcomeReply"), "Taken, durably.")
     plain = {"description": "Taken, durably.", "content": {**_TEXT, **admitted["content"]}}
+    passed = plain | {"description": "It would be admitted; nothing was taken."}
     refused = {"description": "Refused; nothing was charged.", "content": {**_TEXT, **_REFUSED["content"]}}
     invalid = {code: _problem(answer["description"], text=True) for code, answer in {**_BROKEN, **_BODY}.items()}
     guide = {**invalid, "401": _problem("No valid bearer token.", text=True), "403": refused}
     spend = [_query("amount", _AMOUNT_TEXT, "Money as decimal text.", required=True), currency_query, _SCOPES_PARAMETER]
     check = [
         _query("ltv", _LTV_TEXT, "The predicted value.", required=True),
-        _query("amount", _AMOUNT_TEXT, "What would be spent."),
         currency_query,
         _SCOPES_PARAMETER,
     ]
+    # That one of two parameters must be there is more than OpenAPI can say of a query.
+    also = "amount=12.34 may stand beside ltv, or instead of it: see /v1/checks."
     conflict_text = {"409": _problem("The idempotency key was used for another request.", text=True)}
     return {
         "/spend": {
@@ -135,8 +137,9 @@ def _money_routes(currency: str) -> Document:
             ),
         },
         "/check": {
-            "get": _operation("Check a bid", {**guide, "200": plain}, parameters=check, tag="guide"),
-            "post": _operation("Check a bid", {**guide, "200": plain}, body="CheckBody", tag="guide"),
+            "get": _operation("Check a bid", {**guide, "200": passed}, parameters=check, tag="guide")
+            | {"description": also},
+            "post": _operation("Check a bid", {**guide, "200": passed}, body="CheckBody", tag="guide"),
         },
         "/v1/spends": {
             "post": _operation(
@@ -250,6 +253,10 @@ def _other_routes() -> Document:
             )
         },
         "/health": {"get": _operation("The original's health", {"200": _json(_FREE, "It serves.")}, tag="guide")},
+        "/metrics": {
+            "get": _operation("Numbers for Prometheus", {"200": {"description": "As text.", "content": _TEXT}})
+        },
+        "/openapi.json": {"get": _operation("This document", {"200": _json(_FREE, "OpenAPI 3.1.")})},
         "/livez": {"get": _operation("Alive", {"200": {"description": "The loop turns.", "content": _TEXT}})},
         "/readyz": {
             "get": _operation(
@@ -283,6 +290,8 @@ def _schemas(currency: str) -> Document:
     found["ReserveBody"]["properties"]["seconds"] = seconds | {
         "description": "Then it turns into a spend; absent: never."
     }
+    # How long it may be is said by the 413.
+    found["SimulateBody"]["properties"]["policy"] = {"type": "string", "description": "A policy file, YAML."}
     found["HaltBody"]["properties"] = {
         "pattern": {"type": "string", "pattern": _PATTERN, "examples": ["*", "platform:meta", "campaign:*"]},
         "note": {"type": "string", "pattern": f"^{_PRINTABLE}{{0,255}}$"},

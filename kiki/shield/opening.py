@@ -58,9 +58,11 @@ def open_decider(
             ledger.clock = clock
         window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max)
         opened.append(window)
+        subjects = Subjects(directory)
+        ledger.require_companion("directory of persons", subjects.digest)
         decider = Decider(
             ledger,
-            Subjects(directory),
+            subjects,
             window,
             policy,
             clock,

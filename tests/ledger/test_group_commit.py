@@ -392,3 +392,16 @@ async def test_coroutines_and_threads_share_one_group(executor):
     own = [await asyncio.wait_for(lead.submit(1000 + n), 5) for n in range(200)]
     assert [(1000 + n) ** 2 for n in range(200)] == own
     assert [[(i * 50 + n) ** 2 for n in range(50)] for i in range(8)] == await threads
+
+
+def test_a_loop_that_is_gone_does_not_disturb_the_thread_that_leads(executor):
+    """What a coroutine of a closed loop had asked for is worked off, and the thread that did it has its own result."""
+    group = GroupCommit(Squares())
+
+    async def ask_and_leave():
+        lead = AsyncLead(group, executor)
+        lead._busy = True  # nobody of this loop comes round to lead
+        lead.submit(5)
+
+    asyncio.run(ask_and_leave())
+    assert group.submit(6).result() == 36

@@ -50,8 +50,9 @@ def test_a_reference_survives_a_restart_once_flushed(tmp_path):
 
 
 def test_flush_returns_only_when_durable():
-    """What `flush` could not write is still to be written, under the same reference."""
+    """What a full disk could not take is still to be written, under the same reference."""
     store = MemoryStore()
+    store.recoverable = True
     subjects = Subjects(store)
     reference = subjects.reference(PERSON)
     assert Subjects(store).find(PERSON) is None
@@ -65,6 +66,19 @@ def test_flush_returns_only_when_durable():
     commits = store.commits
     subjects.flush()
     assert commits == store.commits
+
+
+def test_a_directory_whose_disk_failed_stays_failed():
+    """After a failed sync the next one may succeed without having written: only a new process may go on."""
+    store = MemoryStore()
+    subjects = Subjects(store)
+    subjects.reference(PERSON)
+    store.fail = "input/output error"
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            subjects.flush()
+        store.fail = None
+    assert Subjects(store).find(PERSON) is None
 
 
 def test_the_hash_of_a_key_depends_on_the_secret():

@@ -322,6 +322,55 @@ def test_what_is_durable_is_found_after_a_failed_answer(world):
     assert world.counted() == (60, 0)
 
 
+def test_a_recovery_that_fails_half_way_admits_nothing(world, monkeypatch):
+    """As long as the window could not be told what is durable, nothing is decided; the next recovery may succeed."""
+    hold = new_hold_id()
+    world.batch(reserve_call(80, hold, None))
+    world.stores[0].fail = "disk full"
+    world.batch(release_call(hold))
+    world.stores[0].fail = None
+    world.guard.decider.ledger.failure.recoverable = True
+    real = world.stores[0].entries
+    with monkeypatch.context() as broken:
+        # The chain can be recovered, the facts behind it cannot be read.
+        broken.setattr(
+            world.stores[0], "entries", lambda first=0, last=None: raising() if last is None else real(first, last)
+        )
+        broken.setattr(world.guard.decider.ledger, "_last_recorded_at", lambda: 0)
+        with pytest.raises(Unavailable):
+            world.guard.decider.tick()
+    (spent,) = world.batch(spend_call(80))
+    assert isinstance(spent, Unavailable) or not spent.outcome().allowed
+    world.guard.decider.tick()
+    assert world.counted() == (0, 80)
+    assert world.batch(spend_call(20))[0].outcome().allowed
+
+
+def raising():
+    """An iteration that cannot begin."""
+    raise LedgerUnavailable("cannot be read")
+    yield
+
+
+def test_after_a_recovery_the_ledger_names_the_policy_in_force(world):
+    """A change of policy whose commit was durable and raised: decisions follow what the ledger says last."""
+    real = world.stores[0].commit
+
+    def commit(entries, writes=()):
+        real(entries, writes)
+        error = LedgerUnavailable("the disk did not say")
+        error.recoverable = True
+        raise error
+
+    world.stores[0].commit = commit
+    with pytest.raises(Unavailable):
+        world.guard.use(Policy((Budget("other", Pattern("*"), (Limit(5 * UNIT, SPAN),)),)))
+    world.stores[0].commit = real
+    world.guard.decider.tick()
+    last = [fact for fact in world.facts() if isinstance(fact, PolicyUsed)][-1]
+    assert world.guard.policy == Policy.load(last.policy)
+
+
 def test_a_policy_that_cannot_be_restored_changes_nothing(world, monkeypatch):
     """When the ledger cannot be read, `use` raises, and the old policy goes on with all that it had counted."""
     world.guard.spend(100)

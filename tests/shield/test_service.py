@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from io import BytesIO
 
 import apsw
 import pytest
 from aiohttp import ClientSession
 
+from kiki.errors import LedgerUnavailable
+from kiki.ledger.sqlite import SqliteStore, _translated
+from kiki.ledger.store import Write
 from kiki.settings import parse_listen
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.evidence import find_rows
+from kiki.shield.opening import read_policy
 from kiki.shield.service import ShieldService
-from kiki.web import listening, parse_tokens
+from kiki.web import Service, listening, parse_tokens
 
 UNIT = 1_000_000
 START = 1_800_000_000 * UNIT
 JSON = {"Accept": "application/json"}
 ROLES = ("read", "spend", "privacy", "admin")
-TOKENS = "tokens:\n" + "".join(f"  - {{name: {role}-er, token: {role}-0123456789abcdef, roles: [{role}]}}\n" for role in ROLES)
+TOKENS = "tokens:\n" + "".join(
+    f"  - {{name: {role}-er, token: {role}-0123456789abcdef, roles: [{role}]}}\n" for role in ROLES
+)
 
 
 def bearer(role: str) -> dict[str, str]:
@@ -68,6 +76,7 @@ class Served:
     url: str
     public_url: str | None
     session: ClientSession
+    service: Service
 
     async def ask(self, method: str, path: str, *, public: bool = False, **given) -> Answer:
         url = (self.public_url if public else self.url) + path
@@ -116,11 +125,11 @@ async def serve():
             if "policy" not in given:
                 given.setdefault("limit", "500")
             guard = BudgetGuard.open(path, clock=None if moving else clock, **given)
-            shield = ShieldService(guard, **(service or {}))
+            shield = ShieldService(guard, **(service or {})).service()
             found = parse_tokens(tokens, "tokens.yaml") if tokens else None
-            running = await stack.enter_async_context(listening(shield.service(), parse_listen(environ), found))
+            running = await stack.enter_async_context(listening(shield, parse_listen(environ), found))
             session = await stack.enter_async_context(ClientSession(auto_decompress=False))
-            return Served(guard, clock, running.url, running.public_url, session)
+            return Served(guard, clock, running.url, running.public_url, session, shield)
 
         yield start
 
@@ -235,7 +244,9 @@ class TestGuide:
         answer = await shield.post("/spend?amount=7")
         assert (answer.status, answer.text) == (200, "Spend recorded: 7.00")
 
-    @pytest.mark.parametrize("path", ["/spend", "/check", "/v1/spends", "/v1/checks", "/v1/records", "/v1/reservations"])
+    @pytest.mark.parametrize(
+        "path", ["/spend", "/check", "/v1/spends", "/v1/checks", "/v1/records", "/v1/reservations"]
+    )
     async def test_a_query_beside_a_body_is_refused(self, many, path):
         """A scope in the query of a request that carries a body would be a budget silently passed over."""
         answer = await many.post(f"{path}?scope=campaign:a", {"amount": "10"})
@@ -278,7 +289,9 @@ class TestKeys:
     async def test_a_key_in_the_header_or_the_body_is_the_same_key(self, shield, path):
         first = await shield.post(path, {"amount": "10"}, headers={"Idempotency-Key": "order-1"} | JSON)
         again = await shield.post(path, {"amount": "10", "key": "order-1"}, headers=JSON)
-        both = await shield.post(path, {"amount": "10.00", "key": "order-1"}, headers={"Idempotency-Key": "order-1"} | JSON)
+        both = await shield.post(
+            path, {"amount": "10.00", "key": "order-1"}, headers={"Idempotency-Key": "order-1"} | JSON
+        )
         assert (first.status, first.headers.get("Idempotency-Replayed")) == (200, None)
         for repeat in (again, both):
             assert (repeat.status, repeat.body) == (200, first.body)
@@ -397,7 +410,13 @@ class TestVersionOne:
             answer = await shield.post("/v1/spends:batch", body)
             assert answer.status == 400
             assert "item 1" in answer.json["detail"]
-        for body in ({"amounts": []}, {}, {"amounts": ["1"], "spends": []}, {"amounts": "1"}, {"amounts": ["1"] * 10_001}):
+        for body in (
+            {"amounts": []},
+            {},
+            {"amounts": ["1"], "spends": []},
+            {"amounts": "1"},
+            {"amounts": ["1"] * 10_001},
+        ):
             assert (await shield.post("/v1/spends:batch", body)).status == 400
         assert shield.spent() == 0
         assert [row.outcome for row in shield.rows()] == ["DENIED"] * 7
@@ -406,7 +425,11 @@ class TestVersionOne:
         yes = await shield.post("/v1/checks", {"amount": "500", "ltv": "10"})
         no = await shield.post("/v1/checks", {"amount": "501"})
         empty = await shield.post("/v1/checks", {})
-        assert [(each.status, each.json["allowed"]) for each in (yes, no, empty)] == [(200, True), (200, False), (200, True)]
+        assert [(each.status, each.json["allowed"]) for each in (yes, no, empty)] == [
+            (200, True),
+            (200, False),
+            (200, True),
+        ]
         assert no.json["reason"] == "above_limit"
         assert no.json["explanation"].startswith("501.00 never fits")
         assert [row.outcome for row in shield.rows()] == ["APPROVED", "DENIED", "APPROVED"]
@@ -462,7 +485,12 @@ class TestVersionOne:
         shield.clock.move(11)
         assert (await shield.get("/spend?amount=1")).status == 403
         late = await shield.post(f"/v1/reservations/{made.json['id']}/commit", {"amount": "100"})
-        assert (late.status, late.json["late"], late.json["charged"], late.json["actual"]) == (200, True, "0.00", "100.00")
+        assert (late.status, late.json["late"], late.json["charged"], late.json["actual"]) == (
+            200,
+            True,
+            "0.00",
+            "100.00",
+        )
         assert shield.spent() == 500 * UNIT
         assert [row.verb for row in shield.rows()] == ["reserve", "expire", "spend", "commit"]
 
@@ -517,7 +545,11 @@ class TestVersionOne:
         found = (await many.get("/v1/budgets")).json
         assert (found["currency"], found["window"], found["halts"]) == ("USD", "local", [])
         by_scope = {each["scope"]: each for each in found["budgets"]}
-        assert (by_scope["*"]["spent"], by_scope["*"]["held"], by_scope["*"]["remaining"]) == ("10.00", "5.00", "485.00")
+        assert (by_scope["*"]["spent"], by_scope["*"]["held"], by_scope["*"]["remaining"]) == (
+            "10.00",
+            "5.00",
+            "485.00",
+        )
         assert by_scope["campaign:a"]["remaining"] == "40.00"
         assert by_scope["campaign:b"]["room_at"] is None
         only = (await many.get("/v1/budgets?budget=campaigns&scope=campaign:a&limit=1")).json["budgets"]
@@ -579,9 +611,8 @@ class TestVersionOne:
         refused = await many.post("/v1/spends", {"amount": "15", "scopes": {"customer": name}})
         assert (refused.status, refused.json["budget"]) == (403, "people")
         plain = await many.get(f"/spend?amount=15&scope=customer:{name}")
-        texts = [refused.text, plain.text]
-        for path in ("/v1/decisions", "/v1/budgets", "/v1/reservations", "/metrics", "/readyz", "/health"):
-            texts.append((await many.get(path)).text)
+        paths = ("/v1/decisions", "/v1/budgets", "/v1/reservations", "/metrics", "/readyz", "/health")
+        texts = [refused.text, plain.text, *[(await many.get(path)).text for path in paths]]
         assert not [text for text in texts if "jane" in text]
         reference = many.rows()[0].customer
         assert re.fullmatch("[0-9a-f]{32}", reference)
@@ -683,7 +714,13 @@ def no_trace(shield: Served, verb: str = "spend") -> None:
     """Nothing was charged, and the audit holds exactly one row: DENIED, without anything that was sent."""
     assert shield.spent() == 0
     (row,) = shield.rows()
-    assert (row.verb, row.outcome, row.reason_code, row.amount, row.scopes) == (verb, "DENIED", "invalid_input", 0, [])
+    assert (row.verb, row.outcome, row.reason_code, row.amount, row.scopes) == (
+        verb,
+        "DENIED",
+        "invalid_input",
+        None,
+        [],
+    )
 
 
 class TestBadInput:
@@ -701,7 +738,7 @@ class TestBadInput:
             if (
                 answer.status != 400
                 or not 15 < len(text) < 400
-                or held != [("spend", "DENIED", "invalid_input", 0, [])]
+                or held != [("spend", "DENIED", "invalid_input", None, [])]
                 or answer.kind != ("application/problem+json" if path.startswith("/v1") else "text/plain")
             ):
                 wrong[name] = (answer.status, text, held)
@@ -724,11 +761,13 @@ class TestBadInput:
         assert status == 400
         assert shield.spent() == 0
 
-    @pytest.mark.parametrize("path", ["/spend", "/check", "/v1/spends", "/v1/spends:batch", "/v1/checks", "/v1/reservations"])
+    @pytest.mark.parametrize(
+        "path", ["/spend", "/check", "/v1/spends", "/v1/spends:batch", "/v1/checks", "/v1/reservations"]
+    )
     async def test_a_body_of_10_mb(self, shield, path):
         """413 before it is read, one row DENIED."""
         body = b'{"amount": "1", "key": "' + b"k" * 10_000_000 + b'"}'
-        answer = await shield.post(path, data=body, headers={"Content-Type": "application/json"})
+        answer = await shield.post(path, data=BytesIO(body), headers={"Content-Type": "application/json"})
         assert answer.status == 413
         assert "1048576" in answer.text
         no_trace(shield, "check" if "check" in path else "reserve" if "reservations" in path else "spend")
@@ -745,7 +784,9 @@ class TestBadInput:
         assert answer.status == 413
         no_trace(shield)
 
-    @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"])
+    @pytest.mark.parametrize(
+        "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"]
+    )
     async def test_a_body_of_another_type(self, shield, kind):
         """A form, which other sites' pages can send without asking, is 415."""
         head = f"Content-Type: {kind}\r\n" if kind else ""
@@ -806,7 +847,9 @@ class TestBadInput:
         answer = await shield.ask(method, path)
         assert answer.status == status
         assert ("Allow" in answer.headers) is (status == 405)
-        assert answer.kind == ("application/problem+json" if path.startswith("/v1/") else "text/plain") or status == 404
+        is_guide = path in {"/spend", "/check", "/spends", "/spend/"}
+        if is_guide or path.startswith("/v1/"):
+            assert answer.kind == ("text/plain" if is_guide else "application/problem+json")
         assert shield.rows() == []
 
 
@@ -840,11 +883,12 @@ class TestWhoMay:
                         wrong.append((method, path, public, who, status))
         assert wrong == []
 
-    async def test_probes_are_open_on_both_ports(self, serve):
+    async def test_probes_are_open_inside_and_want_any_token_outside(self, serve):
         shield = await serve(tokens=TOKENS, KIKI_PUBLIC_PORT="0", KIKI_TOKENS_FILE="tokens.yaml")
         for path in ("/livez", "/readyz"):
-            for public in (False, True):
-                assert (await shield.get(path, public=public)).status == 200
+            assert (await shield.get(path)).status == 200
+            assert (await shield.get(path, public=True)).status == 401
+            assert (await shield.get(path, public=True, headers=bearer("privacy"))).status == 200
 
     async def test_outside_a_stranger_does_not_learn_what_exists(self, serve):
         shield = await serve(tokens=TOKENS, KIKI_PUBLIC_PORT="0", KIKI_TOKENS_FILE="tokens.yaml")
@@ -866,10 +910,20 @@ class TestWhoMay:
 
     @pytest.mark.parametrize(
         "headers",
-        [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}],
+        [
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+        ],
     )
     async def test_another_sites_page_cannot_spend(self, shield, headers):
-        for method, path in (("GET", "/spend?amount=1"), ("POST", "/spend?amount=1"), ("GET", "/check?ltv=600"), ("POST", "/v1/halts")):
+        for method, path in (
+            ("GET", "/spend?amount=1"),
+            ("POST", "/spend?amount=1"),
+            ("GET", "/check?ltv=600"),
+            ("POST", "/v1/halts"),
+        ):
             assert (await shield.ask(method, path, headers=headers)).status == 403
         assert shield.spent() == 0
 
@@ -881,7 +935,13 @@ class TestWhoMay:
     async def test_hosts(self, serve):
         """On the loopback only its own names are answered (a page may rebind a name of its own); else those listed."""
         shield = await serve()
-        for host, status in (("evil.example", 421), ("localhost", 200), ("127.0.0.1:8081", 200), ("[::1]", 200), ("localhost.evil.example", 421)):
+        for host, status in (
+            ("evil.example", 421),
+            ("localhost", 200),
+            ("127.0.0.1:8081", 200),
+            ("[::1]", 200),
+            ("localhost.evil.example", 421),
+        ):
             assert (await shield.get("/spend?amount=1", headers={"Host": host})).status == status
         assert shield.spent() == 3 * UNIT
         listed = await serve(KIKI_ALLOWED_HOSTS="shield.kiki.io,localhost")
@@ -922,118 +982,176 @@ class TestMetrics:
         assert 'kiki_shield_decisions_total{outcome="admitted",verb="spend"} 1.0' in (await shield.get("/metrics")).text
 
 
-def fill(guard: BudgetGuard) -> None:
-    """From now on the ledger finds its disk full."""
-    connection = guard.decider.ledger.store._write
-    connection.pragma("max_page_count", connection.pragma("page_count"))
+class Disk:
+    """A disk that can be full: then every commit of a store on it needs a page that SQLite may not have."""
 
+    def __init__(self, monkeypatch) -> None:
+        self.full: set[str] = set()
+        commit = SqliteStore.commit
 
-async def until_full(shield: Served) -> None:
-    """Spend until the last free page is used up."""
-    fill(shield.guard)
-    for _ in range(500):
-        if (await shield.post("/v1/spends", {"amount": "0.01", "scopes": {"platform": "x" * 120}})).status == 503:
-            return
-    pytest.fail("the ledger never filled up")
+        def on_disk(store, entries, writes=()):
+            if store.path.name not in self.full:
+                store._write.pragma("max_page_count", 2**30)
+                return commit(store, entries, writes)
+            store._write.pragma("max_page_count", store._write.pragma("page_count"))
+            return commit(store, entries, [*writes, Write("filler", b"", bytes(100_000))])
+
+        monkeypatch.setattr(SqliteStore, "commit", on_disk)
 
 
 class TestLedgerFails:
     @pytest.fixture
-    async def full(self, serve, tmp_path):
-        """A shield whose disk has just become full."""
-        shield = await serve(tmp_path / "shield.db")
-        await until_full(shield)
-        return shield
+    def disk(self, monkeypatch):
+        return Disk(monkeypatch)
 
-    async def test_everything_is_refused_and_readyz_names_the_ledger(self, full):
-        before = len(full.rows())
+    @pytest.fixture
+    async def shield(self, serve, tmp_path, disk):
+        """A shield with its ledger on that disk."""
+        return await serve(tmp_path / "shield.db")
+
+    async def test_everything_is_refused_and_readyz_names_the_ledger(self, shield, disk):
+        hold = (await shield.post("/v1/reservations", {"amount": "1"})).json["id"]
+        before = shield.rows()
+        disk.full.add("shield.db")
         for method, path, body in (
             ("GET", "/spend?amount=1", None), ("GET", "/check?ltv=600", None), ("POST", "/v1/spends", {"amount": "1"}),
+            ("POST", "/v1/spends:batch", {"amounts": ["1"]}), ("POST", "/v1/checks", {"amount": "1"}),
             ("POST", "/v1/records", {"amount": "1"}), ("POST", "/v1/reservations", {"amount": "1"}),
-            ("POST", "/v1/halts", {"pattern": "*"}), ("GET", "/spend?amount=nonsense", None),
+            ("POST", f"/v1/reservations/{hold}/commit", {"amount": "1"}), ("POST", f"/v1/reservations/{hold}/release", None),
+            ("POST", "/v1/halts", {"pattern": "*"}), ("DELETE", "/v1/halts?pattern=*", None), ("GET", "/spend?amount=nonsense", None),
         ):  # fmt: skip
-            answer = await full.ask(method, path, **({} if body is None else {"json": body}))
+            answer = await shield.ask(method, path, **({} if body is None else {"json": body}))
             assert (answer.status, "Retry-After" in answer.headers) == (503, True), path
-        assert len(full.rows()) == before, "what was refused with 503 is not in the ledger"
-        ready = await full.get("/readyz")
+        assert shield.rows() == before, "what was refused with 503 is not in the ledger"
+        ready = await shield.get("/readyz")
         assert ready.status == 503
         assert {check["name"]: check["ok"] for check in ready.json["checks"]} == {"ledger": False, "window": True}
         assert "full" in next(check["detail"] for check in ready.json["checks"] if check["name"] == "ledger")
-        health = await full.get("/health")
+        health = await shield.get("/health")
         assert (health.status, health.json["gdpr_compliant"]) == (200, False)
-        assert "kiki_shield_ledger_ok 0.0" in (await full.get("/metrics")).text
+        assert "kiki_shield_ledger_ok 0.0" in (await shield.get("/metrics")).text
 
-    async def test_looking_still_works(self, full):
+    async def test_looking_still_works(self, shield, disk):
+        disk.full.add("shield.db")
+        assert (await shield.get("/spend?amount=1")).status == 503
         for path in ("/v1/budgets", "/v1/decisions", "/v1/halts", "/v1/reservations"):
-            assert (await full.get(path)).status == 200
+            assert (await shield.get(path)).status == 200
 
-    async def test_it_comes_back_by_itself_when_there_is_space(self, full):
-        full.guard.decider.ledger.store._write.pragma("max_page_count", 2**30)
+    async def test_while_the_disk_is_full_it_stays_down(self, shield, disk):
+        """It goes on trying, and recovery proves itself by a write: a disk that only reads is no recovery."""
+        disk.full.add("shield.db")
+        assert (await shield.get("/spend?amount=1")).status == 503
+        for _ in range(3):
+            with pytest.raises(LedgerUnavailable):
+                shield.guard.decider.tick()
+            assert (await shield.get("/spend?amount=1")).status == 503
+            assert (await shield.get("/readyz")).status == 503
+
+    async def test_it_comes_back_by_itself_when_there_is_space(self, shield, disk):
+        disk.full.add("shield.db")
+        assert (await shield.get("/spend?amount=1")).status == 503
+        disk.full.clear()
         for _ in range(60):
-            if (await full.get("/readyz")).status == 200:
+            if (await shield.get("/readyz")).status == 200:
                 break
             await asyncio.sleep(0.05)
-        assert (await full.get("/readyz")).status == 200
-        assert (await full.get("/spend?amount=1")).status == 200
+        assert (await shield.get("/readyz")).status == 200
+        assert (await shield.get("/spend?amount=1")).status == 200
 
-    async def test_while_the_disk_stays_full_it_stays_down(self, serve, tmp_path, monkeypatch):
-        """Recovery proves itself by a write, so a disk that only reads is no recovery."""
-        shield = await serve(tmp_path / "shield.db")
-        await until_full(shield)
-        opening = type(shield.guard.decider.ledger.store)._open
-
-        def open_on_a_full_disk(store):
-            opening(store)
-            store._write.pragma("max_page_count", store._write.pragma("page_count"))
-
-        monkeypatch.setattr(type(shield.guard.decider.ledger.store), "_open", open_on_a_full_disk)
-        # A write that fits into what is free is no failure: only a spend that needs a page must be refused.
+    async def test_what_may_be_durable_stays_counted(self, shield, disk):
+        """A spend that was answered 503 keeps its room until it is known that it was not written."""
+        assert (await shield.get("/spend?amount=200")).status == 200
+        disk.full.add("shield.db")
+        assert (await shield.get("/spend?amount=300")).status == 503
+        assert shield.spent() == 500 * UNIT
+        disk.full.clear()
         shield.guard.decider.tick()
-        assert (await shield.post("/v1/spends", {"amount": "1", "scopes": {"platform": "x" * 120}, "key": "k" * 255})).status in {200, 503}
-        rows = shield.rows()
-        assert sum(row.amount for row in rows if row.outcome == "APPROVED") <= shield.spent()
+        assert shield.spent() == sum(row.amount for row in shield.rows() if row.outcome == "APPROVED")
+        for _ in range(10):
+            await shield.get("/spend?amount=100")
+        assert sum(row.amount for row in shield.rows() if row.outcome == "APPROVED") == 500 * UNIT
 
-    async def test_what_may_be_durable_stays_counted(self, serve, tmp_path):
-        """Spends that were answered 503 keep their room: after recovery the sum of all that may count is within the limit."""
-        shield = await serve(tmp_path / "shield.db", limit="10")
-        answers = []
-        fill(shield.guard)
-        for _ in range(400):
-            answers.append(await shield.post("/v1/spends", {"amount": "0.1", "scopes": {"platform": "x" * 120}}))
-            if answers[-1].status == 503:
-                break
-        assert answers[-1].status == 503
-        taken = sum(answer.status == 200 for answer in answers)
-        assert shield.spent() == (taken + 1) * 100_000, "the one that failed counts"
-        shield.guard.decider.ledger.store._write.pragma("max_page_count", 2**30)
-        shield.guard.decider.tick()
-        assert shield.spent() == (taken + 1) * 100_000
-        after = [await shield.post("/v1/spends", {"amount": "0.1"}) for _ in range(100)]
-        admitted = sum(answer.status == 200 for answer in after)
-        assert admitted == 100 - (taken + 1)
-        assert sum(row.amount for row in shield.rows() if row.outcome == "APPROVED") <= 10 * UNIT
-
-    async def test_a_keyed_spend_that_got_503_can_be_sent_again(self, full):
-        """The same key is not stuck: once there is space, it is decided, and then it repeats."""
-        assert (await full.post("/v1/spends", {"amount": "1", "key": "k"})).status == 503
-        full.guard.decider.ledger.store._write.pragma("max_page_count", 2**30)
-        full.guard.decider.tick()
-        first = await full.post("/v1/spends", {"amount": "1", "key": "k"})
-        assert first.status == 200
-        assert (await full.post("/v1/spends", {"amount": "1", "key": "k"})).body == first.body
-
-    async def test_an_error_that_is_no_full_disk_stops_for_good(self, serve, tmp_path, monkeypatch):
-        """A failed sync leaves the pages unknown: only a new process may look at the disk again."""
-        shield = await serve(tmp_path / "shield.db")
+    async def test_a_spend_that_was_durable_after_all_counts_after_recovery(self, shield, monkeypatch):
+        """The commit is carried out, its answer is lost: 503, and then neither forgotten nor taken twice with its key."""
         store = shield.guard.decider.ledger.store
+        commit = SqliteStore.commit
 
-        def broken(entries, writes=()):
-            from kiki.ledger.sqlite import _translated
+        def lost_answer(self, entries, writes=()):
+            commit(self, entries, writes)
+            error = LedgerUnavailable("the answer was lost")
+            error.recoverable = True
+            raise error
 
+        with monkeypatch.context() as patch:
+            patch.setattr(SqliteStore, "commit", lost_answer)
+            assert (await shield.post("/v1/spends", {"amount": "400", "key": "k"})).status == 503
+        assert store is shield.guard.decider.ledger.store
+        shield.guard.decider.tick()
+        assert shield.spent() == 400 * UNIT
+        again = await shield.post("/v1/spends", {"amount": "400", "key": "k"})
+        assert (again.status, again.headers.get("Idempotency-Replayed")) == (200, "true")
+        assert (await shield.get("/spend?amount=101")).status == 403
+        assert (await shield.get("/spend?amount=100")).status == 200
+
+    async def test_a_keyed_spend_that_got_503_can_be_sent_again(self, shield, disk):
+        """The same key is not stuck: once there is space, it is decided, and then it repeats."""
+        disk.full.add("shield.db")
+        assert (await shield.post("/v1/spends", {"amount": "1", "key": "k"})).status == 503
+        disk.full.clear()
+        shield.guard.decider.tick()
+        first = await shield.post("/v1/spends", {"amount": "1", "key": "k"})
+        assert (first.status, first.headers.get("Idempotency-Replayed")) == (200, None)
+        assert (await shield.post("/v1/spends", {"amount": "1", "key": "k"})).body == first.body
+        assert shield.spent() == UNIT
+
+    @pytest.mark.parametrize("seconds", [None, 60])
+    async def test_a_commit_that_got_503_can_be_sent_again(self, shield, disk, tmp_path, seconds):
+        """The reservation is still there, is settled once, and a restart counts the same."""
+        body = {"amount": "400"} if seconds is None else {"amount": "400", "seconds": seconds}
+        hold = (await shield.post("/v1/reservations", body)).json["id"]
+        disk.full.add("shield.db")
+        assert (await shield.post(f"/v1/reservations/{hold}/commit", {"amount": "390"})).status == 503
+        disk.full.clear()
+        shield.guard.decider.tick()
+        assert shield.spent() == 400 * UNIT
+        done = await shield.post(f"/v1/reservations/{hold}/commit", {"amount": "390"})
+        assert (done.status, done.json["charged"], done.json["late"]) == (200, "390.00", False)
+        assert shield.spent() == 390 * UNIT
+        shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("copy", "*.lock", "*-shm"))
+        with BudgetGuard.open(tmp_path / "copy" / "shield.db", limit="500", clock=shield.clock) as guard:
+            assert [status.spent + status.held for status in guard.status()] == [390 * UNIT]
+
+    async def test_a_halt_that_got_503_is_on_only_when_it_says_so(self, shield, disk):
+        """After recovery the switch stands as the ledger says."""
+        disk.full.add("shield.db")
+        assert (await shield.post("/v1/halts", {"pattern": "*"})).status == 503
+        disk.full.clear()
+        shield.guard.decider.tick()
+        assert (await shield.get("/v1/halts")).json == {"halts": []}
+        assert (await shield.get("/spend?amount=1")).status == 200
+
+    async def test_the_directory_of_persons_fails(self, shield, disk):
+        """Without a reference nothing about a person can be written down: that spend is refused, and it comes back."""
+        disk.full.add("shield-subjects.db")
+        first = await shield.post("/v1/spends", {"amount": "10", "scopes": {"customer": "jane"}})
+        assert first.status == 503
+        assert shield.rows() == []
+        disk.full.clear()
+        for _ in range(3):
+            shield.guard.decider.tick()
+        again = await shield.post("/v1/spends", {"amount": "10", "scopes": {"customer": "jane"}})
+        assert again.status == 200
+        (row,) = shield.rows()
+        assert re.fullmatch("[0-9a-f]{32}", row.customer)
+
+    async def test_an_error_that_is_no_full_disk_stops_for_good(self, shield, monkeypatch):
+        """A failed sync leaves the pages unknown: only a new process may look at the disk again."""
+
+        def unsynced(store, entries, writes=()):
             raise _translated(apsw.IOError("disk I/O error"), store.path)
 
         with monkeypatch.context() as patch:
-            patch.setattr(store, "commit", broken)
+            patch.setattr(SqliteStore, "commit", unsynced)
             assert (await shield.get("/spend?amount=1")).status == 503
         shield.guard.decider.tick()
         assert (await shield.get("/spend?amount=1")).status == 503
@@ -1042,23 +1160,37 @@ class TestLedgerFails:
 
 class TestReload:
     async def test_a_policy_takes_effect_and_a_broken_one_does_not(self, serve, tmp_path, caplog):
-        from kiki.shield.opening import read_policy
-
+        """What was spent counts under the new policy; a broken one is refused whole, and the log says why."""
         path = tmp_path / "policy.yaml"
         path.write_text(POLICY)
-        guard_service = {}
-        policy = read_policy(path)
-        shield = await serve(policy=policy)
-        service = ShieldService(shield.guard, read_policy=lambda: read_policy(path))
-        from kiki.shield.async_guard import AsyncGuard
-
-        service._async = AsyncGuard(shield.guard)
-        assert guard_service == {}
+        shield = await serve(policy=path, service={"read_policy": lambda: read_policy(path)})
         assert (await shield.get("/spend?amount=400")).status == 200
         path.write_text(POLICY.replace('"500"', '"450"'))
-        await service._reload()
-        assert (await shield.get("/spend?amount=51")).status == 403, "what was spent counts under the new policy"
-        path.write_text(POLICY.replace('"500"', '"a lot"').replace("1h", "1x"))
-        await service._reload()
+        await shield.service.on_reload()
+        assert (await shield.get("/spend?amount=51")).status == 403
+        path.write_text(POLICY.replace('"500"', '"9000"').replace("1h", "1x"))
+        with caplog.at_level("ERROR"):
+            await shield.service.on_reload()
+        assert any("policy.yaml:6" in str(record.fields) for record in caplog.records)
         assert (await shield.get("/spend?amount=51")).status == 403
         assert (await shield.get("/spend?amount=50")).status == 200
+
+    async def test_a_policy_that_cannot_be_written_down_is_not_in_force(self, serve, tmp_path, monkeypatch):
+        """While the ledger fails, the old policy decides, before and after it comes back."""
+        disk, path = Disk(monkeypatch), tmp_path / "policy.yaml"
+        path.write_text(POLICY)
+        shield = await serve(tmp_path / "shield.db", policy=path, service={"read_policy": lambda: read_policy(path)})
+        path.write_text(POLICY.replace('"500"', '"9000"'))
+        disk.full.add("shield.db")
+        await shield.service.on_reload()
+        disk.full.clear()
+        shield.guard.decider.tick()
+        limits = [each["limit"] for each in (await shield.get("/v1/budgets?budget=default")).json["budgets"]]
+        assert (await shield.get("/spend?amount=501")).status == 403
+        assert limits in ([], ["500.00"])
+        await shield.service.on_reload()
+        assert (await shield.get("/spend?amount=501")).status == 200
+
+    async def test_without_a_policy_file_nothing_changes(self, shield):
+        await shield.service.on_reload()
+        assert (await shield.get("/spend?amount=500")).status == 200
