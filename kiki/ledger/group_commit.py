@@ -3,14 +3,16 @@
 There is no writer thread and no timer. A caller that needs its result leads if nobody does: it works off all
 that waits, its own item included, in one call of `work`; callers that come meanwhile form the next batch, and
 the first of them is woken to lead it. Each waits on a lock of its own: on a common one they would wake one
-after the other only to find that they are done. From an event loop, `AsyncLead` runs one batch at a time on a
-thread, so the loop goes on while the disk syncs.
+after the other only to find that they are done. From an event loop, `AsyncLead` runs one batch at a time: on
+the loop itself while batches are quick, because a thread would fight it for the interpreter's lock, else on a
+thread, so that the loop goes on while a slow disk syncs or a network answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -24,6 +26,9 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 BATCH_MAX = 1024
+QUICK_SECONDS = 0.004
+"""A batch that takes longer than this is not worked off on an event loop."""
+_QUICK_AGAIN_AFTER = 200
 
 
 class Ticket(Generic[Item, Result]):
@@ -100,6 +105,17 @@ class GroupCommit(Generic[Item, Result]):
             batch = self._run()
         self._hand_over()
         return batch
+
+    def lead_if_free(self) -> bool:
+        """Work off one batch unless somebody else is at it; False when somebody is."""
+        if not self._leading.acquire(blocking=False):
+            return False
+        try:
+            self._run()
+        finally:
+            self._leading.release()
+            self._hand_over()
+        return True
 
     def lead_until(self, ticket: Ticket[Item, Result]) -> None:
         """Work off batches until `ticket` is done, or wait while another leader does."""
@@ -186,13 +202,21 @@ def _tell(batch: list[Ticket[Item, Result]]) -> None:
 
 
 class AsyncLead(Generic[Item, Result]):
-    """Lets coroutines of one event loop await what a `GroupCommit` works off on a thread."""
+    """Lets coroutines of one event loop await what a `GroupCommit` works off.
 
-    def __init__(self, group: GroupCommit[Item, Result], executor: Executor) -> None:
+    `quick` says that a batch waits for nothing but a local disk; then it is led on the loop as long as that is
+    fast. Make it on the running loop.
+    """
+
+    def __init__(self, group: GroupCommit[Item, Result], executor: Executor, *, quick: bool = False) -> None:
         self._group = group
         self._executor = executor
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._busy = False
+        self._quick = quick
+        self._slow_for = 0
+        """How many batches the executor leads before the loop tries again."""
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Queue an item; the future resolves on this loop. Call it from the loop only."""
@@ -207,6 +231,17 @@ class AsyncLead(Generic[Item, Result]):
         return future
 
     def _start(self) -> None:
+        if self._quick and not self._slow_for:
+            started = time.perf_counter()
+            if self._group.lead_if_free():
+                if time.perf_counter() - started > QUICK_SECONDS:
+                    self._slow_for = _QUICK_AGAIN_AFTER
+                if self._group.waiting:
+                    self._loop.call_soon(self._start)
+                else:
+                    self._busy = False
+                return
+        self._slow_for = max(0, self._slow_for - 1)
         self._executor.submit(self._lead)
 
     def _lead(self) -> None:
@@ -217,12 +252,15 @@ class AsyncLead(Generic[Item, Result]):
 
     def _go_on(self) -> None:
         if self._group.waiting:
-            self._executor.submit(self._lead)
+            self._start()
         else:
             self._busy = False
 
     def told(self, tickets: list[Ticket[Item, Result]]) -> None:
         """Called by whichever thread led: these tickets are done."""
+        if threading.get_ident() == self._thread:
+            self._settle(tickets)
+            return
         with suppress(RuntimeError):  # the loop is closed: nobody awaits them any more
             self._loop.call_soon_threadsafe(self._settle, tickets)
 

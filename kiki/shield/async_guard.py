@@ -20,10 +20,11 @@ class AsyncGuard:
 
     def __init__(self, guard: BudgetGuard) -> None:
         self.guard = guard
-        # One thread decides and syncs; looking at the guard waits on another, never behind a batch.
+        # One thread decides and syncs where the loop must not; looking at the guard waits on another.
         self._writer = ThreadPoolExecutor(1, "kiki-writer")
         self._looker = ThreadPoolExecutor(2, "kiki-looker")
-        self._lead = AsyncLead(guard.decider.group, self._writer)
+        # A window over the network may take as long as its timeout; only a local one is decided on the loop.
+        self._lead = AsyncLead(guard.decider.group, self._writer, quick=guard.decider.window.restorable)
 
     def decide(self, work: Work) -> asyncio.Future[Decision]:
         """The durable decision about a call. Whoever stops waiting for it does not undo it."""
