@@ -463,6 +463,8 @@ CLIENT_VARIABLES: Final = (
     Variable(
         "SHIELD_URL", "shield_url", _url, SHIELD_URL_DEFAULT, "the same under the guide's name, with or without /check"
     ),
+    Variable("KIKI_SHIELD_TOKEN", "shield_token", Secret, None, "bearer token of clients", None),
+    Variable("KIKI_SHIELD_TOKEN_FILE", "shield_token_file", path, None, "file that holds the bearer token of clients"),
 )
 
 VARIABLES: Final = (*LISTEN_VARIABLES, *SHIELD_VARIABLES, *REDIS_VARIABLES, *CLIENT_VARIABLES)
@@ -615,7 +617,7 @@ def shield_url(environ: Mapping[str, str]) -> str:
 
     Without a trailing slash and without the /check that the guide's SHIELD_URL ends with.
     """
-    own, guide = CLIENT_VARIABLES
+    own, guide = CLIENT_VARIABLES[:2]
     try:
         url: str = own.read(environ) or guide.read(
             {**environ, guide.name: environ.get(guide.name) or SHIELD_URL_DEFAULT}

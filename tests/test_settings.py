@@ -385,8 +385,8 @@ class TestShieldUrl:
         with pytest.raises(SettingsError, match="KIKI_SHIELD_URL"):
             shield_url({"KIKI_SHIELD_URL": text})
 
-    def test_both_names_are_in_the_table(self):
-        assert [variable.name for variable in CLIENT_VARIABLES] == ["KIKI_SHIELD_URL", "SHIELD_URL"]
+    def test_both_names_are_first_in_the_table(self):
+        assert [variable.name for variable in CLIENT_VARIABLES[:2]] == ["KIKI_SHIELD_URL", "SHIELD_URL"]
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,7 @@ def settings(as_json: Json = False) -> None:
     from kiki.settings import VARIABLES
 
     rows = [_shown(variable, os.environ) for variable in VARIABLES]
-    known = {row.name for row in rows}
-    rows += [row for row in _of_the_client(os.environ) if row.name not in known]
-    problems = _problems(os.environ, {row.name for row in rows})
+    problems = _problems(os.environ)
     if as_json:
         show.as_json({"settings": [row._asdict() for row in rows], "problems": problems})
     else:
@@ -62,16 +60,7 @@ def _shown(variable: Variable, environ: Mapping[str, str]) -> Shown:
     return Shown(variable.name, value, variable.default, text is not None, variable.help)
 
 
-def _of_the_client(environ: Mapping[str, str]) -> list[Shown]:
-    """What only clients read."""
-    token, file = environ.get("KIKI_SHIELD_TOKEN"), environ.get("KIKI_SHIELD_TOKEN_FILE")
-    return [
-        Shown("KIKI_SHIELD_TOKEN", MASK if token else None, None, token is not None, "bearer token that clients send"),
-        Shown("KIKI_SHIELD_TOKEN_FILE", file, None, file is not None, "file that holds that token instead"),
-    ]
-
-
-def _problems(environ: Mapping[str, str], known: set[str]) -> list[str]:
+def _problems(environ: Mapping[str, str]) -> list[str]:
     from kiki.errors import SettingsError
     from kiki.settings import ShieldSettings, shield_url
 
@@ -81,6 +70,4 @@ def _problems(environ: Mapping[str, str], known: set[str]) -> list[str]:
             parse(environ)
         except SettingsError as error:
             found += error.problems
-    # What clients read is not unknown, whatever the settings of a service say about it.
-    ours = tuple(f"{name}: unknown" for name in known)
-    return [problem for problem in dict.fromkeys(found) if not problem.startswith(ours)]
+    return list(dict.fromkeys(found))

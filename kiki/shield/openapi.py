@@ -209,7 +209,11 @@ def _other_routes() -> Document:
                 "What is spent, held and left",
                 {"200": _json(_schema("BudgetsReply"), "The windows.")},
                 parameters=[
-                    _query("budget", {"type": "string", "pattern": f"^{_PRINTABLE}{{1,255}}$"}, "Only this budget."),
+                    _query(
+                        "budget",
+                        {"type": "string", "pattern": f"^{_PRINTABLE}+$", "maxLength": 255},
+                        "Only this budget.",
+                    ),
                     _query("scope", {"anyOf": [{"const": "*"}, _SCOPE_TEXT]}, "Only this scope."),
                     _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
                 ],
@@ -294,7 +298,7 @@ def _schemas(currency: str) -> Document:
     found["SimulateBody"]["properties"]["policy"] = {"type": "string", "description": "A policy file, YAML."}
     found["HaltBody"]["properties"] = {
         "pattern": {"type": "string", "pattern": _PATTERN, "examples": ["*", "platform:meta", "campaign:*"]},
-        "note": {"type": "string", "pattern": f"^{_PRINTABLE}{{0,255}}$"},
+        "note": {"type": "string", "pattern": f"^{_PRINTABLE}*$", "maxLength": 255},
     }
     return found
 
