@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from kiki.errors import LedgerUnavailable
+from kiki.errors import ConfigurationError, LedgerUnavailable
 from kiki.settings import ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
@@ -13,7 +14,7 @@ from kiki.shield.opening import open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
 from kiki.telemetry import configure_logging
-from kiki.web import load_tokens, run
+from kiki.web import Tokens, load_tokens, run
 
 logger = logging.getLogger("kiki")
 
@@ -22,9 +23,8 @@ def run_shield(environ: Mapping[str, str]) -> None:
     """Run SyncShield until it is told to stop; raises what is wrong with its settings, policy or ledger."""
     settings = ShieldSettings.parse(environ)
     configure_logging(settings.log_level)
-    tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
     read = _policy_reader(settings, environ)
-    policy = read()
+    tokens, policy = _files(settings.listen.tokens_file, read)
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -55,6 +55,26 @@ def run_shield(environ: Mapping[str, str]) -> None:
         BudgetGuard(decider), read_policy=read, audit_view=audit_view, redis_expected=settings.redis_mode == "auto"
     )
     run(service.service(), settings.listen, tokens)
+
+
+def _files(tokens_file: Path | None, read: Callable[[], Policy]) -> tuple[Tokens | None, Policy]:
+    """What the token file and the policy file say; raises every mistake in both of them at once."""
+    wrong: list[ConfigurationError] = []
+    tokens: Tokens | None = None
+    policy: Policy | None = None
+    try:
+        tokens = None if tokens_file is None else load_tokens(tokens_file)
+    except ConfigurationError as error:
+        wrong.append(error)
+    try:
+        policy = read()
+    except ConfigurationError as error:
+        wrong.append(error)
+    if policy is not None and not wrong:
+        return tokens, policy
+    if len(wrong) == 1:
+        raise wrong[0]
+    raise ConfigurationError(problem for error in wrong for problem in error.problems)
 
 
 def _policy_reader(settings: ShieldSettings, environ: Mapping[str, str]) -> Callable[[], Policy]:

@@ -440,7 +440,7 @@ class Decider:
         if not facts:
             return
         if not self.window.restorable:
-            facts[-1] = self.kept.meet(facts)
+            facts[-1] = self.kept.meet(facts, latest)
         first = self.ledger.append_all(facts) + expired
         for offset, (ticket, fact) in enumerate(written):
             ticket.resolve(Decision(first + offset, fact))

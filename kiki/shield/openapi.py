@@ -100,9 +100,9 @@ _SCOPES_PARAMETER = {
     "name": "scope",
     "in": "query",
     "required": False,
-    "schema": {"type": "array", "items": _SCOPE_TEXT, "maxItems": 1},
-    "explode": True,
-    "description": "kind:value; give it once for each kind.",
+    "schema": _SCOPE_TEXT,
+    # A list would allow a kind twice, which is refused; JSON Schema cannot tell the two apart.
+    "description": "kind:value. It may be repeated with other kinds.",
 }
 
 

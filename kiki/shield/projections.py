@@ -142,8 +142,15 @@ class Projections:
             return [Write(POLICY, b"", fact.policy)]
         return []
 
-    def meet(self, facts: list[Append]) -> Append:
-        """The last of the facts, which also writes down how far this chain now knows the shared window."""
+    def meet(self, facts: list[Append], now: int) -> Append:
+        """The last of the facts, which also writes down how far this chain now knows the shared window.
+
+        Holds that ran out are dropped with it: the shared window has charged them, or another process has ended
+        them, and this chain cannot tell which.
+        """
+        gone = [hold for _, hold in self.expired(now)]
+        for hold in gone:
+            del self.holds[hold.id]
         met = self.met or MetEpoch("", 0, 0)
         for fact, _ in facts:
             if isinstance(fact, Decided | Settled) and fact.epoch:
@@ -156,7 +163,11 @@ class Projections:
         self.met = met
         fact, writes = facts[-1]
         value = msgspec.msgpack.encode(met)
-        return fact, lambda seq: [*(writes(seq) if writes else ()), Write(EPOCH, b"", value)]
+        return fact, lambda seq: [
+            *(writes(seq) if writes else ()),
+            Write(EPOCH, b"", value),
+            *(Write(HOLDS, bytes.fromhex(hold.id), None) for hold in gone),
+        ]
 
     def _keep(self, hold: OpenHold) -> None:
         self.holds[hold.id] = hold

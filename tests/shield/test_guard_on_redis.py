@@ -1,0 +1,109 @@
+"""The whole guard over a real Redis: what the window's own tests cannot see."""
+
+import time
+
+import pytest
+
+from kiki.errors import HoldUnknown, SpendDenied, WindowUnavailable
+from kiki.shield.budget_guard import BudgetGuard
+
+
+@pytest.fixture
+def opened(tmp_path, redis):
+    """Opens guards of the test's Redis, each over a ledger of its own, and closes them."""
+    guards = []
+
+    def make(name="one", limit="100", window="60s"):
+        guard = BudgetGuard.open(tmp_path / name / "shield.db", limit=limit, window=window, redis=redis.url)
+        guards.append(guard)
+        return guard
+
+    yield make
+    for guard in guards:
+        guard.close()
+
+
+def test_two_guards_share_one_budget(opened):
+    """What one spent the other has not, and the refusal says what is left."""
+    one, two = opened("one"), opened("two")
+    one.spend("70")
+    with pytest.raises(SpendDenied) as refused:
+        two.spend("40")
+    assert refused.value.remaining == "30.00"
+    two.spend("30")
+    assert [0] == [status.remaining for status in one.status()]
+
+
+def test_a_key_is_one_spend_for_all_guards(opened):
+    """A retry that reaches another process gets the first answer, and takes nothing."""
+    one, two = opened("one"), opened("two")
+    first, again = one.spend("70", key="k"), two.spend("70", key="k")
+    assert (first.decided_at, first.fact.sequence) == (again.decided_at, again.fact.sequence)
+    assert (False, True) == (first.fact.repeated, again.fact.repeated)
+    assert [30_000_000] == [status.remaining for status in two.status()]
+
+
+def test_a_hold_is_settled_by_whoever_has_its_id(opened):
+    """Also by a process that did not make it."""
+    one, two = opened("one"), opened("two")
+    hold = one.reserve("70")
+    assert two.commit(hold.id, "50").fact.charged == 50_000_000
+    assert [50_000_000] == [status.remaining for status in one.status()]
+    with pytest.raises(HoldUnknown):
+        two.commit("f" * 32, "1")
+
+
+def test_a_hold_that_ran_out_is_not_remembered(opened):
+    """Its guard drops it with the next decision; a late commit is written down and charges nothing more."""
+    guard = opened()
+    hold = guard.reserve("70", seconds=0.05)
+    time.sleep(0.1)
+    guard.spend("1")
+    assert guard.decider.hold_count == 0
+    assert guard.commit(hold.id, "60").fact.late
+    assert [29_000_000] == [status.remaining for status in guard.status()]
+
+
+def test_a_restart_keeps_the_window_and_knows_the_epoch(opened, tmp_path, redis):
+    """The shared window goes on, and an emptied Redis is not taken for a new one."""
+    guard = opened("one", window="1s")
+    guard.spend("100")
+    guard.close()
+    redis.flush()
+    again = BudgetGuard.open(tmp_path / "one" / "shield.db", limit="100", window="1s", redis=redis.url)
+    with pytest.raises(WindowUnavailable):
+        again.spend("1")
+    time.sleep(1.2)
+    assert again.spend("100").allowed
+    again.close()
+
+
+def test_a_reservation_whose_process_died_is_given_back(opened, redis, tmp_path):
+    """Taken in Redis, never durable, made without a key: nobody can ask for it, so the next start releases it."""
+    guard = opened()
+    guard.spend("1")
+    store = guard.decider.ledger.store
+    store.commit = None  # the process dies between the window's answer and its own commit
+    with pytest.raises(Exception, match="."):
+        guard.reserve("90")
+    guard.close()
+    again = BudgetGuard.open(tmp_path / "one" / "shield.db", limit="100", redis=redis.url)
+    assert [99_000_000] == [status.remaining for status in again.status()]
+    again.close()
+
+
+def test_customers_are_one_budget_for_all_guards_and_nobody_in_redis(tmp_path, redis):
+    """Each ledger has its own reference for a person, and still they share that person's budget."""
+    from kiki.shield.policy import parse_policy
+
+    policy = parse_policy("budgets: [{scope: 'customer:*', limit: 10, window: 1h}]")
+    guards = [BudgetGuard.open(tmp_path / name / "s.db", policy=policy, redis=redis.url) for name in ("one", "two")]
+    guards[0].spend("8", {"customer": "jane@example.com"})
+    with pytest.raises(SpendDenied):
+        guards[1].spend("8", {"customer": "jane@example.com"})
+    guards[1].spend("8", {"customer": "joe@example.com"})
+    dump = b"".join(path.read_bytes() for path in tmp_path.rglob("*.db*"))
+    assert b"jane" not in dump
+    assert b"jane" not in repr(redis.command("KEYS *")).encode()
+    for guard in guards:
+        guard.close()
