@@ -26,9 +26,10 @@ Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 BATCH_MAX = 1024
-QUICK_SECONDS = 0.004
+QUICK_SECONDS = 0.01
 """A batch that takes longer than this is not worked off on an event loop."""
-_QUICK_AGAIN_AFTER = 200
+_QUICK_AGAIN_AFTER = 20
+_TURNS_MAX = 8
 
 
 class Ticket(Generic[Item, Result]):
@@ -226,9 +227,16 @@ class AsyncLead(Generic[Item, Result]):
         self._group.waiting.append(ticket)
         if not self._busy:
             self._busy = True
-            # At the end of this turn of the loop, so that all requests it has read share the batch.
-            self._loop.call_soon(self._start)
+            self._loop.call_soon(self._gather, 0, _TURNS_MAX)
         return future
+
+    def _gather(self, seen: int, turns: int) -> None:
+        """Start when a turn of the loop brought nobody new: a sync is dear, and those who come together share it."""
+        waiting = len(self._group.waiting)
+        if waiting > seen and turns:
+            self._loop.call_soon(self._gather, waiting, turns - 1)
+        else:
+            self._start()
 
     def _start(self) -> None:
         if self._quick and not self._slow_for:
@@ -236,10 +244,7 @@ class AsyncLead(Generic[Item, Result]):
             if self._group.lead_if_free():
                 if time.perf_counter() - started > QUICK_SECONDS:
                     self._slow_for = _QUICK_AGAIN_AFTER
-                if self._group.waiting:
-                    self._loop.call_soon(self._start)
-                else:
-                    self._busy = False
+                self._go_on()
                 return
         self._slow_for = max(0, self._slow_for - 1)
         self._executor.submit(self._lead)
@@ -252,7 +257,7 @@ class AsyncLead(Generic[Item, Result]):
 
     def _go_on(self) -> None:
         if self._group.waiting:
-            self._start()
+            self._loop.call_soon(self._gather, 0, _TURNS_MAX)
         else:
             self._busy = False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kiki.clock import to_iso, wall_micros
-from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
+from kiki.errors import InvalidInput, InvalidKey, KikiError, NotFound, Unavailable
 from kiki.ledger.store import Reader
 from kiki.shield import wire
 from kiki.shield.async_guard import AsyncGuard
@@ -27,7 +27,7 @@ from kiki.shield.evidence import find_event, page
 from kiki.shield.metrics import METERS_MAX, ShieldMetrics
 from kiki.shield.openapi import openapi
 from kiki.shield.policy import Policy, parse_policy
-from kiki.shield.scope import PERSONAL_KINDS, kind_of
+from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
 from kiki.telemetry import log_event, new_registry
 from kiki.web import (
@@ -49,7 +49,6 @@ from kiki.web.reply import JSON, PROBLEM, TEXT
 logger = logging.getLogger("kiki.shield")
 
 _TICK_SECONDS = 1.0
-_NO_JSON = "send an empty body, or JSON"
 
 
 class ShieldService:
@@ -142,12 +141,12 @@ class ShieldService:
             raise
 
     async def _spend(self, request: Request) -> Reply:
-        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
+        currency = self._guard.policy.currency
         call = await self._guide_call(
             request,
             Verb.SPEND,
-            lambda body: wire.spend_body(body, currency, key),
-            lambda: wire.spend_query(pairs(request), currency, key),
+            lambda body: wire.spend_body(body, currency, _key(request)),
+            lambda: wire.spend_query(pairs(request), currency, _key(request)),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
@@ -176,8 +175,8 @@ class ShieldService:
         return await self._money(request, Verb.RECORD, wire.record_body)
 
     async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Reply:
-        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
-        call = await self._asked(request, verb, lambda body: read(body, currency, key))
+        currency = self._guard.policy.currency
+        call = await self._asked(request, verb, lambda body: read(body, currency, _key(request)))
         return self._outcome_reply(await self._decide(request, call))
 
     def _outcome_reply(self, decision: Decision) -> Reply:
@@ -190,8 +189,8 @@ class ShieldService:
         return Reply(body, PROBLEM, 403, (*_retry_after(outcome), *_replayed(decision)))
 
     async def _batch(self, request: Request) -> Reply:
-        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
-        call = await self._asked(request, Verb.SPEND, lambda body: wire.batch_body(body, currency, key))
+        currency = self._guard.policy.currency
+        call = await self._asked(request, Verb.SPEND, lambda body: wire.batch_body(body, currency, _key(request)))
         decision = await self._decide(request, call)
         reply = wire.batch_reply(decision, self._chain, currency)
         return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
@@ -203,9 +202,9 @@ class ShieldService:
         return Reply(wire.outcome_bytes(decision.outcome(), self._chain, currency), JSON)
 
     async def _reserve(self, request: Request) -> Reply:
-        currency, key = self._guard.policy.currency, request.headers.get(wire.KEY_HEADER)
+        currency = self._guard.policy.currency
         call = await self._asked(
-            request, Verb.RESERVE, lambda body: wire.reserve_body(body, new_hold_id(), currency, key)
+            request, Verb.RESERVE, lambda body: wire.reserve_body(body, new_hold_id(), currency, _key(request))
         )
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
@@ -265,7 +264,9 @@ class ShieldService:
 
     async def _simulate(self, request: Request) -> Reply:
         text, since = wire.simulate_body(await _body(request))
-        policy = parse_policy(text, "policy", self._guard.policy.currency)
+        currency = self._guard.policy.currency
+        # A large policy takes long to read: not on the loop either.
+        policy = await self._look(lambda _: parse_policy(text, "policy", currency))
         result = await self._look(lambda guard: guard.simulate(policy, since))
         return json_reply(result.as_dict())
 
@@ -339,8 +340,12 @@ class ShieldService:
         # A window over the network is not asked on the loop; its figures are at /v1/budgets.
         if self._guard.decider.window.kind != "local":
             return []
-        statuses = self._guard.status(limit=METERS_MAX)
-        return [status for status in statuses if kind_of(status.scope) not in PERSONAL_KINDS]
+        # One budget at a time: a budget of each customer must not take the place of the others.
+        shown: list[MeterStatus] = []
+        for budget in self._guard.policy.budgets:
+            if budget.pattern.kind not in PERSONAL_KINDS and len(shown) < METERS_MAX:
+                shown += self._guard.status(budget.name, limit=METERS_MAX - len(shown))
+        return shown
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -364,11 +369,12 @@ class ShieldService:
                 logger.exception("the tick failed")
 
     async def _reload(self) -> None:
-        if self._read_policy is None:
+        read = self._read_policy
+        if read is None:
             logger.info("there is no policy file to read again")
             return
         try:
-            policy = self._read_policy()
+            policy = await self._look(lambda _: read())
             await self._look(lambda guard: guard.use(policy, actor="SIGHUP"))
         except KikiError as error:
             log_event(logger, logging.ERROR, "the policy was refused; the old one stays in force", detail=str(error))
@@ -388,6 +394,14 @@ async def _body(request: Request) -> Any:
     """The JSON body. What it would leave unread in the query is refused, for it may be a scope or an amount."""
     wire.empty_query(pairs(request))
     return await read_json(request)
+
+
+def _key(request: Request) -> str | None:
+    """The idempotency key in the header, None without one; raises `InvalidKey` for two of them."""
+    given = request.headers.getall(wire.KEY_HEADER, ())
+    if len(given) > 1:
+        raise InvalidKey(f"the header {wire.KEY_HEADER} is given {len(given)} times; send one key")
+    return given[0] if given else None
 
 
 def _replayed(decision: Decision) -> Headers:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -286,6 +287,16 @@ def run(service: Service, settings: ListenSettings, tokens: Tokens | None = None
     return _run(_until_told(service, settings, tokens))
 
 
+def _settle_memory() -> None:
+    """Keep the garbage collector from walking everything that was loaded, which costs a request 20 ms now and then.
+
+    What a service has made by now stays until it ends. Requests leave few cycles, so it may look for them seldom.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def _run(main: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop
@@ -339,6 +350,7 @@ async def _until_told(service: Service, settings: ListenSettings, tokens: Tokens
     loop.add_signal_handler(signal.SIGHUP, told_to_reload)
     try:
         async with listening(service, settings, tokens) as running:
+            _settle_memory()
             await stop.wait()
         log_event(logger, logging.INFO, "stopped", service=service.name)
     finally:

@@ -84,7 +84,7 @@ def test_a_reservation_whose_process_died_is_given_back(opened, redis, tmp_path)
     guard.spend("1")
     store = guard.decider.ledger.store
     store.commit = None  # the process dies between the window's answer and its own commit
-    with pytest.raises(Exception, match="."):
+    with pytest.raises(Exception, match=r"."):
         guard.reserve("90")
     guard.close()
     again = BudgetGuard.open(tmp_path / "one" / "shield.db", limit="100", redis=redis.url)

@@ -304,6 +304,16 @@ class TestKeys:
         assert (answer.status, answer.json["code"]) == (400, "invalid_key")
         assert shield.spent() == 0
 
+    @pytest.mark.parametrize("path", ["/spend?amount=1", "/v1/spends"])
+    async def test_two_keys_in_the_header_are_refused(self, shield, path):
+        """Which of them counts is not for us to guess."""
+        body = b'{"amount": "1"}' if path.startswith("/v1") else b""
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nContent-Type: application/json\r\n"
+        status, _ = await shield.raw(f"{head}Idempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n".encode() + body)
+        assert status == 400
+        assert shield.spent() == 0
+        assert [row.outcome for row in shield.rows()] == ["DENIED"]
+
     async def test_a_repeat_is_the_first_answer_to_the_byte_after_the_window_moved(self, shield):
         """Taken or refused, text or JSON: what was said once is said again, and nothing is charged."""
         asked = [("/spend?amount=400", {"Idempotency-Key": "a"}), ("/spend?amount=200", {"Idempotency-Key": "b"})]
@@ -570,6 +580,19 @@ class TestVersionOne:
         assert len(broken.json["problems"]) > 1
         assert (await shield.post("/v1/policies:simulate", {"policy": tight, "since": "yesterday"})).status == 400
 
+    async def test_a_large_policy_holds_nobody_up(self, shield):
+        """While somebody's megabyte of YAML is read, others spend."""
+        large = "budgets:\n" + "".join(
+            f"  - {{name: b{n}, scope: 'k:{n}', limit: '1', window: 1s}}\n" for n in range(15_000)
+        )
+        simulating = asyncio.ensure_future(shield.post("/v1/policies:simulate", {"policy": large}))
+        spends = 0
+        while not simulating.done():
+            assert (await shield.get("/spend?amount=0.01")).status == 200
+            spends += 1
+        assert (await simulating).status == 400
+        assert spends > 3
+
     async def test_decisions_are_paged_to_the_end(self, shield):
         """Following `next` gives every decision once, in order, batches included."""
         for _ in range(3):
@@ -796,6 +819,14 @@ class TestBadInput:
         assert b"application/json" in body
         no_trace(shield)
 
+    async def test_a_body_that_does_not_arrive(self, serve):
+        """408 after the configured time, and the row that every request for a decision leaves."""
+        shield = await serve(KIKI_REQUEST_SECONDS_MAX="0.2")
+        head = b"POST /v1/spends HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+        status, body = await shield.raw(head + b'{"amount"')
+        assert (status, json.loads(body)["code"]) == (408, "body_late")
+        no_trace(shield)
+
     async def test_a_body_that_is_compressed(self, shield):
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         assert (await shield.post("/v1/spends", data=b"\x1f\x8b", headers=headers)).status == 415
@@ -975,6 +1006,17 @@ class TestMetrics:
             assert f"kiki_shield_{gauge}" in text
         for secret in ("jane", "secret-key", "customer", "nonsense", "nothing-of-the-kind", "amount="):
             assert secret not in text
+
+    async def test_a_crowd_of_customers_hides_no_budget(self, serve, tmp_path):
+        """However many persons have a budget of their own, and wherever it stands in the policy, the others are shown."""
+        lines = POLICY.splitlines()
+        (tmp_path / "policy.yaml").write_text("\n".join([*lines[:3], lines[5], *lines[3:5]]))
+        shield = await serve(policy=tmp_path / "policy.yaml")
+        people = [{"amount": "0.01", "scopes": {"customer": f"c{number}"}} for number in range(200)]
+        assert (await shield.post("/v1/spends:batch", {"spends": people})).json["admitted"] == 200
+        text = (await shield.get("/metrics")).text
+        assert 'kiki_shield_budget_spent{budget="default",scope="*",window="60s"} 2.0' in text
+        assert "customer" not in text
 
     async def test_a_repeat_is_not_counted_again(self, shield):
         for _ in range(3):
