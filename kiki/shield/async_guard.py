@@ -23,6 +23,7 @@ class AsyncGuard:
         # One thread decides and syncs where the loop must not; looking at the guard waits on another.
         self._writer = ThreadPoolExecutor(1, "kiki-writer")
         self._looker = ThreadPoolExecutor(2, "kiki-looker")
+        self._ticker = ThreadPoolExecutor(1, "kiki-ticker")
         # A window over the network may take as long as its timeout; only a local one is decided on the loop.
         self._lead = AsyncLead(guard.decider.group, self._writer, quick=guard.decider.window.restorable)
 
@@ -36,10 +37,11 @@ class AsyncGuard:
 
     async def tick(self) -> None:
         """Let the guard do what must not wait for the next call."""
-        await asyncio.get_running_loop().run_in_executor(self._looker, self.guard.decider.tick)
+        await asyncio.get_running_loop().run_in_executor(self._ticker, self.guard.decider.tick)
 
     async def close(self) -> None:
         """Finish what waits and give the ledger free."""
-        await asyncio.get_running_loop().run_in_executor(self._looker, self.guard.close)
+        await asyncio.get_running_loop().run_in_executor(self._ticker, self.guard.close)
+        self._ticker.shutdown()
         self._writer.shutdown()
         self._looker.shutdown(wait=False)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from kiki.clock import Clock, steady_clock
-from kiki.errors import CapacityReached, CommitExceedsHold, HoldUnknown, InvalidMoney, KikiError
+from kiki.errors import CapacityReached, CommitExceedsHold, Conflict, HoldUnknown, KikiError
 from kiki.money import MICROS_MAX, format_micros
 from kiki.shield.budget import Meter, MeterRule, Reason, Refusal, binding, refuse
 from kiki.shield.policy import Policy
@@ -154,7 +154,7 @@ class LocalWindow:
             if now >= meter.due:
                 meter.advance(now)
             if meter.rule.limit - meter.room + amount > MICROS_MAX:
-                raise InvalidMoney(
+                raise Conflict(
                     f"{format_micros(amount)} would take what is counted for {meter.rule.budget!r} past "
                     f"{format_micros(MICROS_MAX)}, the largest sum that kiki keeps"
                 )

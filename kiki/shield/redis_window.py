@@ -553,7 +553,7 @@ class RedisWindow:
                     hint="raise KIKI_KEYS_MAX, or send fewer keyed calls per retention",
                 )
             case "sum":
-                return InvalidMoney(
+                return Conflict(
                     f"{format_micros(ask.amounts[0])} would take what is counted for {given[2]!r} past "
                     f"{format_micros(SUM_MAX)}, the largest sum that a shared window keeps"
                 )

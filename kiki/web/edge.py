@@ -51,6 +51,7 @@ access_logger = logging.getLogger("kiki.access")
 
 CHECKS_SECONDS_MAX: Final = 5.0
 KEEP_ALIVE_SECONDS: Final = 75.0
+HEAD_BYTES_MAX: Final = 128 * 1024
 # How long the rest of a refused body is read and thrown away, so that its sender comes to read the refusal.
 LINGERING_SECONDS: Final = 5.0
 _HOSTS_REMEMBERED_MAX: Final = 256
@@ -167,6 +168,7 @@ class Edge:
         self._checks_host = bool(self._allowed) or self._bind_is_loopback
         # Host headers that were found good, so that the common case is one look-up; bounded, as callers choose them.
         self._good_hosts: set[str] = set()
+        self._outages: dict[str, tuple[int, int]] = {}
 
     # What aiohttp calls
 
@@ -179,6 +181,10 @@ class Edge:
             access_log=None,
             logger=_server_logger,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
+            # Beyond these aiohttp answers by itself, without saying what is accepted; what is merely too long for
+            # us must come this far to be refused in our words.
+            max_line_size=HEAD_BYTES_MAX,
+            max_field_size=HEAD_BYTES_MAX,
             lingering_time=LINGERING_SECONDS,
             auto_decompress=False,  # compressed bodies are refused, so none can be a bomb
         )
@@ -330,7 +336,7 @@ class Edge:
             return self._http_exception(request, error)
         if isinstance(error, KikiError) and (status := status_of(error)) != 500:
             if status == 503:
-                log_event(logger, logging.WARNING, "refused for now", code=error.code, detail=str(error))
+                self._log_outage(error)
             reply = refusal(request, error)
             if isinstance(error, BodyTooLarge | BodyLate):
                 reply.force_close()  # what is left of the body is no next request
@@ -343,6 +349,16 @@ class Edge:
         if request.always_json or wants_json(request):
             return problem(request, 500, "internal", detail)
         return plain(f"{detail}: {request.request_id}", 500)
+
+    def _log_outage(self, error: KikiError) -> None:
+        """One line a second for each kind of refusal: an outage must not fill the log with what everybody knows."""
+        second = int(perf_counter())
+        since, count = self._outages.get(error.code, (-1, 0))
+        if since == second:
+            self._outages[error.code] = (second, count + 1)
+            return
+        self._outages[error.code] = (second, 0)
+        log_event(logger, logging.WARNING, "refused for now", code=error.code, detail=str(error), not_logged=count)
 
     @staticmethod
     def _http_exception(request: Request, error: web.HTTPException) -> Reply:

@@ -210,7 +210,7 @@ def describe_error(error: KikiError, status: int, instance: str = "") -> dict[st
     facts = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in vars(error).items()
-        if name != "hint" and value is not None
+        if name not in ("hint", "headers") and value is not None
     }
     title = (type(error).__doc__ or type(error).__name__).strip().partition("\n")[0]
     return describe(status, error.code, str(error), title=title, hint=error.hint, instance=instance, extra=facts)

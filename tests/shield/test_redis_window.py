@@ -17,7 +17,7 @@ import pytest
 from redis import Redis
 
 from kiki.clock import SECOND
-from kiki.errors import CapacityReached, HoldUnknown, InvalidMoney, KeyReused, PolicyError, WindowUnavailable
+from kiki.errors import CapacityReached, Conflict, HoldUnknown, InvalidMoney, KeyReused, PolicyError, WindowUnavailable
 from kiki.shield.budget import Reason
 from kiki.shield.policy import single_budget
 from kiki.shield.redis_window import SUM_MAX, KnownEpoch, RedisWindow
@@ -332,7 +332,7 @@ def test_sums_past_the_exact_doubles_are_refused(redis, connect):
         window.use(single_budget(2**60))
     assert spend(window, SUM_MAX - 1) is None
     assert spent(window) == (SUM_MAX - 1, 0)
-    assert isinstance(record(window, 2).error, InvalidMoney)
+    assert isinstance(record(window, 2).error, Conflict)
     assert isinstance(record(window, 2**62).error, InvalidMoney)
     refused = spend(window, SUM_MAX + 1)
     assert refused is not None

@@ -843,6 +843,7 @@ class TestBadInput:
         status, _ = await shield.raw(request.encode())
         assert status == 400
         assert shield.spent() == 0
+        no_trace(shield)
 
     async def test_an_empty_key_in_the_header(self, shield):
         """A variable that was not set is a mistake, not a call without a key."""

@@ -375,7 +375,7 @@ class TestBodies:
     @pytest.mark.parametrize(
         "request_",
         [b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET /hello HTTP/1.1\r\nA b: c\r\n\r\n",
-         b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n"],
+         b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"],
     )  # fmt: skip
     async def test_what_is_no_http_is_400_and_no_noise(self, serve, caplog, request_):
         served = await serve(HELLO)
