@@ -15,7 +15,7 @@ from rich.text import Text
 from kiki.clock import SECOND
 from kiki.errors import KikiError, Unavailable
 from kiki.money import format_micros
-from kiki.shield.policy import format_span
+from kiki.shield.policy import format_span, format_wait
 from kiki.shield.window import MeterStatus
 from kiki.shield.wire import BudgetsReply, moment_micros
 
@@ -86,7 +86,7 @@ def room(meter: MeterStatus, at: int) -> str:
     """How long until money comes back."""
     if meter.room_at is None:
         return "-"
-    return f"{max(0, meter.room_at - at) / SECOND:.1f} s"
+    return format_wait(max(0, meter.room_at - at))
 
 
 def table(reply: BudgetsReply, at: int, rates: Rates | None = None) -> Table:

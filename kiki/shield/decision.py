@@ -9,7 +9,7 @@ from kiki.errors import SpendDenied
 from kiki.money import format_micros
 from kiki.shield.budget import Reason
 from kiki.shield.fact import Decided, Halted, Refused, Settled
-from kiki.shield.policy import format_span
+from kiki.shield.policy import format_span, format_wait
 from kiki.shield.window import Verb
 
 
@@ -149,4 +149,4 @@ def explain(refused: Refused, micros: int, fact: Decided) -> str:
         sentence = f"{amount} does not fit {where} ({limit}): {left} left"
     if refused.retry_at is None:
         return f"{sentence}; open reservations must be resolved first"
-    return f"{sentence}; it fits in {(refused.retry_at - fact.at) / SECOND:.1f} s"
+    return f"{sentence}; it fits in {format_wait(refused.retry_at - fact.at)}"

@@ -179,6 +179,14 @@ def _span(text: str) -> int:
     return span
 
 
+def format_wait(micros: int) -> str:
+    """A time to wait as a person reads it: 57.5 s, 12.0 min, 3.5 h, 30.0 d. Not for reading back."""
+    for unit, size, least in (("d", 24 * 3600, 48 * 3600), ("h", 3600, 2 * 3600), ("min", 60, 10 * 60)):
+        if micros >= least * SECOND:
+            return f"{micros / SECOND / size:.1f} {unit}"
+    return f"{micros / SECOND:.1f} s"
+
+
 def format_span(micros: int) -> str:
     """The length of a window as text that `parse_span` reads: 60s, 1.5s, 90m, 1h, 7d."""
     for unit, size, least in (("d", DAY, DAY), ("h", HOUR, HOUR), ("m", MINUTE, 2 * MINUTE)):

@@ -30,6 +30,7 @@ from kiki.shield.policy import (
     Limit,
     Policy,
     format_span,
+    format_wait,
     parse_policy,
     parse_span,
     single_budget,
@@ -754,3 +755,12 @@ def test_the_example_is_a_policy():
     patterns = {one.pattern.text for one in policy.budgets}
     assert {"*", "platform:meta", "campaign:*", "customer:*"} <= patterns
     assert {len(one.limits) for one in policy.budgets} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.0 s"), (57.5, "57.5 s"), (599, "599.0 s"), (720, "12.0 min"), (12_600, "3.5 h"), (2_592_000, "30.0 d")],
+)
+def test_a_wait_is_written_as_a_person_reads_it(seconds, shown):
+    """Seconds while they are few, then the unit that says most."""
+    assert shown == format_wait(round(seconds * 1_000_000))
