@@ -1,17 +1,18 @@
 """How fast, and in how much memory, decisions become rows: the export in both formats, and the live view.
 
-python bench/audit_export.py [rows, default 10000000] [directory]: writes ledgers of its own there. Each measurement runs
-in a fresh process, so that its peak memory is its own.
+Each measurement runs in a fresh process, so that its peak memory is its own.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from bench.measure import Row, shown
 from kiki.ledger.ledger import Ledger
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
 from kiki.shield.audit_view import AuditView
@@ -37,37 +38,44 @@ def write_ledger(path: Path, rows: int, size: int) -> None:
 
 
 def measure(what: str, path: Path) -> None:
+    """Print count, seconds and peak memory of one export or view, for the process that started this one."""
     before = time.perf_counter()
     if what == "view":
-        view = AuditView(path, path.with_name("shield_audit_gdpr.csv"))
+        view = AuditView(path, path.with_name("shield_audit_gdpr.csv"), bytes_max=2**40, retention_days=2555)
         count = view.catch_up()
         view.close()
     else:
         with Path("/dev/null").open("w", encoding="utf-8") as sink:
-            count = export(SqliteReader(path), sink.write, format=what)
+            count = export(SqliteReader(path), sink.write, format=what)  # type: ignore[arg-type]  # csv or jsonl
     seconds = time.perf_counter() - before
     # Not ru_maxrss: that remembers the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
-    print(f"{what:>6} {count:>12,} rows {count / seconds:>12,.0f} rows/s   peak {peak:.0f} MB", flush=True)
+    print(json.dumps([count, seconds, int(status["VmHWM"].split()[0]) / 1024]))
 
 
-def main() -> None:
-    if len(sys.argv) == 4:
-        measure(sys.argv[2], Path(sys.argv[3]))
-        return
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as directory:
-        for size, name in ((BATCH, "batches of 500"), (SINGLE, "single decisions")):
+def run() -> list[Row]:
+    """All rows of this part."""
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for size, count, name in ((BATCH, 10_000_000, "batches of 500"), (SINGLE, 1_000_000, "single decisions")):
             path = Path(directory) / f"ledger-{size}.db"
-            count = rows if size == BATCH else rows // 10
             write_ledger(path, count, size)
-            print(f"{name}:")
             for what in ("csv", "jsonl", "view"):
-                subprocess.run([sys.executable, __file__, "-", what, str(path)], check=True)
+                code = "import sys; from pathlib import Path; from bench.audit_export import measure; "
+                code += "measure(sys.argv[1], Path(sys.argv[2]))"
+                done = subprocess.run(
+                    [sys.executable, "-c", code, what, str(path)], check=True, capture_output=True, text=True
+                )
+                found, seconds, peak = json.loads(done.stdout)
+                label = {"csv": "export as CSV", "jsonl": "export as JSON lines", "view": "live view"}[what]
+                rows.append(
+                    Row(
+                        f"{label}, {found:,} rows from {name}: {shown(found / seconds)}, peak memory",
+                        f"{peak:.0f} MB",
+                        "< 200 MB",
+                        peak < 200,
+                    )
+                )
             for each in Path(directory).iterdir():
                 each.unlink()
-
-
-if __name__ == "__main__":
-    main()
+    return rows
