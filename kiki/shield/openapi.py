@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kiki import __version__
-from kiki.shield import wire
+from kiki.shield import wire, wire_schema
 
 Document = dict[str, Any]
 
@@ -272,7 +272,7 @@ def _other_routes() -> Document:
 
 def _schemas(currency: str) -> Document:
     """The schemas of `wire`, with what they leave to its parsers said as exactly as JSON Schema can."""
-    found = wire.schemas()
+    found = wire_schema.schemas()
     number = {"type": "number", "maximum": _NUMBER_MAX, "multipleOf": 0.000001}
     found["Money"]["oneOf"] = [_AMOUNT_TEXT, number | {"exclusiveMinimum": 0}]
     from_zero = {"oneOf": [_LTV_TEXT, number | {"minimum": 0}]}

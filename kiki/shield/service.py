@@ -15,7 +15,7 @@ from typing import Any
 from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput, InvalidKey, KikiError, NotFound, Unavailable
 from kiki.ledger.store import Reader
-from kiki.shield import wire
+from kiki.shield import wire, wire_call
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget import Reason
@@ -145,8 +145,8 @@ class ShieldService:
         call = await self._guide_call(
             request,
             Verb.SPEND,
-            lambda body: wire.spend_body(body, currency, _key(request)),
-            lambda: wire.spend_query(pairs(request), currency, _key(request)),
+            lambda body: wire_call.spend_body(body, currency, _key(request)),
+            lambda: wire_call.spend_query(pairs(request), currency, _key(request)),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
@@ -159,8 +159,8 @@ class ShieldService:
         call = await self._guide_call(
             request,
             Verb.CHECK,
-            lambda body: wire.check_body(body, currency),
-            lambda: wire.check_query(pairs(request), currency),
+            lambda body: wire_call.check_body(body, currency),
+            lambda: wire_call.check_query(pairs(request), currency),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
@@ -169,10 +169,10 @@ class ShieldService:
         return _plain(outcome, wire.check_text(outcome), decision)
 
     async def _spends(self, request: Request) -> Reply:
-        return await self._money(request, Verb.SPEND, wire.spend_body)
+        return await self._money(request, Verb.SPEND, wire_call.spend_body)
 
     async def _records(self, request: Request) -> Reply:
-        return await self._money(request, Verb.RECORD, wire.record_body)
+        return await self._money(request, Verb.RECORD, wire_call.record_body)
 
     async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Reply:
         currency = self._guard.policy.currency
@@ -190,21 +190,21 @@ class ShieldService:
 
     async def _batch(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
-        call = await self._asked(request, Verb.SPEND, lambda body: wire.batch_body(body, currency, _key(request)))
+        call = await self._asked(request, Verb.SPEND, lambda body: wire_call.batch_body(body, currency, _key(request)))
         decision = await self._decide(request, call)
         reply = wire.batch_reply(decision, self._chain, currency)
         return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
 
     async def _ask(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
-        call = await self._asked(request, Verb.CHECK, lambda body: wire.check_body(body, currency))
+        call = await self._asked(request, Verb.CHECK, lambda body: wire_call.check_body(body, currency))
         decision = await self._decide(request, call)
         return Reply(wire.outcome_bytes(decision.outcome(), self._chain, currency), JSON)
 
     async def _reserve(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
         call = await self._asked(
-            request, Verb.RESERVE, lambda body: wire.reserve_body(body, new_hold_id(), currency, _key(request))
+            request, Verb.RESERVE, lambda body: wire_call.reserve_body(body, new_hold_id(), currency, _key(request))
         )
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
@@ -214,22 +214,22 @@ class ShieldService:
 
     async def _commit(self, request: Request) -> Reply:
         body = await _body(request)
-        call = wire.commit_body(request.params["id"], body, self._guard.policy.currency)
+        call = wire_call.commit_body(request.params["id"], body, self._guard.policy.currency)
         return self._settled(await self._decide(request, call))
 
     async def _release(self, request: Request) -> Reply:
         body = await _body(request) if request.can_read_body else None
-        return self._settled(await self._decide(request, wire.release_body(request.params["id"], body)))
+        return self._settled(await self._decide(request, wire_call.release_body(request.params["id"], body)))
 
     def _settled(self, decision: Decision) -> Reply:
         return Reply(wire.dump(wire.settlement_reply(decision, self._chain)), JSON, 200, _replayed(decision))
 
     async def _halt(self, request: Request) -> Reply:
-        decision = await self._decide(request, wire.halt_body(await _body(request)))
+        decision = await self._decide(request, wire_call.halt_body(await _body(request)))
         return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
 
     async def _resume(self, request: Request) -> Reply:
-        decision = await self._decide(request, wire.resume_query(pairs(request)))
+        decision = await self._decide(request, wire_call.resume_query(pairs(request)))
         return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
 
     # -- looking -------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class ShieldService:
         return self._guard.decider.ledger.store
 
     async def _budgets(self, request: Request) -> Reply:
-        wanted = wire.budgets_query(pairs(request))
+        wanted = wire_call.budgets_query(pairs(request))
 
         def look(guard: BudgetGuard) -> tuple[list[MeterStatus], list[str]]:
             return guard.status(wanted.budget, wanted.scope, wanted.limit), guard.halts()
@@ -254,16 +254,16 @@ class ShieldService:
         return Reply(wire.dump(reply), JSON)
 
     async def _halts(self, request: Request) -> Reply:
-        wire.empty_query(pairs(request))
+        wire_call.empty_query(pairs(request))
         return Reply(wire.dump(wire.HaltsReply(await self._look(lambda guard: guard.halts()))), JSON)
 
     async def _reservations(self, request: Request) -> Reply:
-        wire.empty_query(pairs(request))
+        wire_call.empty_query(pairs(request))
         holds = await self._look(lambda guard: guard.holds())
         return Reply(wire.dump(wire.reservations_reply(holds)), JSON)
 
     async def _simulate(self, request: Request) -> Reply:
-        text, since = wire.simulate_body(await _body(request))
+        text, since = wire_call.simulate_body(await _body(request))
         currency = self._guard.policy.currency
         # A large policy takes long to read: not on the loop either.
         policy = await self._look(lambda _: parse_policy(text, "policy", currency))
@@ -271,7 +271,7 @@ class ShieldService:
         return json_reply(result.as_dict())
 
     async def _decisions(self, request: Request) -> Reply:
-        wanted = wire.decisions_query(pairs(request))
+        wanted = wire_call.decisions_query(pairs(request))
 
         def look(_: BudgetGuard) -> Any:
             return page(
@@ -288,7 +288,7 @@ class ShieldService:
         return Reply(wire.dump(wire.decisions_reply((row.as_dict() for row in found.rows), found.after)), JSON)
 
     async def _decision(self, request: Request) -> Reply:
-        event = wire.parse_event_id(request.params["event_id"])
+        event = wire_call.parse_event_id(request.params["event_id"])
         row = await self._look(lambda _: find_event(self._reader(), event))
         if row is None:
             raise NotFound(f"there is no decision {event}")
@@ -392,7 +392,7 @@ class ShieldService:
 
 async def _body(request: Request) -> Any:
     """The JSON body. What it would leave unread in the query is refused, for it may be a scope or an amount."""
-    wire.empty_query(pairs(request))
+    wire_call.empty_query(pairs(request))
     return await read_json(request)
 
 

@@ -40,7 +40,7 @@ from kiki.errors import (
     Unavailable,
 )
 from kiki.settings import is_loopback, parse_url, shield_url
-from kiki.shield import wire
+from kiki.shield import wire, wire_call
 from kiki.shield.call import (
     Amount,
     Call,
@@ -278,34 +278,34 @@ class _Flows:
     # -- the verbs
 
     def _spend(self, call: Call) -> Flow[OutcomeReply]:
-        outcome = yield from self._post("/v1/spends", wire.call_json(_keyed(call)), OutcomeReply)
+        outcome = yield from self._post("/v1/spends", wire_call.call_json(_keyed(call)), OutcomeReply)
         # A service that said 200 to a refusal would be mistaken for one that took the money.
         if not outcome.allowed:
             raise _denied(outcome)
         return outcome
 
     def _spend_many(self, call: Call) -> Flow[BatchReply]:
-        reply = yield from self._ask("POST", "/v1/spends:batch", wire.batch_json(_keyed(call)))
+        reply = yield from self._ask("POST", "/v1/spends:batch", wire_call.batch_json(_keyed(call)))
         batch = self._read(reply, BatchReply)
         if len(batch.outcomes) != len(call.amounts):
             raise self._nonsense(reply, f"{len(batch.outcomes)} outcomes for {len(call.amounts)} amounts")
         return batch
 
     def _check(self, call: Call, *, any_amount: bool) -> Flow[OutcomeReply]:
-        body = wire.call_json(call)
+        body = wire_call.call_json(call)
         if any_amount:
             del body["amount"]
         return self._post("/v1/checks", body, OutcomeReply)
 
     def _reserve(self, call: Call) -> Flow[ReservationReply]:
-        return self._post("/v1/reservations", wire.call_json(_keyed(call)), ReservationReply)
+        return self._post("/v1/reservations", wire_call.call_json(_keyed(call)), ReservationReply)
 
     def _settle(self, call: Call) -> Flow[SettlementReply]:
         path = f"/v1/reservations/{call.hold}/{call.verb.value}"
-        return self._post(path, wire.call_json(call), SettlementReply)
+        return self._post(path, wire_call.call_json(call), SettlementReply)
 
     def _record(self, call: Call) -> Flow[OutcomeReply]:
-        return self._post("/v1/records", wire.call_json(_keyed(call)), OutcomeReply)
+        return self._post("/v1/records", wire_call.call_json(_keyed(call)), OutcomeReply)
 
     def _switch(self, turn: Switch) -> Flow[HaltReply]:
         if turn.on:
@@ -335,7 +335,7 @@ class _Flows:
         return self._get("/v1/decisions", DecisionsReply, params)
 
     def _decision(self, event_id: str) -> Flow[dict[str, Any]]:
-        return self._get(f"/v1/decisions/{wire.parse_event_id(event_id)}", dict[str, Any])
+        return self._get(f"/v1/decisions/{wire_call.parse_event_id(event_id)}", dict[str, Any])
 
     def _simulate(self, policy: str | Path, since: datetime | None) -> Flow[Simulation]:
         body = {"policy": _policy_text(policy)} | ({} if since is None else {"since": _moment(since)})
@@ -426,7 +426,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _span(seconds: float | None) -> int | None:
-    return None if seconds is None else wire.parse_seconds(seconds)
+    return None if seconds is None else wire_call.parse_seconds(seconds)
 
 
 _NO_HOLD = "0" * 32

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kiki import errors
 from kiki.errors import ConfigurationError, Conflict, InvalidInput, KikiError, LedgerUnavailable
-from kiki.shield import wire
+from kiki.shield import wire, wire_call
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.policy import parse_policy
 from kiki.web.reply import describe_error
@@ -49,41 +49,41 @@ class Guarded:
         guard = self.guard
         match method, path.split("/")[2:]:
             case "POST", ["spends"]:
-                return self.outcome(wire.spend_body(body, "USD"), refusal=403)
+                return self.outcome(wire_call.spend_body(body, "USD"), refusal=403)
             case "POST", ["records"]:
-                return self.outcome(wire.record_body(body, "USD"))
+                return self.outcome(wire_call.record_body(body, "USD"))
             case "POST", ["checks"]:
-                return self.outcome(wire.check_body(body, "USD"))
+                return self.outcome(wire_call.check_body(body, "USD"))
             case "POST", ["spends:batch"]:
-                return self.said(wire.batch_reply(guard.decide(wire.batch_body(body, "USD")), CHAIN, "USD"))
+                return self.said(wire.batch_reply(guard.decide(wire_call.batch_body(body, "USD")), CHAIN, "USD"))
             case "POST", ["reservations"]:
-                decision = guard.decide(wire.reserve_body(body, next(self.holds), "USD"))
+                decision = guard.decide(wire_call.reserve_body(body, next(self.holds), "USD"))
                 if not decision.outcome().allowed:
                     return httpx.Response(403, content=wire.refusal_bytes(decision.outcome(), CHAIN, "USD"))
                 return self.said(wire.reservation_reply(decision, CHAIN, "USD"), 201)
             case "GET", ["reservations"]:
                 return self.said(wire.reservations_reply(guard.holds()))
             case "POST", ["reservations", hold, "commit"]:
-                return self.said(wire.settlement_reply(guard.decide(wire.commit_body(hold, body, "USD")), CHAIN))
+                return self.said(wire.settlement_reply(guard.decide(wire_call.commit_body(hold, body, "USD")), CHAIN))
             case "POST", ["reservations", hold, "release"]:
-                return self.said(wire.settlement_reply(guard.decide(wire.release_body(hold, body)), CHAIN))
+                return self.said(wire.settlement_reply(guard.decide(wire_call.release_body(hold, body)), CHAIN))
             case "GET", ["budgets"]:
-                asked = wire.budgets_query(query)
+                asked = wire_call.budgets_query(query)
                 meters = guard.status(asked.budget, asked.scope, asked.limit)
                 at = max(1, guard.decider.clock())
                 return self.said(wire.budgets_reply(meters, guard.halts(), currency="USD", window="local", at=at))
             case "POST", ["halts"]:
-                turn = wire.halt_body(body)
+                turn = wire_call.halt_body(body)
                 return self.said(wire.halt_reply(guard.halt(turn.pattern, note=turn.note), CHAIN))
             case "DELETE", ["halts"]:
-                return self.said(wire.halt_reply(guard.resume(wire.resume_query(query).pattern), CHAIN))
+                return self.said(wire.halt_reply(guard.resume(wire_call.resume_query(query).pattern), CHAIN))
             case "GET", ["halts"]:
                 return self.said(wire.HaltsReply(guard.halts()))
             case "POST", ["policies:simulate"]:
-                text, since = wire.simulate_body(body)
+                text, since = wire_call.simulate_body(body)
                 return self.said(guard.simulate(parse_policy(text), since).as_dict())
             case "GET", ["decisions"]:
-                wire.decisions_query(query)
+                wire_call.decisions_query(query)
                 return self.said(wire.decisions_reply([{"event_id": "0" * 16}], None))
             case "GET", ["decisions", event_id]:
                 return self.said({"event_id": event_id})

@@ -23,7 +23,7 @@ from kiki.errors import (
     SpendDenied,
     Unavailable,
 )
-from kiki.shield import wire
+from kiki.shield import wire, wire_call, wire_schema
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import (
@@ -224,21 +224,21 @@ def test_a_call_is_read_as_it_was_written(amount: int, scopes: dict[str, str], k
     """Client and service mean the same spend, record, check, reservation and commit."""
     text = money(amount)
     spend = spend_call(text, scopes, key)
-    assert wire.spend_body(sent(wire.call_json(spend, CURRENCY)), CURRENCY) == spend
+    assert wire_call.spend_body(sent(wire_call.call_json(spend, CURRENCY)), CURRENCY) == spend
     record = record_call(text, scopes, key)
-    assert wire.record_body(sent(wire.call_json(record)), CURRENCY) == record
+    assert wire_call.record_body(sent(wire_call.call_json(record)), CURRENCY) == record
     check = check_call(text, scopes, "600.5")
-    assert wire.check_body(sent(wire.call_json(check)), CURRENCY) == check
+    assert wire_call.check_body(sent(wire_call.call_json(check)), CURRENCY) == check
     commit = commit_call(HOLD, text)
-    assert wire.commit_body(HOLD, sent(wire.call_json(commit)), CURRENCY) == commit
+    assert wire_call.commit_body(HOLD, sent(wire_call.call_json(commit)), CURRENCY) == commit
     release = release_call(HOLD)
-    assert wire.release_body(HOLD, sent(wire.call_json(release))) == release == wire.release_body(HOLD)
+    assert wire_call.release_body(HOLD, sent(wire_call.call_json(release))) == release == wire_call.release_body(HOLD)
 
 
 @given(micros, st.one_of(st.none(), spans))
 def test_a_reservations_span_is_exact(amount: int, span: int | None):
     reserve = reserve_call(money(amount), HOLD, span, {"platform": "meta"}, "k")
-    assert wire.reserve_body(sent(wire.call_json(reserve)), HOLD, CURRENCY) == reserve
+    assert wire_call.reserve_body(sent(wire_call.call_json(reserve)), HOLD, CURRENCY) == reserve
 
 
 @given(st.lists(st.tuples(micros, scope_objects), min_size=1, max_size=4), scope_objects, keys)
@@ -248,12 +248,12 @@ def test_a_batch_call_is_read_as_it_was_written(items, shared: dict[str, str], k
         spend_many_call([money(amount) for amount, _ in items], shared, key),
         spend_many_call([(money(amount), scopes) for amount, scopes in items], None, key),
     ):
-        assert wire.batch_body(sent(wire.batch_json(call, CURRENCY)), CURRENCY) == call
+        assert wire_call.batch_body(sent(wire_call.batch_json(call, CURRENCY)), CURRENCY) == call
 
 
 @pytest.mark.parametrize("number", ["100", "100.10", "1e2", "0.000001", '"100.10"'])
 def test_an_amount_is_text_or_a_number_and_exact(number: str):
-    call = wire.spend_body(parse_json(f'{{"amount": {number}}}'.encode()), CURRENCY)
+    call = wire_call.spend_body(parse_json(f'{{"amount": {number}}}'.encode()), CURRENCY)
     assert call.amounts == [int(Decimal(number.strip('"')) * 1_000_000)]
 
 
@@ -293,67 +293,73 @@ def test_an_amount_is_text_or_a_number_and_exact(number: str):
 )
 def test_a_bad_spend_is_refused_with_a_sentence(body: object, error: type[KikiError], says: str):
     with pytest.raises(error, match=says.replace("?", r"\?")) as caught:
-        wire.spend_body(body, CURRENCY)
+        wire_call.spend_body(body, CURRENCY)
     assert caught.type is error
     assert len(str(caught.value)) < 400
 
 
 def test_a_key_may_come_twice_when_it_is_the_same():
     """In the body and in the header; different ones contradict each other."""
-    assert wire.spend_body({"amount": 1, "key": "a"}, CURRENCY, "a").key == "a"
-    assert wire.spend_body({"amount": 1}, CURRENCY, "a").key == "a"
-    assert wire.spend_body({"amount": 1}, CURRENCY).key == ""
+    assert wire_call.spend_body({"amount": 1, "key": "a"}, CURRENCY, "a").key == "a"
+    assert wire_call.spend_body({"amount": 1}, CURRENCY, "a").key == "a"
+    assert wire_call.spend_body({"amount": 1}, CURRENCY).key == ""
     with pytest.raises(InvalidKey, match="differ"):
-        wire.spend_body({"amount": 1, "key": "a"}, CURRENCY, "b")
+        wire_call.spend_body({"amount": 1, "key": "a"}, CURRENCY, "b")
     with pytest.raises(InvalidKey):
-        wire.spend_body({"amount": 1}, CURRENCY, "")
+        wire_call.spend_body({"amount": 1}, CURRENCY, "")
 
 
 @pytest.mark.parametrize(
     ("read", "says"),
     [
-        (lambda: wire.batch_body({}, CURRENCY), "either 'amounts'"),
-        (lambda: wire.batch_body({"amounts": ["1"], "spends": []}, CURRENCY), "either 'amounts'"),
-        (lambda: wire.batch_body({"amounts": []}, CURRENCY), "a batch of 0"),
-        (lambda: wire.batch_body({"amounts": "1"}, CURRENCY), "is a list, not text"),
-        (lambda: wire.batch_body({"amounts": ["1", True]}, CURRENCY), "item 1: an amount"),
-        (lambda: wire.batch_body({"amounts": ["1", "x"]}, CURRENCY), "item 1: 'x'"),
-        (lambda: wire.batch_body({"amounts": ["1"] * 10_001}, CURRENCY), "10001"),
-        (lambda: wire.batch_body({"spends": [{"amount": "1"}, {"amonut": 1}]}, CURRENCY), "item 1: .*did you mean"),
-        (lambda: wire.batch_body({"spends": [3]}, CURRENCY), "item 0: expected a JSON object"),
-        (lambda: wire.check_body({"ltv": None}, CURRENCY), "ltv: an amount"),
-        (lambda: wire.check_body({"ltv": 1.5}, CURRENCY), "ltv: an amount"),
-        (lambda: wire.check_body({"amount": None}, CURRENCY), "not null"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": 0}, HOLD, CURRENCY), "positive number"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": -1}, HOLD, CURRENCY), "positive number"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": Decimal("1e999999")}, HOLD, CURRENCY), "positive number"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": 1e8}, HOLD, CURRENCY), "366 days"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": "5"}, HOLD, CURRENCY), "not text"),
-        (lambda: wire.reserve_body({"amount": 1, "seconds": True}, HOLD, CURRENCY), "not a boolean"),
-        (lambda: wire.commit_body("x", {"amount": 1}, CURRENCY), "reservation id"),
-        (lambda: wire.commit_body(HOLD, {}, CURRENCY), "missing"),
-        (lambda: wire.release_body(HOLD, {"amount": 1}), "takes no members"),
-        (lambda: wire.halt_body({"pattern": 5}), "is text"),
-        (lambda: wire.halt_body({"pattern": "meta"}), "not a scope pattern"),
-        (lambda: wire.halt_body({"pattern": "*", "note": "x" * 300}), "note"),
-        (lambda: wire.simulate_body({"policy": ["x"]}), "is text"),
-        (lambda: wire.simulate_body({"policy": "\ud800"}), "surrogate"),
-        (lambda: wire.simulate_body({"policy": "", "since": "yesterday"}), "RFC 3339"),
-        (lambda: wire.resume_query([]), "missing"),
-        (lambda: wire.spend_query([], CURRENCY), "Invalid amount"),
-        (lambda: wire.spend_query([("amount", "x")], CURRENCY), "Invalid amount"),
-        (lambda: wire.spend_query([("amount", "1"), ("amount", "2")], CURRENCY), "given twice"),
-        (lambda: wire.spend_query([("amount", "1"), ("scopes", "a:b")], CURRENCY), "did you mean 'scope'"),
-        (lambda: wire.check_query([], CURRENCY), "Missing LTV parameter"),
-        (lambda: wire.check_query([("ltv", "NaN")], CURRENCY), "Invalid LTV value"),
-        (lambda: wire.check_query([("ltv", "5"), ("amount", "x")], CURRENCY), "Invalid amount"),
-        (lambda: wire.budgets_query([("limit", "0")]), "from 1 to 1000"),
-        (lambda: wire.budgets_query([("limit", "٣")]), "from 1 to 1000"),
-        (lambda: wire.decisions_query([("after", "zz")]), "16 hexadecimal"),
-        (lambda: wire.decisions_query([("outcome", "maybe")]), "APPROVED"),
-        (lambda: wire.decisions_query([("since", "2026-11-22T10:00:00 00:00")]), "%2B"),
-        (lambda: wire.decisions_query([("scope", "meta")]), "not a scope"),
-        (lambda: wire.empty_query([("a", "b")]), "takes no parameters"),
+        (lambda: wire_call.batch_body({}, CURRENCY), "either 'amounts'"),
+        (lambda: wire_call.batch_body({"amounts": ["1"], "spends": []}, CURRENCY), "either 'amounts'"),
+        (lambda: wire_call.batch_body({"amounts": []}, CURRENCY), "a batch of 0"),
+        (lambda: wire_call.batch_body({"amounts": "1"}, CURRENCY), "is a list, not text"),
+        (lambda: wire_call.batch_body({"amounts": ["1", True]}, CURRENCY), "item 1: an amount"),
+        (lambda: wire_call.batch_body({"amounts": ["1", "x"]}, CURRENCY), "item 1: 'x'"),
+        (lambda: wire_call.batch_body({"amounts": ["1"] * 10_001}, CURRENCY), "10001"),
+        (
+            lambda: wire_call.batch_body({"spends": [{"amount": "1"}, {"amonut": 1}]}, CURRENCY),
+            "item 1: .*did you mean",
+        ),
+        (lambda: wire_call.batch_body({"spends": [3]}, CURRENCY), "item 0: expected a JSON object"),
+        (lambda: wire_call.check_body({"ltv": None}, CURRENCY), "ltv: an amount"),
+        (lambda: wire_call.check_body({"ltv": 1.5}, CURRENCY), "ltv: an amount"),
+        (lambda: wire_call.check_body({"amount": None}, CURRENCY), "not null"),
+        (lambda: wire_call.reserve_body({"amount": 1, "seconds": 0}, HOLD, CURRENCY), "positive number"),
+        (lambda: wire_call.reserve_body({"amount": 1, "seconds": -1}, HOLD, CURRENCY), "positive number"),
+        (
+            lambda: wire_call.reserve_body({"amount": 1, "seconds": Decimal("1e999999")}, HOLD, CURRENCY),
+            "positive number",
+        ),
+        (lambda: wire_call.reserve_body({"amount": 1, "seconds": 1e8}, HOLD, CURRENCY), "366 days"),
+        (lambda: wire_call.reserve_body({"amount": 1, "seconds": "5"}, HOLD, CURRENCY), "not text"),
+        (lambda: wire_call.reserve_body({"amount": 1, "seconds": True}, HOLD, CURRENCY), "not a boolean"),
+        (lambda: wire_call.commit_body("x", {"amount": 1}, CURRENCY), "reservation id"),
+        (lambda: wire_call.commit_body(HOLD, {}, CURRENCY), "missing"),
+        (lambda: wire_call.release_body(HOLD, {"amount": 1}), "takes no members"),
+        (lambda: wire_call.halt_body({"pattern": 5}), "is text"),
+        (lambda: wire_call.halt_body({"pattern": "meta"}), "not a scope pattern"),
+        (lambda: wire_call.halt_body({"pattern": "*", "note": "x" * 300}), "note"),
+        (lambda: wire_call.simulate_body({"policy": ["x"]}), "is text"),
+        (lambda: wire_call.simulate_body({"policy": "\ud800"}), "surrogate"),
+        (lambda: wire_call.simulate_body({"policy": "", "since": "yesterday"}), "RFC 3339"),
+        (lambda: wire_call.resume_query([]), "missing"),
+        (lambda: wire_call.spend_query([], CURRENCY), "Invalid amount"),
+        (lambda: wire_call.spend_query([("amount", "x")], CURRENCY), "Invalid amount"),
+        (lambda: wire_call.spend_query([("amount", "1"), ("amount", "2")], CURRENCY), "given twice"),
+        (lambda: wire_call.spend_query([("amount", "1"), ("scopes", "a:b")], CURRENCY), "did you mean 'scope'"),
+        (lambda: wire_call.check_query([], CURRENCY), "Missing LTV parameter"),
+        (lambda: wire_call.check_query([("ltv", "NaN")], CURRENCY), "Invalid LTV value"),
+        (lambda: wire_call.check_query([("ltv", "5"), ("amount", "x")], CURRENCY), "Invalid amount"),
+        (lambda: wire_call.budgets_query([("limit", "0")]), "from 1 to 1000"),
+        (lambda: wire_call.budgets_query([("limit", "٣")]), "from 1 to 1000"),
+        (lambda: wire_call.decisions_query([("after", "zz")]), "16 hexadecimal"),
+        (lambda: wire_call.decisions_query([("outcome", "maybe")]), "APPROVED"),
+        (lambda: wire_call.decisions_query([("since", "2026-11-22T10:00:00 00:00")]), "%2B"),
+        (lambda: wire_call.decisions_query([("scope", "meta")]), "not a scope"),
+        (lambda: wire_call.empty_query([("a", "b")]), "takes no parameters"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(read, says: str):
@@ -365,13 +371,13 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(read, says: str):
 def test_any_value_is_a_call_or_refused(value: object):
     """Whatever JSON holds, each reader answers with a call or with InvalidInput."""
     for read in (
-        lambda: wire.spend_body(value, CURRENCY),
-        lambda: wire.batch_body(value, CURRENCY),
-        lambda: wire.check_body(value, CURRENCY),
-        lambda: wire.reserve_body(value, HOLD, CURRENCY),
-        lambda: wire.commit_body(HOLD, value, CURRENCY),
-        lambda: wire.halt_body(value),
-        lambda: wire.simulate_body(value),
+        lambda: wire_call.spend_body(value, CURRENCY),
+        lambda: wire_call.batch_body(value, CURRENCY),
+        lambda: wire_call.check_body(value, CURRENCY),
+        lambda: wire_call.reserve_body(value, HOLD, CURRENCY),
+        lambda: wire_call.commit_body(HOLD, value, CURRENCY),
+        lambda: wire_call.halt_body(value),
+        lambda: wire_call.simulate_body(value),
     ):
         with contextlib.suppress(InvalidInput):
             read()
@@ -384,7 +390,7 @@ def test_the_guides_texts():
     """`/spend` and `/check` say what they said before, and why not."""
     with BudgetGuard.open(limit="500") as guard:
         taken, refused = (
-            guard.decide(wire.spend_query([("amount", text)], CURRENCY)).outcome() for text in ("10", "600")
+            guard.decide(wire_call.spend_query([("amount", text)], CURRENCY)).outcome() for text in ("10", "600")
         )
     assert wire.spend_text(taken) == "Spend recorded: 10.00"
     assert wire.spend_text(refused) == f"Spend refused: {refused.explanation}\n"
@@ -395,9 +401,9 @@ def test_the_guides_texts():
 
 
 def test_the_guides_queries():
-    call = wire.spend_query([("amount", "10"), ("scope", "platform:meta"), ("scope", "campaign:a")], CURRENCY, "k")
+    call = wire_call.spend_query([("amount", "10"), ("scope", "platform:meta"), ("scope", "campaign:a")], CURRENCY, "k")
     assert call == spend_call("10", ["platform:meta", "campaign:a"], "k")
-    assert wire.check_query([("ltv", "600")], CURRENCY) == check_call(ltv="600")
+    assert wire_call.check_query([("ltv", "600")], CURRENCY) == check_call(ltv="600")
 
 
 def made(kind: type[KikiError]) -> KikiError:
@@ -437,7 +443,7 @@ def test_what_is_no_problem_is_none(data: bytes):
 
 def test_every_schema_that_is_named_is_there():
     """The components of the OpenAPI document refer to one another and to nothing else."""
-    schemas = wire.schemas()
+    schemas = wire_schema.schemas()
 
     def references(value: object) -> set[str]:
         if isinstance(value, dict):
