@@ -1,4 +1,4 @@
-"""The one file that owns SyncShield's wire: calls and answers as JSON, there and back. Service and client import it.
+"""SyncShield's wire: how answers look as JSON, there and back. `wire_call` has the requests, `wire_schema` the schemas.
 
 How the wire looks, whatever the route:
 
