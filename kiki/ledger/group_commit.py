@@ -102,10 +102,11 @@ class GroupCommit(Generic[Item, Result]):
 
     def lead(self) -> list[Ticket[Item, Result]]:
         """Work off one batch of what waits and give it back, done; an empty list when nothing waited."""
-        with self._leading:
-            batch = self._run()
-        self._hand_over()
-        return batch
+        try:
+            with self._leading:
+                return self._run()
+        finally:
+            self._hand_over()
 
     def lead_if_free(self) -> bool:
         """Work off one batch unless somebody else is at it; False when somebody is."""
@@ -162,10 +163,12 @@ class GroupCommit(Generic[Item, Result]):
 
     def exclusively(self, act: Callable[[], Value]) -> Value:
         """Do something while no batch is being worked off."""
-        with self._leading:
-            value = act()
-        self._hand_over()
-        return value
+        try:
+            with self._leading:
+                return act()
+        finally:
+            # Also when it raised: whoever began to wait meanwhile has nobody else to wake it.
+            self._hand_over()
 
     def _run(self) -> list[Ticket[Item, Result]]:
         batch: list[Ticket[Item, Result]] = []
@@ -247,7 +250,13 @@ class AsyncLead(Generic[Item, Result]):
                 self._go_on()
                 return
         self._slow_for = max(0, self._slow_for - 1)
-        self._executor.submit(self._lead)
+        try:
+            self._executor.submit(self._lead)
+        except RuntimeError:  # shut down: the group is closed, and says so to whoever still asks
+            try:
+                self._group.lead()
+            finally:
+                self._go_on()
 
     def _lead(self) -> None:
         try:

@@ -192,7 +192,7 @@ def refuse(meter: Meter, scope: str, amount: int, deadlines: Iterable[tuple[int,
         scope=scope,
         span=rule.span,
         limit=rule.limit,
-        remaining=meter.room,
+        remaining=max(meter.room, -MICROS_MAX),
         retry_at=meter.fits_at(amount, deadlines),
     )
 

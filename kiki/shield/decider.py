@@ -441,7 +441,15 @@ class Decider:
             return
         if not self.window.restorable:
             facts[-1] = self.kept.meet(facts, latest)
-        first = self.ledger.append_all(facts) + expired
+        try:
+            first = self.ledger.append_all(facts) + expired
+        except BaseException as error:
+            if self.ledger.failure is None:
+                # Not the disk: a fact that cannot be written. Window and projections have run ahead of the ledger.
+                failure = LedgerUnavailable(f"a decision could not be written down: {error}")
+                failure.recoverable = True
+                self.ledger.failure = failure
+            raise
         for offset, (ticket, fact) in enumerate(written):
             ticket.resolve(Decision(first + offset, fact))
 

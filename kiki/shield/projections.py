@@ -51,6 +51,8 @@ class Projections:
         self._deadlines: list[tuple[int, str]] = []
         if store.get(POLICY, b"") is None and store.next_seq():
             self._rebuild(now)
+            # What is forgotten was counted on the way; what the store now has is what is known.
+            self.index = KeyIndex(store, retention=retention, capacity=keys_max, now=now)
         for hold in open_holds(store):
             self._keep(hold)
         self.met = known_epoch(store)

@@ -482,3 +482,22 @@ def test_settled_holds_are_not_remembered_until_their_deadline(world):
         world.batch(commit_call(hold, "0.01"))
     assert len(world.guard.decider.kept._deadlines) < 500
     assert len(world.guard.decider.window._deadlines) < 500
+
+
+def test_a_sum_past_what_a_fact_can_hold_poisons_nobody():
+    """Records under a short window may add up past 64 bits under a longer one: calls beside it are still decided."""
+
+    def policy(span):
+        budgets = (("a", "campaign:a", SPAN), ("b", "campaign:b", span))
+        return Policy(tuple(Budget(n, Pattern(s), (Limit(100 * UNIT, each),)) for n, s, each in budgets))
+
+    world = World(policy=policy(SPAN))
+    hold = new_hold_id()
+    world.batch(reserve_call(60, hold, None, {"campaign": "a"}))
+    for _ in range(2):
+        world.batch(record_call("9223372036854.775807", {"campaign": "b"}))
+        world.clock.advance(61)
+    world.guard.use(policy(5 * SPAN))
+    done, refused = world.batch(commit_call(hold, 60), spend_call(1, {"campaign": "b"}))
+    assert done.fact.charged == 60 * UNIT
+    assert not refused.outcome().allowed
