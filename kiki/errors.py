@@ -9,7 +9,8 @@ KikiError
 │   ├── SettingsError
 │   └── PolicyError
 ├── Denied
-│   └── SpendDenied
+│   ├── SpendDenied
+│   └── ConsentDenied
 ├── AccessDenied
 │   ├── Unauthenticated
 │   └── Forbidden
@@ -18,7 +19,8 @@ KikiError
 ├── Conflict
 │   ├── KeyReused
 │   ├── HoldClosed
-│   └── CommitExceedsHold
+│   ├── CommitExceedsHold
+│   └── ConsentConflict
 ├── Unavailable
 │   ├── LedgerUnavailable
 │   ├── WindowUnavailable
@@ -26,6 +28,8 @@ KikiError
 │   └── ShieldUnreachable
 ├── LedgerCorrupt
 ├── LedgerLocked
+├── MasterKeyError
+├── Unreadable
 └── MissingExtra
 
 Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
@@ -135,6 +139,20 @@ class SpendDenied(Denied):
         self.event_id = event_id
 
 
+class ConsentDenied(Denied):
+    """The person has not consented to this; nothing was done.
+
+    `purpose` is what it was asked for, `state` what is known instead of consent (`none` when nothing is).
+    """
+
+    code = "consent_denied"
+
+    def __init__(self, message: str, *, purpose: str, state: str) -> None:
+        super().__init__(message)
+        self.purpose = purpose
+        self.state = state
+
+
 class AccessDenied(KikiError):
     """The caller may not do this."""
 
@@ -189,6 +207,12 @@ class CommitExceedsHold(Conflict):
     code = "commit_exceeds_hold"
 
 
+class ConsentConflict(Conflict):
+    """The grant contradicts an opt-out signal that stands; the opt-out stays as it is."""
+
+    code = "consent_conflict"
+
+
 class Unavailable(KikiError):
     """kiki cannot decide now, so it refuses; `retry_after` is in seconds where it is known."""
 
@@ -237,6 +261,18 @@ class LedgerLocked(KikiError):
     """Another process owns this ledger; one writer at a time."""
 
     code = "ledger_locked"
+
+
+class MasterKeyError(KikiError):
+    """The master key is missing, wrong or kept carelessly; nothing was changed."""
+
+    code = "master_key"
+
+
+class Unreadable(KikiError):
+    """What was sealed for one person cannot be read: its key was destroyed, is another one, or bytes were altered."""
+
+    code = "unreadable"
 
 
 class MissingExtra(KikiError):

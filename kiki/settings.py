@@ -14,12 +14,14 @@ import difflib
 import hmac
 import ipaddress
 import re
+import shlex
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from kiki.clock import SECOND
 from kiki.errors import InvalidMoney, SettingsError
@@ -367,6 +369,12 @@ def _user_name(text: str) -> str:
     raise ValueError("expected printable characters")
 
 
+def _word(text: str) -> str:
+    if text and text.isprintable():
+        return text
+    raise ValueError("expected printable characters")
+
+
 def _url(text: str) -> str:
     """An http(s) URL without a trailing slash and without the guide's trailing /check."""
     try:
@@ -388,6 +396,59 @@ def _url(text: str) -> str:
     raise ValueError(
         "expected an http:// or https:// URL without user, query or fragment, for example http://localhost:8081"
     )
+
+
+def purposes(text: str) -> tuple[str, ...]:
+    """Names of purposes, divided by commas."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    if all(re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name) and name != "none" for name in names):
+        return names
+    raise ValueError("expected names of 1 to 32 of a-z, 0-9 and _, divided by commas, for example newsletter,research")
+
+
+def country(text: str) -> str:
+    """A country, and a part of it after a dash: DE, US-CA."""
+    if re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", text):
+        return text
+    raise ValueError("expected an ISO 3166 code, for example DE, or US-CA for a part of a country")
+
+
+def command(text: str) -> str:
+    """A command with its arguments, as a shell would divide them; it is not run by a shell."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"expected a command with its arguments ({error})") from None
+    if not words:
+        raise ValueError("expected a command with its arguments")
+    return text
+
+
+def database_url(text: str) -> Secret:
+    """A PostgreSQL URL; kept as a secret, because it usually holds a password."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme in {"postgresql", "postgres"} and parts.path.strip("/"):
+        return Secret(text)
+    raise ValueError("expected postgresql://user:password@host:port/name")
+
+
+def replica_name(text: str) -> str:
+    """The name of a replica, as Kubernetes names pods."""
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?", text):
+        return text
+    raise ValueError("expected 1 to 128 letters, digits, dots, dashes or underscores, a letter or digit at both ends")
+
+
+def archive_url(text: str) -> str:
+    """A directory, or the URL of a bucket."""
+    scheme, divider, rest = text.partition("://")
+    if (not divider and text and "\0" not in text) or (scheme in {"s3", "gs", "az", "file"} and rest.strip("/")):
+        return text
+    raise ValueError("expected a directory, or s3://bucket/prefix, gs://bucket/prefix or az://container/prefix")
 
 
 # The tables.
@@ -456,6 +517,44 @@ SHIELD_VARIABLES: Final = (
     Variable("KIKI_LOG_LEVEL", "log_level", one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
     Variable("KIKI_AUDIT_CSV", "audit_csv", boolean, "true", "keep shield_audit_gdpr.csv beside the ledger"),
     Variable("KIKI_AUDIT_CSV_BYTES_MAX", "audit_csv_bytes_max", byte_size(4096, 2**40), "256MiB", "size at which that file is rotated"),
+    Variable("KIKI_PURPOSES", "purposes", purposes, None, "purposes of consent beside the usual ones, divided by commas"),
+    Variable("KIKI_HOLIDAYS", "holidays", country, None, "country whose public holidays move a statutory deadline, for example DE or US-CA"),
+    Variable("KIKI_SUBJECT_SYSTEMS_FILE", "subject_systems_file", path, None, "YAML file of your own systems that hold personal data"),
+)  # fmt: skip
+
+KEY_VARIABLES: Final = (
+    Variable(
+        "KIKI_MASTER_KEY_FILE", "master_key_file", path, None,
+        "file (mode 0600) of the key that opens everything personal; unset: master.key in KIKI_DATA_DIR, made at the first start",
+    ),
+    Variable("KIKI_MASTER_KEY", "master_key", Secret, None, "that key itself: 32 random bytes in base64 or hexadecimal", None),
+    Variable("KIKI_MASTER_KEY_COMMAND", "master_key_command", command, None, "command that prints it, for a KMS or a vault", None),
+)  # fmt: skip
+
+DATABASE_VARIABLES: Final = (
+    Variable(
+        "DATABASE_URL", "database_url", database_url, None,
+        "postgresql://user:password@host:port/name of the shared ledger; unset: SQLite in KIKI_DATA_DIR", _without_credentials,
+    ),
+    Variable("DB_HOST", "db_host", host_name, None, "the same in parts: host; DATABASE_URL goes first"),
+    Variable("DB_PORT", "db_port", whole_number(1, 65535), "5432", "port of PostgreSQL"),
+    Variable("DB_NAME", "db_name", _word, "kiki", "name of the database"),
+    Variable("DB_USER", "db_user", _word, "kiki", "user of the database"),
+    Variable("DB_PASSWORD", "db_password", Secret, None, "password of that user", None),
+    Variable("POSTGRES_PASSWORD", "postgres_password", Secret, None, "the same under the guide's name", None),
+    Variable("KIKI_REPLICA", "replica", replica_name, None, "stable name of this replica, which owns one chain; unset: the host's name"),
+)  # fmt: skip
+
+ARCHIVE_VARIABLES: Final = (
+    Variable(
+        "KIKI_ARCHIVE", "archive", archive_url, None,
+        "where sealed segments of the ledger go: a directory, or s3://, gs:// or az://bucket/prefix", _without_credentials,
+    ),
+    Variable("KIKI_SEGMENT_SECONDS", "segment_seconds", seconds_float(24 * 3600), "60", "how long a segment gathers entries at most"),
+    Variable("KIKI_SEGMENT_ENTRIES", "segment_entries", whole_number(256, 10**7), "65536", "how many entries a segment holds at most"),
+    Variable("KIKI_WITNESS_URL", "witness_url", _url, None, "C2SP witness that cosigns checkpoints"),
+    Variable("KIKI_WITNESS_KEY", "witness_key", _user_name, None, "verifier key of that witness"),
+    Variable("KIKI_TSA_URL", "tsa_url", _url, None, "RFC 3161 service that stamps checkpoints"),
 )  # fmt: skip
 
 CLIENT_VARIABLES: Final = (
@@ -467,7 +566,15 @@ CLIENT_VARIABLES: Final = (
     Variable("KIKI_SHIELD_TOKEN_FILE", "shield_token_file", path, None, "file that holds the bearer token of clients"),
 )
 
-VARIABLES: Final = (*LISTEN_VARIABLES, *SHIELD_VARIABLES, *REDIS_VARIABLES, *CLIENT_VARIABLES)
+VARIABLES: Final = (
+    *LISTEN_VARIABLES,
+    *SHIELD_VARIABLES,
+    *KEY_VARIABLES,
+    *DATABASE_VARIABLES,
+    *ARCHIVE_VARIABLES,
+    *REDIS_VARIABLES,
+    *CLIENT_VARIABLES,
+)
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
 
 
@@ -490,10 +597,39 @@ class ListenSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """Where the ledger lies and what opens it: what `kiki.cli.wiring` needs to open it, to read it or to move it."""
+
+    data_dir: Path
+    master_key_file: Path | None
+    master_key: Secret | None
+    master_key_command: str | None
+    database_url: Secret | None
+    """None: SQLite files in `data_dir`."""
+    replica: str
+    archive: str | None
+    segment_seconds: float
+    segment_entries: int
+    witness_url: str | None
+    witness_key: str | None
+    tsa_url: str | None
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of the ledger alone; raises `SettingsError` with every mistake."""
+        problems: list[str] = []
+        settings = _ledger(environ, problems)
+        if problems or settings is None:
+            raise SettingsError(problems)
+        return cls(**settings)
+
+
+@dataclass(frozen=True, slots=True)
 class ShieldSettings:
     """Everything SyncShield is told from outside. Money and the window are in micros, other times in seconds."""
 
     listen: ListenSettings
+    ledger: LedgerSettings
     data_dir: Path
     budget_micros: int
     window_micros: int
@@ -507,6 +643,9 @@ class ShieldSettings:
     log_level: str
     audit_csv: bool
     audit_csv_bytes_max: int
+    purposes: tuple[str, ...]
+    holidays: str | None
+    subject_systems_file: Path | None
     redis: RedisAddress
     redis_mode: Literal["auto", "off"]
     redis_prefix: str
@@ -518,6 +657,8 @@ class ShieldSettings:
         problems = unknown_names(environ)
         listen = _listen(environ, LISTEN_VARIABLES, problems)
         own = _read(environ, SHIELD_VARIABLES, problems)
+        own["purposes"] = own.get("purposes") or ()
+        ledger = _ledger(environ, problems)
         redis = _redis(environ, problems)
         low, high = own.get("ltv_min_micros"), own.get("ltv_max_micros")
         if low is not None and high is not None and low > high:
@@ -525,9 +666,9 @@ class ShieldSettings:
                 f"MIN_LTV={_cut(repr(environ.get('MIN_LTV', '10')))}: expected at most MAX_LTV, "
                 f"which is {_cut(environ.get('MAX_LTV', '10000'))}"
             )
-        if problems or listen is None:
-            raise SettingsError(problems)
-        return cls(listen=listen, **own, **redis)
+        if problems or listen is None or ledger is None:
+            raise SettingsError(dict.fromkeys(problems))
+        return cls(listen=listen, ledger=LedgerSettings(**ledger), **own, **redis)
 
 
 def _read(environ: Mapping[str, str], variables: Iterable[Variable], problems: list[str]) -> dict[str, Any]:
@@ -539,6 +680,33 @@ def _read(environ: Mapping[str, str], variables: Iterable[Variable], problems: l
         except ValueError as error:
             problems.append(str(error))
     return values
+
+
+def _ledger(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any] | None:
+    before = len(problems)
+    data_dir = next(variable for variable in SHIELD_VARIABLES if variable.field == "data_dir")
+    values = _read(environ, (data_dir, *KEY_VARIABLES, *DATABASE_VARIABLES, *ARCHIVE_VARIABLES), problems)
+    given = [
+        name for name in ("KIKI_MASTER_KEY_FILE", "KIKI_MASTER_KEY", "KIKI_MASTER_KEY_COMMAND") if environ.get(name)
+    ]
+    if len(given) > 1:
+        problems.append(f"{' and '.join(given)}: the master key comes from one place; set one of them")
+    parts = [values.pop(field, None) for field in ("db_host", "db_port", "db_name", "db_user")]
+    passwords = [values.pop(field, None) for field in ("db_password", "postgres_password")]
+    if all(passwords) and passwords[0] != passwords[1]:
+        problems.append("DB_PASSWORD and POSTGRES_PASSWORD differ; set one of them")
+    if len(problems) > before:
+        return None
+    if values["database_url"] is None and parts[0] is not None:
+        values["database_url"] = _database_url(*parts, passwords[0] or passwords[1])
+    values["replica"] = values["replica"] or socket.gethostname()
+    return values
+
+
+def _database_url(host: str, port: int, name: str, user: str, password: Secret | None) -> Secret:
+    shown = f"[{host}]" if ":" in host else host
+    secret = f":{quote(password.reveal(), safe='')}" if password else ""
+    return Secret(f"postgresql://{quote(user, safe='')}{secret}@{shown}:{port}/{quote(name, safe='')}")
 
 
 def _listen(environ: Mapping[str, str], variables: Iterable[Variable], problems: list[str]) -> ListenSettings | None:

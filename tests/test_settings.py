@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 
 from kiki.errors import SettingsError
 from kiki.settings import (
+    ARCHIVE_VARIABLES,
     CLIENT_VARIABLES,
+    DATABASE_VARIABLES,
+    KEY_VARIABLES,
     LISTEN_VARIABLES,
     REDIS_VARIABLES,
     SHIELD_VARIABLES,
     VARIABLES,
+    LedgerSettings,
     ListenSettings,
     RedisAddress,
     Secret,
@@ -99,7 +103,10 @@ class TestTheTables:
         assert {variable.field for variable in LISTEN_VARIABLES} == {field.name for field in fields(ListenSettings)}
         own = {variable.field for variable in SHIELD_VARIABLES} | {"listen", "redis"}
         own |= {variable.field for variable in REDIS_VARIABLES if not variable.name.startswith("REDIS_")}
-        assert own == {field.name for field in fields(ShieldSettings)}
+        assert own | {"ledger"} == {field.name for field in fields(ShieldSettings)}
+        ledger = {variable.field for variable in (*KEY_VARIABLES, *DATABASE_VARIABLES, *ARCHIVE_VARIABLES)}
+        ledger = {field for field in ledger if not field.startswith("db_")} - {"postgres_password"} | {"data_dir"}
+        assert ledger == {field.name for field in fields(LedgerSettings)}
 
     @pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
     @given(text=st.text(max_size=80))

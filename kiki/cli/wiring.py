@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kiki.errors import ConfigurationError, LedgerUnavailable
-from kiki.settings import ShieldSettings
+from kiki.ledger.master_key import KeySource
+from kiki.settings import LedgerSettings, ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.opening import open_decider, read_policy
+from kiki.shield.opening import MASTER_KEY_FILE, open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
 from kiki.telemetry import configure_logging
@@ -32,6 +33,7 @@ def run_shield(environ: Mapping[str, str]) -> None:
     decider = open_decider(
         ledger_path(settings.data_dir),
         policy,
+        keys=key_source(settings.ledger),
         redis=settings.redis if settings.redis_mode == "auto" else None,
         redis_prefix=settings.redis_prefix,
         redis_timeout=settings.redis_timeout_seconds,
@@ -55,6 +57,16 @@ def run_shield(environ: Mapping[str, str]) -> None:
         BudgetGuard(decider), read_policy=read, audit_view=audit_view, redis_expected=settings.redis_mode == "auto"
     )
     run(service.service(), settings.listen, tokens)
+
+
+def key_source(settings: LedgerSettings) -> KeySource:
+    """Where the master key comes from. It is never made beside a shared database: every replica needs the same one."""
+    return KeySource(
+        file=settings.master_key_file or settings.data_dir / MASTER_KEY_FILE,
+        text=settings.master_key,
+        command=settings.master_key_command,
+        may_create=settings.database_url is None,
+    )
 
 
 def _files(tokens_file: Path | None, read: Callable[[], Policy]) -> tuple[Tokens | None, Policy]:

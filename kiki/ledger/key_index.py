@@ -97,9 +97,9 @@ class KeyIndex:
                     return int.from_bytes(place, "big")
         return None
 
-    def require_room(self) -> None:
-        """Raise `CapacityReached` when no new key can be remembered."""
-        if self.count >= self.capacity:
+    def require_room(self, more: int = 1) -> None:
+        """Raise `CapacityReached` unless `more` new keys can be remembered."""
+        if self.count + more > self.capacity:
             raise CapacityReached(
                 f"{self.count} idempotency keys are remembered, and KIKI_KEYS_MAX allows {self.capacity}: "
                 "new keys are refused, known ones are answered, and calls without a key go on",

@@ -5,23 +5,36 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
-from kiki.clock import Clock, wall_micros
+from kiki.clock import SECOND, Clock, to_iso, wall_micros
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
-from kiki.ledger.entry import Entry, decode_entry, encode_entry
+from kiki.ledger.checkpoint import Checkpoint, Signer
+from kiki.ledger.entry import Entry, Sealed, decode_entry, encode_entry
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.store import Reader, Store, Write
+from kiki.ledger.tiling import Tiling, leaf_hashes, open_tiling
 
 META = "meta"
 """The space of the ledger's own properties, such as the id of its chain."""
+
+CHECKPOINTS: Final = "checkpoint"
+"""The space of signed checkpoints, by the size of the tree that each covers."""
+CHECKPOINT_ENTRIES: Final = 65_536
+CHECKPOINT_SPAN: Final = 10 * SECOND
 
 Writes = Callable[[int], Iterable[Write]]
 """Projections that belong to a fact, given the sequence it got."""
 
 
-Append = tuple[msgspec.Struct, Writes | None]
+class Append(NamedTuple):
+    """A fact on its way into the ledger, with its projections and the parts of it that are sealed."""
+
+    fact: msgspec.Struct
+    writes: Writes | None = None
+    sealed: Sequence[Sealed] = ()
 
 
 class Ledger:
@@ -29,9 +42,12 @@ class Ledger:
 
     `append` may be called from any thread. A commit that fails stops the ledger: later appends fail at
     once, because what became of the failed ones is unknown until `recover` has read the disk again.
+
+    With a `signer`, the tree over all entries is signed every `CHECKPOINT_ENTRIES` entries or `CHECKPOINT_SPAN`,
+    in the commit that is due anyway; `checkpoint` signs what has gathered since.
     """
 
-    def __init__(self, store: Store, clock: Clock = wall_micros) -> None:
+    def __init__(self, store: Store, clock: Clock = wall_micros, seed: bytes | None = None) -> None:
         self.store = store
         self.failure: LedgerUnavailable | None = None
         self.clock = clock
@@ -41,6 +57,11 @@ class Ledger:
         """When the last entry was taken in, in microseconds since the epoch."""
         self.chain = self._name_chain()
         self._process = os.getpid()
+        self._tiling = open_tiling(store)
+        self.signer = None if seed is None else Signer(f"kiki/{self.chain}", seed)
+        latest = store.last(CHECKPOINTS)
+        self._signed_size = 0 if latest is None else int.from_bytes(latest[0], "big")
+        self._signed_at = self.recorded_at
 
     def _name_chain(self) -> str:
         known = self.store.get(META, b"chain")
@@ -77,7 +98,7 @@ class Ledger:
 
         Callers MUST NOT answer anybody before that, and MUST count what they queued even when it fails.
         """
-        return self._group.submit((fact, writes))
+        return self._group.submit(Append(fact, writes))
 
     def append_all(self, facts: Sequence[Append]) -> int:
         """Make facts durable now, in one commit; the sequence of the first, the others follow it densely."""
@@ -103,11 +124,23 @@ class Ledger:
         first = seq = self._next
         entries: list[tuple[int, bytes]] = []
         writes: list[Write] = []
-        for fact, also in facts:
-            entries.append((seq, encode_entry(seq, recorded_at, fact)))
+        for fact, also, sealed in facts:
+            entries.append((seq, encode_entry(seq, recorded_at, fact, sealed)))
             if also is not None:
                 writes += also(seq)
             seq += 1
+        tiling, tiles = self._tiling.grown(leaf_hashes(entries))
+        writes += tiles
+        due = recorded_at - self._signed_at >= CHECKPOINT_SPAN or seq - self._signed_size >= CHECKPOINT_ENTRIES
+        if due and self.signer is not None:
+            writes.append(self._checkpoint(self.signer, tiling, recorded_at))
+        self._keep(writes, entries)
+        self._next, self.recorded_at, self._tiling = seq, recorded_at, tiling
+        if due:
+            self._signed_size, self._signed_at = seq, recorded_at
+        return first
+
+    def _keep(self, writes: Sequence[Write], entries: Sequence[tuple[int, bytes]] = ()) -> None:
         try:
             self.store.commit(entries, writes)
         except BaseException as error:
@@ -119,8 +152,41 @@ class Ledger:
                 failure.recoverable = not isinstance(error, LedgerCorrupt)
             self.failure = failure
             raise
-        self._next, self.recorded_at = seq, recorded_at
-        return first
+
+    def keep(self, writes: Sequence[Write]) -> None:
+        """Make writes durable that belong to no fact: the ledger's own records, never a projection."""
+
+        def act() -> None:
+            if self.failure is not None:
+                raise self.failure.with_traceback(None)
+            self._keep(writes)
+
+        self._group.exclusively(act)
+
+    def _checkpoint(self, signer: Signer, tiling: Tiling, at: int) -> Write:
+        note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), (f"time {to_iso(at)}",)))
+        return Write(CHECKPOINTS, tiling.size.to_bytes(8, "big"), note)
+
+    def checkpoint(self, *, older_than: int = 0) -> bytes | None:
+        """The signed checkpoint over every entry, made now if there is none yet; None: no signer, or no entries.
+
+        With `older_than`, in microseconds, one is only made when the last is older than that.
+        """
+
+        def sign() -> bytes | None:
+            if self.failure is not None:
+                raise self.failure.with_traceback(None)
+            signer, now = self.signer, max(self.clock(), self.recorded_at)
+            if signer is None or not self._next:
+                return None
+            if self._signed_size < self._next and now - self._signed_at >= older_than:
+                write = self._checkpoint(signer, self._tiling, now)
+                self._keep([write])
+                self._signed_size, self._signed_at = self._next, now
+            latest = self.store.last(CHECKPOINTS)
+            return None if latest is None else latest[1]
+
+        return self._group.exclusively(sign)
 
     def recover(self) -> None:
         """Read again what is durable and go on from there; raises `LedgerUnavailable` while it still fails."""
@@ -131,6 +197,7 @@ class Ledger:
             self.store.commit([], [Write(META, b"chain", self.chain.encode())])
             self._next = self.store.next_seq()
             self.recorded_at = max(self.recorded_at, self._last_recorded_at())
+            self._tiling = open_tiling(self.store)
             self.failure = None
 
         self._group.exclusively(again)

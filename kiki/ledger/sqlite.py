@@ -10,8 +10,8 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS projection (
 ) WITHOUT ROWID;
 """
 _READ_ROWS = 1000
+_PRUNE_ROWS = 4096
+_GREP_BYTES = 1 << 20
 _BUSY_MS = 5000
 
 
@@ -79,6 +81,10 @@ class SqliteReader:
                 return
             first = rows[-1][0] + 1
 
+    def first_seq(self) -> int:
+        """The lowest sequence that is still there, 0 when there is none."""
+        return self._query("SELECT min(seq) FROM entry")[0][0] or 0
+
     def next_seq(self) -> int:
         """One more than the last entry's sequence, 0 when there is none."""
         rows = self._query("SELECT max(seq) FROM entry")
@@ -89,17 +95,24 @@ class SqliteReader:
         rows = self._query("SELECT value FROM projection WHERE space = ? AND key = ?", space, key)
         return rows[0][0] if rows else None
 
-    def scan(self, space: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key of a space with its value, in the order of the keys' bytes."""
-        rows = self._query("SELECT key, value FROM projection WHERE space = ? ORDER BY key LIMIT ?", space, _READ_ROWS)
+    def get_many(self, space: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there."""
+        found = {key: self.get(space, key) for key in keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def scan(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The keys of a space after `after`, with their values, in the order of the keys' bytes."""
+        first = "SELECT key, value FROM projection WHERE space = ? ORDER BY key LIMIT ?"
+        following = "SELECT key, value FROM projection WHERE space = ? AND key > ? ORDER BY key LIMIT ?"
+        rows = self._query(following, space, after, _READ_ROWS) if after else self._query(first, space, _READ_ROWS)
         while rows:
             yield from rows
-            rows = self._query(
-                "SELECT key, value FROM projection WHERE space = ? AND key > ? ORDER BY key LIMIT ?",
-                space,
-                rows[-1][0],
-                _READ_ROWS,
-            )
+            rows = self._query(following, space, rows[-1][0], _READ_ROWS)
+
+    def last(self, space: str) -> tuple[bytes, bytes] | None:
+        """The highest key of a space with its value."""
+        rows = self._query("SELECT key, value FROM projection WHERE space = ? ORDER BY key DESC LIMIT 1", space)
+        return rows[0] if rows else None
 
     def spaces(self) -> list[str]:
         """The names of all projections."""
@@ -125,6 +138,8 @@ class SqliteReader:
 
 class SqliteStore(SqliteReader):
     """Owns a ledger file, under a lock that ends with the process."""
+
+    is_shared = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -196,6 +211,7 @@ class SqliteStore(SqliteReader):
             )
         write.pragma("journal_mode", "wal")
         write.pragma("synchronous", "full")
+        write.pragma("secure_delete", True)
         if version == 0:
             with write:
                 write.execute(_SCHEMA)
@@ -224,6 +240,68 @@ class SqliteStore(SqliteReader):
         except apsw.Error as error:
             raise _translated(error, self.path) from error
 
+    def add(self, space: str, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Write the keys that are absent; what stands afterwards for each."""
+        found = {key: self.get(space, key) for key in rows}
+        absent = [Write(space, key, rows[key]) for key, value in found.items() if value is None]
+        if absent:
+            self.commit([], absent)
+        return {key: rows[key] if value is None else value for key, value in found.items()}
+
+    def erase(self, space: str, keys: Iterable[bytes]) -> None:
+        """Remove keys and overwrite their bytes, in the file and in its write-ahead log."""
+        self.commit([], [Write(space, key, None) for key in keys])
+        self.flush_log()
+
+    def flush_log(self) -> None:
+        """Move everything into the database file and empty the write-ahead log, which still holds old pages."""
+        try:
+            with self._reading:
+                # Nobody of this process reads meanwhile; a reader elsewhere is waited for.
+                busy, _, _ = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+        if busy:
+            failure = LedgerUnavailable(
+                f"the write-ahead log of {self.path} cannot be emptied while another process reads it",
+                hint="end the readers (an export or verification that runs) and ask again",
+            )
+            failure.recoverable = True
+            raise failure
+
+    def traces(self, needles: Iterable[bytes]) -> list[str]:
+        """Which of the database, its log and the log's index hold any of these bytes, free pages included."""
+        wanted = list(needles)
+        files = [self.path, *(self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm"))]
+        return [file.name for file in files if file.exists() and _holds_any(file, wanted)]
+
+    def compact(self) -> None:
+        """Write the file anew without what was removed, and empty the log."""
+        try:
+            self._write.execute("VACUUM")
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+        self.flush_log()
+
+    def prune(self, before: int) -> None:
+        """Remove the entries below `before`, some thousand at a time."""
+        try:
+            while self._delete_entries(min(before, self._next - 1)):
+                pass
+        except apsw.Error as error:
+            raise _translated(error, self.path) from error
+
+    def _delete_entries(self, before: int) -> int:
+        self._write.execute(
+            "DELETE FROM entry WHERE seq IN (SELECT seq FROM entry WHERE seq < ? ORDER BY seq LIMIT ?)",
+            (before, _PRUNE_ROWS),
+        )
+        return self._write.changes()
+
+    def shared_turn(self) -> AbstractContextManager[None]:
+        """Nobody else may write this file."""
+        return nullcontext()
+
     def trim(self, space: str, most: int = 1000) -> int:
         """Remove up to `most` keys of a space in a transaction of its own; how many were removed."""
         try:
@@ -247,3 +325,20 @@ class SqliteStore(SqliteReader):
         self._read.close()
         self._write.close()
         self._lock.close()
+
+
+def _holds_any(file: Path, needles: Sequence[bytes]) -> bool:
+    overlap = max(map(len, needles), default=1) - 1
+    # Through SQLite's own file system layer: closing a plain descriptor of the database would drop the locks that
+    # this process has on it.
+    stream = apsw.VFSFile("", str(file), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+    try:
+        tail = b""
+        for offset in range(0, stream.xFileSize(), _GREP_BYTES):
+            window = tail + stream.xRead(_GREP_BYTES, offset)
+            if any(needle in window for needle in needles):
+                return True
+            tail = window[-overlap:] if overlap else b""
+    finally:
+        stream.xClose()
+    return False

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, NamedTuple, Protocol
 
 from kiki.errors import LedgerUnavailable
+
+SHARED: Final = "shared/"
+"""What the name of a space begins with that belongs to every chain of a store, not to the writer's own."""
 
 
 class Write(NamedTuple):
@@ -23,6 +27,10 @@ class Reader(Protocol):
         """Entries in order from `first` to `last` inclusive; memory does not grow with their number."""
         ...
 
+    def first_seq(self) -> int:
+        """The lowest sequence that is still there: what came before was pruned. 0 when nothing was."""
+        ...
+
     def next_seq(self) -> int:
         """One more than the last entry's sequence, 0 when there is none."""
         ...
@@ -31,8 +39,16 @@ class Reader(Protocol):
         """The value of one projected key."""
         ...
 
-    def scan(self, space: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key of a space with its value, in the order of the keys' bytes."""
+    def get_many(self, space: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there, in one round trip."""
+        ...
+
+    def scan(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The keys of a space that come after `after`, with their values, in the order of the keys' bytes."""
+        ...
+
+    def last(self, space: str) -> tuple[bytes, bytes] | None:
+        """The highest key of a space with its value."""
         ...
 
     def close(self) -> None:
@@ -41,14 +57,41 @@ class Reader(Protocol):
 
 
 class Store(Reader, Protocol):
-    """Owns a ledger. One caller of `commit` and `trim` at a time; reads may come from any thread.
+    """Owns a ledger. One caller of what changes it at a time; reads may come from any thread.
 
-    When `commit` returns, everything is durable: it survives the process and, as far as the disk tells
-    the truth, the power. When it raises `LedgerUnavailable`, its fate is unknown until `reopen`.
+    When `commit`, `add` or `erase` returns, everything is durable: it survives the process and, as far as the disk
+    tells the truth, the power. When it raises `LedgerUnavailable`, its fate is unknown until `reopen`.
     """
+
+    is_shared: bool
+    """True where other processes may write other chains and the shared spaces beside this one."""
 
     def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
         """Write entries and projections in one transaction."""
+        ...
+
+    def add(self, space: str, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Write the keys that are absent; what stands afterwards for each. Of two who race, the first wins."""
+        ...
+
+    def erase(self, space: str, keys: Iterable[bytes]) -> None:
+        """Remove keys so that their bytes are gone from the store's own files, not only unlinked."""
+        ...
+
+    def traces(self, needles: Iterable[bytes]) -> list[str]:
+        """The store's own files in which any of these bytes stand anywhere; empty where it has none to look into."""
+        ...
+
+    def compact(self) -> None:
+        """Write the store's files anew without what was removed."""
+        ...
+
+    def prune(self, before: int) -> None:
+        """Remove the entries below `before`; the last entry always stays."""
+        ...
+
+    def shared_turn(self) -> AbstractContextManager[None]:
+        """While it lasts, nobody else who takes it reads and changes the shared spaces."""
         ...
 
     def spaces(self) -> list[str]:

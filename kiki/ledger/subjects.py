@@ -1,87 +1,365 @@
-"""Who a person is in the ledger: a random reference, found through a directory that erasure can drop.
+"""Who a person is in the ledger: a random reference, and a key that erasure destroys.
 
-The directory and its secret live in a store of their own, apart from the ledger: the ledger, the window and
-the audit view hold only references, so forgetting a person rewrites none of them.
+The directory from a keyed hash of the person to the reference, the persons' keys, and the secrets of the ledger
+live in a store of their own, the key store, apart from the ledger: the ledger, the window and the audit view
+hold only references and ciphertext, so forgetting a person rewrites none of them.
+
+    master key (from outside)
+      └─ wraps the secrets: lookup, suppression, signing, wrapping
+           └─ wraps the key of each person, and of each segment for what belongs to nobody
+                └─ seals what is personal in an entry (`kiki.ledger.sealing`)
+
+A new master key wraps the four secrets anew and touches nothing else.
 """
 
 from __future__ import annotations
 
-import secrets
+import os
+import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Final, NamedTuple
 
-from kiki.errors import LedgerUnavailable
-from kiki.ledger.store import Store, Write
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_SECRET = "secret"
-_SUBJECT = "subject"
-_KNOWN_MAX = 100_000
+from kiki.clock import SECOND, Clock, wall_micros
+from kiki.errors import LedgerCorrupt, LedgerUnavailable, MasterKeyError, Unreadable
+from kiki.ledger.entry import Sealed
+from kiki.ledger.master_key import KeySource, MasterKey
+from kiki.ledger.sealing import ID_BYTES, KEY_BYTES, NONCE_BYTES, seal, unseal
+from kiki.ledger.store import SHARED, Store, Write
+
+SECRETS: Final = SHARED + "secret"
+DIRECTORY: Final = SHARED + "directory"
+"""From the keyed hash of a person to the reference."""
+SUBJECTS: Final = SHARED + "subject"
+"""From the reference to the person's key and name, both unreadable without the master key."""
+SEGMENT_KEYS: Final = SHARED + "segment_key"
+ERASED: Final = SHARED + "erased"
+"""Who was erased, under a hash with a secret of its own: it outlives the erasure, so that nobody is imported again."""
+
+LEASE_SECONDS: Final = 2.0
+"""How long a key of a shared key store is used without asking again whether it still exists."""
+SEGMENT_SEALS_MAX: Final = 65_536
+SEGMENT_SPAN: Final = 3600 * SECOND
+_NAMES: Final = (b"lookup", b"suppression", b"signing", b"wrapping")
+_KNOWN_MAX: Final = 100_000
+_NONCE_BYTES: Final = 12
+_NONCES_AT_ONCE: Final = 256
+
+
+class Person(NamedTuple):
+    """Somebody the ledger may write about."""
+
+    reference: str
+    """32 hexadecimal digits."""
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Person({self.reference})"
+
+
+class Erasure(NamedTuple):
+    """What became of forgetting a person, as it was read back."""
+
+    reference: str
+    """Empty when nobody of that name was known."""
+    at: int
+    needles: tuple[bytes, ...] = ()
+    """The bytes that must stand nowhere any more: the directory's hash and the wrapped key."""
+    is_gone: bool = False
+    """As read back: neither key nor directory row is found any more."""
+    traces: tuple[str, ...] = ()
+    """As read back: files of the key store in which any of those bytes still stand."""
+
+
+class _Row(msgspec.Struct, array_like=True, frozen=True):
+    """A person in the key store."""
+
+    wrapped: bytes
+    identity: Sealed
+
+
+class _SegmentRow(msgspec.Struct, array_like=True, frozen=True):
+    wrapped: bytes
+    made_at: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_row = msgspec.msgpack.Decoder(_Row).decode
+_segment_row = msgspec.msgpack.Decoder(_SegmentRow).decode
 
 
 class Subjects:
-    """References for persons, and keyed hashes for what callers send as keys. One caller at a time."""
+    """References and keys of persons, and keyed hashes for what callers send as keys.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        known = store.get(_SECRET, b"lookup")
-        if known is None:
-            known = secrets.token_bytes(32)
-            store.commit([], [Write(_SECRET, b"lookup", known)])
-        self._secret = known
-        self._known: OrderedDict[bytes, str] = OrderedDict()
-        self._unwritten: dict[bytes, str] = {}
+    Raises `MasterKeyError` when `source` has no key or the wrong one; then nothing was changed. One caller of
+    what changes it at a time; `open`, `find` and `person_of` may come from any thread.
+    """
+
+    def __init__(self, store: Store, source: KeySource | None = None, clock: Clock = wall_micros) -> None:
+        self.store = store
+        self.made_key: bool = False
+        """A master key was made just now: whoever opened this should say loudly where it lies."""
+        self._clock = clock
+        secrets = self._unlock(source)
+        self._lookup, self._suppression, self._seed = (secrets[name] for name in _NAMES[:3])
+        self._wrapping = AESGCM(secrets[b"wrapping"])
+        self._lease = LEASE_SECONDS if store.is_shared else float("inf")
+        self._known: OrderedDict[bytes, tuple[Person, float]] = OrderedDict()
+        self._segment: tuple[bytes, bytes] | None = None
+        self._segment_seals = 0
+        self._segment_until = 0
+        self._nonces: list[bytes] = []
         self._failure: LedgerUnavailable | None = None
+
+    # -- locking and unlocking -----------------------------------------------------------------------
+
+    def _unlock(self, source: KeySource | None) -> dict[bytes, bytes]:
+        store = self.store
+        locked = store.get_many(SECRETS, _NAMES)
+        if source is None:  # a key store that forgets with its process
+            master = MasterKey(os.urandom(KEY_BYTES))
+        else:
+            found = source.read()
+            if found is None and locked:
+                raise MasterKeyError(
+                    f"the key store is locked, and its master key is not at {source.file}",
+                    hint="put the key back from your secret store or backup, or name it with KIKI_MASTER_KEY_FILE, "
+                    "KIKI_MASTER_KEY or KIKI_MASTER_KEY_COMMAND; nothing was changed",
+                )
+            self.made_key = found is None
+            master = found or source.create()
+        if not locked:
+            fresh = {name: os.urandom(KEY_BYTES) for name in _NAMES}
+            # Of two replicas that start at once the first one's secrets stand.
+            locked = store.add(SECRETS, {name: master.wrap(name, secret) for name, secret in fresh.items()})
+        if len(locked) != len(_NAMES):
+            raise LedgerCorrupt("the key store lacks some of its secrets", hint="restore it from a backup")
+        return {name: master.unwrap(name, wrapped) for name, wrapped in locked.items()}
 
     @property
     def digest(self) -> bytes:
-        """Tells one directory from another, and nothing about its secret."""
-        return blake2b(b"directory", key=self._secret, digest_size=16).digest()
+        """Tells one key store from another, and nothing about its secrets."""
+        return blake2b(b"directory", key=self._lookup, digest_size=16).digest()
+
+    @property
+    def signing_seed(self) -> bytes:
+        """The Ed25519 seed that signs this ledger's checkpoints."""
+        return self._seed
 
     def keyed_hash(self, text: str) -> bytes:
         """16 bytes that stand for a text, meaningless without this store's secret."""
-        return blake2b(text.encode(), key=self._secret, digest_size=16).digest()
+        return blake2b(text.encode(), key=self._lookup, digest_size=16).digest()
 
-    def find(self, person: str) -> str | None:
-        """The reference of a person who has one: 32 hexadecimal digits."""
-        lookup = self.keyed_hash(person)
-        reference = self._known.get(lookup) or self._unwritten.get(lookup)
-        if reference is not None:
-            return reference
-        stored = self._store.get(_SUBJECT, lookup)
-        return None if stored is None else self._cache(lookup, stored.hex())
+    # -- persons -------------------------------------------------------------------------------------
 
-    def reference(self, person: str) -> str:
-        """The reference of a person, made at random when there is none; durable only after `flush`."""
-        reference = self.find(person)
-        if reference is None:
+    def find(self, person: str) -> Person | None:
+        """A person who has a reference and a key."""
+        return self._find([person]).get(person)
+
+    def _find(self, persons: Iterable[str]) -> dict[str, Person]:
+        now = time.monotonic()
+        found: dict[str, Person] = {}
+        asked: dict[bytes, str] = {}
+        for person in persons:
             lookup = self.keyed_hash(person)
-            reference = self._unwritten[lookup] = secrets.token_hex(16)
-        return reference
+            known = self._known.get(lookup)
+            if known is not None and now - known[1] < self._lease:
+                found[person] = known[0]
+            else:
+                asked[lookup] = person
+        if asked:
+            references = self.store.get_many(DIRECTORY, asked)
+            rows = self.store.get_many(SUBJECTS, references.values())
+            for lookup, reference in references.items():
+                row = rows.get(reference)
+                if row is not None:
+                    found[asked[lookup]] = self._remember(lookup, self._person(reference, row), now)
+        return found
 
-    def _cache(self, lookup: bytes, reference: str) -> str:
-        self._known[lookup] = reference
-        if len(self._known) > _KNOWN_MAX:
-            self._known.popitem(last=False)
-        return reference
+    def enrol(self, persons: Iterable[str]) -> dict[str, Person]:
+        """Every person with a reference and a key; new ones are made at random and durable before this returns."""
+        persons = list(persons)
+        found = self._find(persons)
+        absent = [person for person in dict.fromkeys(persons) if person not in found]
+        if absent:
+            found.update(self._add(absent))
+        return found
 
-    def flush(self) -> None:
-        """Make new references durable; it comes before the first entry that uses them."""
-        if not self._unwritten:
-            return
+    def _add(self, absent: list[str]) -> dict[str, Person]:
         if self._failure is not None:
             raise self._failure.with_traceback(None)
-        unwritten = list(self._unwritten.items())
+        made: dict[bytes, tuple[str, Person]] = {}
+        rows: list[Write] = []
+        for person in absent:
+            reference, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
+            identity = seal(key, reference, person.encode(), os.urandom(NONCE_BYTES))
+            rows.append(Write(SUBJECTS, reference, _encode(_Row(self._wrap(reference, key), identity))))
+            made[self.keyed_hash(person)] = person, Person(reference.hex(), key)
         try:
-            self._store.commit([], [Write(_SUBJECT, lookup, bytes.fromhex(ref)) for lookup, ref in unwritten])
+            # The key comes before the name that leads to it.
+            self.store.commit([], rows)
+            stood = self.store.add(
+                DIRECTORY, {lookup: bytes.fromhex(person.reference) for lookup, (_, person) in made.items()}
+            )
         except LedgerUnavailable as error:
             # After a failed sync the next one may succeed without having written anything.
             if not error.recoverable:
                 self._failure = error
             raise
-        for lookup, reference in unwritten:
-            del self._unwritten[lookup]
-            self._cache(lookup, reference)
+        now = time.monotonic()
+        found: dict[str, Person] = {}
+        beaten: list[str] = []
+        for lookup, (name, person) in made.items():
+            if stood[lookup].hex() == person.reference:
+                found[name] = self._remember(lookup, person, now)
+            else:
+                beaten.append(name)
+        if beaten:
+            found.update(self._follow(beaten))
+        return found
+
+    def _follow(self, beaten: list[str]) -> dict[str, Person]:
+        """Who has a directory row already: made by another replica just now, or left by an erasure cut short."""
+        found = self._find(beaten)
+        halfway = [self.keyed_hash(person) for person in beaten if person not in found]
+        if halfway:
+            # The key is destroyed; the row that led to it goes too, and then there is room for a new person.
+            self.store.erase(DIRECTORY, halfway)
+            found.update(self.enrol(beaten))
+        return found
+
+    def person_of(self, reference: str) -> Person | None:
+        """The person behind a reference; None when there was none or the key was destroyed."""
+        key = bytes.fromhex(reference)
+        row = self.store.get(SUBJECTS, key)
+        return None if row is None else self._person(key, row)
+
+    def identity(self, reference: str) -> str | None:
+        """The scope text of a person (`customer:c-1`); None when it was never known or is erased."""
+        key = bytes.fromhex(reference)
+        row = self.store.get(SUBJECTS, key)
+        if row is None:
+            return None
+        return unseal(self._person(key, row).key, _row(row).identity).decode()
+
+    def erased_at(self, person: str) -> int | None:
+        """When a person was erased, by a hash that says so to nobody without the suppression secret."""
+        value = self.store.get(ERASED, self._suppressed(person))
+        return None if value is None else int.from_bytes(value, "big")
+
+    def forget(self, person: str) -> Erasure:
+        """Destroy a person's key and directory row, in the store's files too. May be repeated.
+
+        Every part sealed with that key is unreadable from now on. Other replicas of a shared store may use the key
+        for `LEASE_SECONDS` more. `read_back` says what became of it.
+        """
+        lookup, at = self.keyed_hash(person), self._clock()
+        reference = self.store.get(DIRECTORY, lookup)
+        if reference is None:
+            return Erasure("", self.erased_at(person) or at)
+        # The tombstone first: whatever stops this halfway, an import does not bring the person back.
+        self.store.commit([], [Write(ERASED, self._suppressed(person), at.to_bytes(8, "big"))])
+        row = self.store.get(SUBJECTS, reference)
+        self.store.erase(SUBJECTS, [reference])
+        self.store.erase(DIRECTORY, [lookup])
+        self._known.pop(lookup, None)
+        needles = (lookup,) if row is None else (lookup, _row(row).wrapped)
+        return Erasure(reference.hex(), at, needles)
+
+    def read_back(self, erasure: Erasure) -> Erasure:
+        """Look, in the key store and in every byte of its files, whether an erased person is really gone."""
+        reference = bytes.fromhex(erasure.reference)
+        is_gone = not reference or self.store.get(SUBJECTS, reference) is None
+        return erasure._replace(is_gone=is_gone, traces=tuple(self.store.traces(erasure.needles)))
+
+    # -- sealing -------------------------------------------------------------------------------------
+
+    def seal(self, person: Person, text: bytes) -> Sealed:
+        """`text` readable as long as the person is not erased."""
+        return seal(person.key, bytes.fromhex(person.reference), text, self._nonce())
+
+    def seal_for_segment(self, text: bytes) -> Sealed:
+        """`text` that belongs to nobody known, under a key that is destroyed when its stretch of the ledger is pruned."""
+        now = self._clock()
+        if self._segment is None or self._segment_seals >= SEGMENT_SEALS_MAX or now >= self._segment_until:
+            key_id, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
+            row = _encode(_SegmentRow(self._wrap(key_id, key), now))
+            self.store.commit([], [Write(SEGMENT_KEYS, key_id, row)])
+            self._segment, self._segment_seals, self._segment_until = (key_id, key), 0, now + SEGMENT_SPAN
+        self._segment_seals += 1
+        key_id, key = self._segment
+        return seal(key, key_id, text, self._nonce())
+
+    def open(self, sealed: Sealed) -> bytes:
+        """The text of a sealed part; raises `Unreadable` when its key is destroyed."""
+        row = self.store.get(SUBJECTS, sealed.key_id)
+        if row is not None:
+            return unseal(self._person(sealed.key_id, row).key, sealed)
+        segment = self.store.get(SEGMENT_KEYS, sealed.key_id)
+        if segment is None:
+            raise Unreadable("the key of a sealed part was destroyed: its person was erased, or its time was over")
+        return unseal(self._unwrap(sealed.key_id, _segment_row(segment).wrapped), sealed)
+
+    def prune(self, before: int) -> int:
+        """Destroy the keys of segments that ended before a moment; how many."""
+        gone = [
+            key_id
+            for key_id, row in self.store.scan(SEGMENT_KEYS)
+            if _segment_row(row).made_at + SEGMENT_SPAN < before
+            and (self._segment is None or key_id != self._segment[0])
+        ]
+        if gone:
+            self.store.erase(SEGMENT_KEYS, gone)
+        return len(gone)
+
+    def _nonce(self) -> bytes:
+        if not self._nonces:
+            # One call of the kernel for many: a call each would cost as much as the encryption.
+            data = os.urandom(_NONCES_AT_ONCE * NONCE_BYTES)
+            self._nonces = [data[at : at + NONCE_BYTES] for at in range(0, len(data), NONCE_BYTES)]
+        return self._nonces.pop()
+
+    def _person(self, reference: bytes, row: bytes) -> Person:
+        return Person(reference.hex(), self._unwrap(reference, _row(row).wrapped))
+
+    def _wrap(self, name: bytes, key: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._wrapping.encrypt(nonce, key, name)
+
+    def _unwrap(self, name: bytes, wrapped: bytes) -> bytes:
+        try:
+            return self._wrapping.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name)
+        except InvalidTag:
+            raise LedgerCorrupt(
+                f"the key {name.hex()} in the key store was altered", hint="restore the key store from a backup"
+            ) from None
+
+    def _remember(self, lookup: bytes, person: Person, now: float) -> Person:
+        self._known[lookup] = person, now
+        if len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+        return person
+
+    def _suppressed(self, person: str) -> bytes:
+        return blake2b(person.encode(), key=self._suppression, digest_size=16).digest()
 
     def close(self) -> None:
         """Let go of the store."""
-        self._store.close()
+        self.store.close()
+
+
+def rotate_master_key(store: Store, old: MasterKey, new: MasterKey) -> None:
+    """Lock the key store with another master key, in one commit; no entry and no person's key is rewritten.
+
+    Whoever had the old master key and a copy of the key store can still read what that copy opens.
+    """
+    locked = store.get_many(SECRETS, _NAMES)
+    if not locked:
+        raise MasterKeyError("this key store is not locked with any master key yet", hint="start a service on it first")
+    store.commit([], [Write(SECRETS, name, new.wrap(name, old.unwrap(name, data))) for name, data in locked.items()])
+    store.compact()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kiki.ledger.group_commit import AsyncLead
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.decider import Work
-from kiki.shield.decision import Decision
 
 Value = TypeVar("Value")
 
@@ -27,8 +26,8 @@ class AsyncGuard:
         # A window over the network may take as long as its timeout; only a local one is decided on the loop.
         self._lead = AsyncLead(guard.decider.group, self._writer, quick=guard.decider.window.restorable)
 
-    def decide(self, work: Work) -> asyncio.Future[Decision]:
-        """The durable decision about a call. Whoever stops waiting for it does not undo it."""
+    def decide(self, work: Work) -> asyncio.Future[Any]:
+        """The durable decision about a call, or the result of a change. Whoever stops waiting does not undo it."""
         return self._lead.submit(work)
 
     async def look(self, at: Callable[[BudgetGuard], Value]) -> Value:

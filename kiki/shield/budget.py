@@ -30,6 +30,8 @@ class Reason(StrEnum):
     """The predicted value is under MIN_LTV."""
     LTV_ABOVE_MAXIMUM = "ltv_above_maximum"
     """The predicted value is over MAX_LTV."""
+    CONSENT_MISSING = "consent_missing"
+    """The person named has not consented to the purpose of this spend."""
     HALTED = "halted"
     """The kill switch is on for a scope of this spend."""
     ABOVE_LIMIT = "above_limit"
@@ -53,6 +55,8 @@ class Refusal:
     """What the binding window had left; below zero only after `record` went over the limit."""
     retry_at: int | None = None
     """When the same amount would fit if nothing else happens; None: unknown or never."""
+    purpose: str = ""
+    """What consent was missing for; `scope` names the person by reference."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Self
 
 from kiki.clock import Clock
 from kiki.errors import InvalidInput
+from kiki.ledger.master_key import KeySource
 from kiki.money import format_micros, parse_micros
 from kiki.settings import RedisAddress, redis_address
 from kiki.shield.call import (
@@ -96,6 +97,7 @@ class BudgetGuard:
         policy: Policy | str | Path | None = None,
         redis: str | None = None,
         currency: str = "USD",
+        keys: KeySource | None = None,
         clock: Clock | None = None,
         scopes_max: int = SCOPES_MAX,
         keys_max: int = KEYS_MAX,
@@ -105,13 +107,16 @@ class BudgetGuard:
         """A guard over the ledger at `path` (None: in memory, forgotten at the end).
 
         Either `limit` per `window` over all spends, or a `policy` (a `Policy`, or the path of a YAML file).
-        `redis` shares the budgets with other processes; without it this process owns them alone. Raises
-        `LedgerLocked` when another process has the ledger, `PolicyError` when the policy has mistakes.
+        `redis` shares the budgets with other processes; without it this process owns them alone. `keys` says where
+        the master key comes from; without it, from `master.key` beside the ledger, made at the first start. Raises
+        `LedgerLocked` when another process has the ledger, `PolicyError` when the policy has mistakes,
+        `MasterKeyError` when the key is missing or wrong.
         """
         return cls(
             open_decider(
                 None if path is None else Path(path),
                 _policy(limit, window, policy, currency),
+                keys=keys,
                 redis=None if redis is None else _redis(redis),
                 clock=clock,
                 scopes_max=scopes_max,
@@ -123,16 +128,26 @@ class BudgetGuard:
 
     # -- the verbs -----------------------------------------------------------------------------------
 
-    def check(self, amount: Amount | None = None, scopes: ScopesGiven = None, *, ltv: Amount | None = None) -> Outcome:
+    def check(
+        self,
+        amount: Amount | None = None,
+        scopes: ScopesGiven = None,
+        *,
+        ltv: Amount | None = None,
+        purpose: str | None = None,
+    ) -> Outcome:
         """Whether `amount` (or anything at all) would fit now; takes nothing and writes nothing."""
-        return self.decider.look(check_call(amount, scopes, ltv)).outcome()
+        return self.decider.look(check_call(amount, scopes, ltv, purpose)).outcome()
 
-    def spend(self, amount: Amount, scopes: ScopesGiven = None, key: str | None = None) -> Outcome:
+    def spend(
+        self, amount: Amount, scopes: ScopesGiven = None, key: str | None = None, *, purpose: str | None = None
+    ) -> Outcome:
         """Take `amount` from every budget that concerns it, all or nothing; raises `SpendDenied`.
 
-        With the same `key` it is taken once, whatever happened in between: the first answer comes again.
+        With the same `key` it is taken once, whatever happened in between: the first answer comes again. A customer
+        named in the scopes must have consented to `purpose`, when one is given or a budget asks for one.
         """
-        outcome = self.decide(spend_call(amount, scopes, key)).outcome()
+        outcome = self.decide(spend_call(amount, scopes, key, purpose)).outcome()
         if not outcome.allowed:
             raise outcome.denied()
         return outcome
@@ -142,9 +157,11 @@ class BudgetGuard:
         amounts: Iterable[Amount | tuple[Amount, ScopesGiven]],
         scopes: ScopesGiven = None,
         key: str | None = None,
+        *,
+        purpose: str | None = None,
     ) -> list[Outcome]:
         """Take many amounts in one durable commit: one outcome each, in order, none raised."""
-        return self.decide(spend_many_call(amounts, scopes, key)).outcomes()
+        return self.decide(spend_many_call(amounts, scopes, key, purpose)).outcomes()
 
     def reserve(
         self,
@@ -153,12 +170,13 @@ class BudgetGuard:
         key: str | None = None,
         *,
         seconds: float | None = None,
+        purpose: str | None = None,
     ) -> Hold:
         """Set `amount` aside until it is committed or released; raises `SpendDenied`.
 
         After `seconds` an unresolved hold turns into a spend; None: it stays until it is resolved.
         """
-        call = reserve_call(amount, new_hold_id(), hold_span(seconds), scopes, key)
+        call = reserve_call(amount, new_hold_id(), hold_span(seconds), scopes, key, purpose)
         decision = self.decide(call)
         outcome = decision.outcome()
         if not outcome.allowed:
@@ -228,7 +246,8 @@ class BudgetGuard:
         return self._work(call)
 
     def _work(self, work: Call | Switch) -> Decision:
-        return self.decider.group.submit(work).result()
+        decision: Decision = self.decider.group.submit(work).result()
+        return decision
 
     @contextmanager
     def _looking(self) -> Iterator[Window]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import msgspec
 
 from kiki.errors import InvalidInput, InvalidKey, InvalidMoney, InvalidScope
 from kiki.money import parse_micros
+from kiki.shield.origin import Origin
 from kiki.shield.scope import Pattern, Scopes, parse_scopes
 from kiki.shield.window import Verb
 
@@ -19,6 +21,7 @@ KEY_LENGTH_MAX = 255
 BATCH_MAX = 10_000
 HOLD_SPAN_MAX = 366 * 24 * 3600 * 1_000_000
 
+_PURPOSE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 KEY_ACCEPTED = f"an idempotency key is 1 to {KEY_LENGTH_MAX} printable characters"
 
 
@@ -36,6 +39,9 @@ class Call(msgspec.Struct):
     invalid: bool = False
     """It could not be read; it is only written down as refused."""
     actor: str = ""
+    purpose: str = ""
+    """What the persons named must have consented to."""
+    origin: Origin | None = None
 
 
 class Switch(msgspec.Struct):
@@ -45,6 +51,7 @@ class Switch(msgspec.Struct):
     on: bool
     actor: str = ""
     note: str = ""
+    origin: Origin | None = None
 
 
 def parse_key(key: object) -> str:
@@ -57,13 +64,29 @@ def parse_key(key: object) -> str:
     return key
 
 
-def spend_call(amount: Amount, scopes: ScopesGiven = None, key: str | None = None) -> Call:
-    """A call that takes `amount`."""
-    return Call(Verb.SPEND, [parse_micros(amount)], (parse_scopes(scopes),), parse_key(key))
+def parse_purpose(purpose: object) -> str:
+    """What a spend is for, in the words of consent; empty when nobody says. Raises `InvalidInput`."""
+    if purpose is None:
+        return ""
+    if isinstance(purpose, str) and _PURPOSE.fullmatch(purpose):
+        return purpose
+    raise InvalidInput("a purpose is 1 to 32 of a-z, 0-9 and _, beginning with a letter, for example marketing")
+
+
+def spend_call(
+    amount: Amount, scopes: ScopesGiven = None, key: str | None = None, purpose: str | None = None
+) -> Call:
+    """A call that takes `amount`; persons named in the scopes must have consented to `purpose`."""
+    return Call(
+        Verb.SPEND, [parse_micros(amount)], (parse_scopes(scopes),), parse_key(key), purpose=parse_purpose(purpose)
+    )
 
 
 def spend_many_call(
-    amounts: Iterable[Amount | tuple[Amount, ScopesGiven]], scopes: ScopesGiven = None, key: str | None = None
+    amounts: Iterable[Amount | tuple[Amount, ScopesGiven]],
+    scopes: ScopesGiven = None,
+    key: str | None = None,
+    purpose: str | None = None,
 ) -> Call:
     """A call that takes many amounts, each on its own; an item may be (amount, scopes) with scopes of its own."""
     micros: list[int] = []
@@ -86,26 +109,45 @@ def spend_many_call(
         raise InvalidMoney(f"a batch of {len(micros)} amounts is not acceptable: send 1 to {BATCH_MAX}")
     shared = parse_scopes(scopes)
     each = (shared,) if not own else tuple(own.get(index, shared) for index in range(len(micros)))
-    return Call(Verb.SPEND, micros, each, parse_key(key))
+    return Call(Verb.SPEND, micros, each, parse_key(key), purpose=parse_purpose(purpose))
 
 
-def check_call(amount: Amount | None = None, scopes: ScopesGiven = None, ltv: Amount | None = None) -> Call:
+def check_call(
+    amount: Amount | None = None,
+    scopes: ScopesGiven = None,
+    ltv: Amount | None = None,
+    purpose: str | None = None,
+) -> Call:
     """A call that asks whether `amount` would fit; without one, whether anything would."""
     return Call(
         Verb.CHECK,
         [1 if amount is None else parse_micros(amount)],
         (parse_scopes(scopes),),
         ltv=None if ltv is None else parse_micros(ltv, zero=True),
+        purpose=parse_purpose(purpose),
     )
 
 
 def reserve_call(
-    amount: Amount, hold: str, hold_span: int | None, scopes: ScopesGiven = None, key: str | None = None
+    amount: Amount,
+    hold: str,
+    hold_span: int | None,
+    scopes: ScopesGiven = None,
+    key: str | None = None,
+    purpose: str | None = None,
 ) -> Call:
     """A call that sets `amount` aside under the id `hold`, for at most `hold_span` microseconds."""
     if hold_span is not None and not 0 < hold_span <= HOLD_SPAN_MAX:
         raise InvalidInput("a reservation lasts more than 0 seconds and at most 366 days, or has no deadline at all")
-    return Call(Verb.RESERVE, [parse_micros(amount)], (parse_scopes(scopes),), parse_key(key), hold, hold_span)
+    return Call(
+        Verb.RESERVE,
+        [parse_micros(amount)],
+        (parse_scopes(scopes),),
+        parse_key(key),
+        hold,
+        hold_span,
+        purpose=parse_purpose(purpose),
+    )
 
 
 def commit_call(hold: str, amount: Amount) -> Call:

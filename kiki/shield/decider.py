@@ -2,7 +2,8 @@
 
 All calls of all threads and coroutines pass here in batches, one batch at a time:
 
-1. persons become references, and keys are looked up: a known key gets its first answer again;
+0. changes of consent and the like are made durable in a commit of their own, so that what follows sees them;
+1. persons become references, keys are looked up (a known key gets its first answer again), consent is looked at;
 2. the window takes what is left, in one step for the whole batch;
 3. each answer becomes a fact, and all facts become durable in one commit;
 4. only then is anybody answered.
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -34,14 +35,28 @@ from kiki.errors import (
     Unavailable,
     WindowUnavailable,
 )
+from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
-from kiki.ledger.ledger import Append, Ledger
-from kiki.ledger.subjects import Subjects
+from kiki.ledger.ledger import CHECKPOINT_SPAN, Append, Ledger
+from kiki.ledger.subjects import LEASE_SECONDS, Erasure, Person, Subjects
 from kiki.money import format_micros
 from kiki.shield.budget import Reason, Refusal, judge_ltv
 from kiki.shield.call import Call, Switch
+from kiki.shield.change import Change, Turn
+from kiki.shield.consent_view import ConsentView
 from kiki.shield.decision import Decision
-from kiki.shield.fact import EXPIRE, Decided, Halted, Opened, PolicyUsed, Refused, Settled
+from kiki.shield.fact import (
+    EXPIRE,
+    ConsentChanged,
+    ConsentUsed,
+    Decided,
+    Halted,
+    Opened,
+    PolicyUsed,
+    Refused,
+    Settled,
+)
+from kiki.shield.origin import Origin
 from kiki.shield.policy import Policy
 from kiki.shield.projections import Projections
 from kiki.shield.replay import Restorable, reach, replay
@@ -52,11 +67,21 @@ DAY = 24 * 3600 * SECOND
 
 _PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 _SETTLING = (Verb.COMMIT, Verb.RELEASE)
+_NEED_CONSENT = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)
+"""Money that was spent elsewhere is written down whether or not somebody consented."""
+_NOBODY: tuple[Scopes, ...] = ((),)
 
-Work = Call | Switch
-DecisionTicket = Ticket[Work, Decision]
+Work = Call | Switch | Change
+DecisionTicket = Ticket[Work, Any]
 Answered = Decided | Settled | Halted
-Written = tuple[DecisionTicket, Answered]
+
+
+class Written(NamedTuple):
+    """A fact that somebody waits for."""
+
+    ticket: DecisionTicket
+    fact: Answered
+    sealed: Sequence[Sealed]
 
 
 class _Pending(msgspec.Struct):
@@ -64,10 +89,18 @@ class _Pending(msgspec.Struct):
 
     ticket: Ticket[Any, Any]
     call: Call
+    scopes: tuple[Scopes, ...]
+    """With references in the place of persons."""
     ask: Ask
     key: bytes
-    refusal: Refusal | None = None
-    """Refused before the window was asked."""
+    persons: Sequence[Person] = ()
+    refused: dict[int, Refusal] = {}
+    """Amounts refused before the window was asked."""
+    consents: list[ConsentUsed] = []
+
+    def is_refused(self) -> bool:
+        """True when the window need not be asked at all."""
+        return len(self.refused) == len(self.call.amounts)
 
 
 class Decider:
@@ -99,6 +132,8 @@ class Decider:
         """Held while the window is used, so that a look at it need not wait for a commit."""
         self._trim_in = 0
         self._recover_at = 0
+        store = subjects.store
+        self.consents = ConsentView(ledger.store, round(LEASE_SECONDS * SECOND) if store.is_shared else None)
         self.kept = self._projections()
         self._open()
 
@@ -122,7 +157,7 @@ class Decider:
         at = self.clock()
         self.ledger.append_all(
             [
-                self.kept.keep(Opened(at, __version__, self.window.kind, self.window.epoch)),
+                self.kept.keep(Opened(at, __version__, self.window.kind, self.window.epoch, self.ledger.chain)),
                 *self._policy_fact(self.policy, at, ""),
             ]
         )
@@ -172,7 +207,11 @@ class Decider:
             return
         deadline = self.kept.next_deadline()
         if deadline is not None and deadline <= self.clock():
-            self.group.exclusively(lambda: self.ledger.append_all(self._expired(self.clock())))
+            self.group.exclusively(self._expire)
+        self.ledger.checkpoint(older_than=CHECKPOINT_SPAN)
+
+    def _expire(self) -> None:
+        self._append(self._expired(self.clock()))
 
     def _require_ledger(self, now: int) -> None:
         """Raise the ledger's failure, after trying now and then whether it is over."""
@@ -220,16 +259,19 @@ class Decider:
 
     def look(self, call: Call) -> Decision:
         """Answer a check without writing it down."""
-        scopes, persons = self._referenced(call.scopes, make=False)
-        refusal = self._judge(call)
-        if refusal is not None:
-            answer = Answer(self.clock(), refusals={0: refusal})
+        known = {name: person for name in _persons([call]) if (person := self.subjects.find(name)) is not None}
+        scopes, persons = _referenced(call.scopes, known)
+        now = self.clock()
+        consents: list[ConsentUsed] = []
+        refused = self._judge(call) or self._missing(call, scopes, now, consents)
+        if refused:
+            answer = Answer(now, refusals=refused)
         else:
             with self._looking:
                 (answer,) = self.window.take([Ask(call.verb, call.amounts, scopes, persons=persons)])
             if answer.error is not None:
                 raise answer.error
-        return Decision(-1, _decided(call, scopes, answer, b""))
+        return Decision(-1, _decided(call, scopes, answer, b"", consents))
 
     def looking(self) -> threading.Lock:
         """The lock under which the window may be read."""
@@ -246,75 +288,150 @@ class Decider:
         now = self.clock()
         self._require_ledger(now)
         self.kept.index.advance(now)
-        pending: list[_Pending] = []
+        changes: list[tuple[DecisionTicket, Change]] = []
         switches: list[tuple[DecisionTicket, Switch]] = []
-        later: list[DecisionTicket] = []
-        claimed: set[bytes] = set()
+        calls: list[tuple[DecisionTicket, Call]] = []
         for ticket in batch:
             work = ticket.item
-            if isinstance(work, Switch):
+            if isinstance(work, Call):
+                calls.append((ticket, work))
+            elif isinstance(work, Switch):
                 switches.append((ticket, work))
-                continue
+            else:
+                changes.append((ticket, work))
+        if changes:
+            self._change(changes, now)
+        # References and keys are durable before the first entry that could use them.
+        named = [*_persons(call for _, call in calls), *(turn.pattern for _, turn in switches if _names_one(turn))]
+        persons = self.subjects.enrol(named) if named else {}
+        pending: list[_Pending] = []
+        later: list[DecisionTicket] = []
+        claimed: set[bytes] = set()
+        for ticket, call in calls:
             try:
-                key = self.subjects.keyed_hash(work.key) if work.key else b""
-                claim = bytes.fromhex(work.hold) if work.verb in _SETTLING else key
+                key = self.subjects.keyed_hash(call.key) if call.key else b""
+                claim = bytes.fromhex(call.hold) if call.verb in _SETTLING else key
                 if claim:
                     if claim in claimed:
                         later.append(ticket)
                         continue
                     claimed.add(claim)
-                prepared = self._prepare(ticket, work, key)
+                prepared = self._prepare(ticket, call, key, persons, now, len(claimed))
             except KikiError as error:
                 ticket.fail(error)
                 continue
             if prepared is not None:
                 pending.append(prepared)
-        # References are durable before the first entry that could use them.
-        self.subjects.flush()
         written, latest = self._decide(pending, now)
-        written += self._switch(switches, now)
+        written += self._switch(switches, now, persons)
         self._write_down(written, latest)
         self._trim()
         return later
 
-    def _prepare(self, ticket: DecisionTicket, call: Call, key: bytes) -> _Pending | None:
+    # -- changes -------------------------------------------------------------------------------------
+
+    def _change(self, changes: list[tuple[DecisionTicket, Change]], now: int) -> None:
+        """Step 0. What a change adds is durable before anybody hears of it."""
+        named = [person for _, change in changes for person in change.persons]
+        persons = self.subjects.enrol(named) if named else {}
+        done: list[tuple[DecisionTicket, Any]] = []
+        with self.ledger.store.shared_turn():
+            turn = Turn(now, self.ledger.next_seq, self.ledger.chain, self.ledger.store, self.subjects, persons)
+            for ticket, change in changes:
+                mark = turn.mark()
+                try:
+                    done.append((ticket, change.act(turn)))
+                except Exception as error:
+                    turn.undo(mark)
+                    ticket.fail(error)
+            if turn.appends:
+                self._append(turn.appends)
+        for fact, _, _ in turn.appends:
+            if isinstance(fact, ConsentChanged):
+                self.consents.changed(fact.subject, fact.purpose)
+        for ticket, result in done:
+            ticket.resolve(result)
+
+    def forget(self, person: str) -> Erasure:
+        """Destroy the key of a person and read back that nothing of it is left; the ledger stays as it is."""
+        erasure = self.group.exclusively(lambda: self._forget(person))
+        found = self.subjects.read_back(erasure)
+        if found.traces:
+            # A page that was split may keep a stale copy; writing the files anew leaves none.
+            self.group.exclusively(self.subjects.store.compact)
+            found = self.subjects.read_back(erasure)
+        return found
+
+    def _forget(self, person: str) -> Erasure:
+        erasure = self.subjects.forget(person)
+        if erasure.reference:
+            self.consents.forget(erasure.reference)
+        return erasure
+
+    # -- deciding ------------------------------------------------------------------------------------
+
+    def _prepare(
+        self,
+        ticket: DecisionTicket,
+        call: Call,
+        key: bytes,
+        enrolled: Mapping[str, Person],
+        now: int,
+        claimed: int,
+    ) -> _Pending | None:
         """Step 1. None when the call is answered already."""
-        scopes, persons = self._referenced(call.scopes, make=True)
-        ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
+        scopes, persons = _referenced(call.scopes, enrolled)
         if key:
             seq = self.kept.index.find(key)
             if seq is not None:
-                ticket.resolve(self._first_answer(seq, call, ask))
+                ticket.resolve(self._first_answer(seq, call, scopes))
                 return None
         if key or call.verb is Verb.RESERVE:
-            self.kept.index.require_room()
-        return _Pending(ticket, call, ask, key, self._judge(call))
+            # What the calls before it in this batch will have remembered counts too.
+            self.kept.index.require_room(2 * claimed)
+        ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
+        each = _Pending(ticket, call, scopes, ask, key)
+        each.refused = self._judge(call)
+        if persons:
+            each.persons = [enrolled[scope] for scope in persons.values()]
+            each.refused = each.refused or self._missing(call, scopes, now, each.consents)
+            if each.refused and not each.is_refused():
+                each.ask = _without(ask, each.refused)
+        return each
 
-    def _referenced(self, given: tuple[Scopes, ...], *, make: bool) -> tuple[tuple[Scopes, ...], dict[str, str]]:
-        persons: dict[str, str] = {}
-        if given == ((),):
-            return given, persons
-
-        def reference(scope: str) -> str:
-            if not scope.startswith(_PERSONAL_PREFIXES):
-                return scope
-            found = self.subjects.reference(scope) if make else self.subjects.find(scope)
-            named = f"{kind_of(scope)}:{found or '?'}"
-            persons[named] = scope
-            return named
-
-        return tuple(tuple(map(reference, scopes)) for scopes in given), persons
-
-    def _judge(self, call: Call) -> Refusal | None:
+    def _judge(self, call: Call) -> dict[int, Refusal]:
+        refusal: Refusal | None = None
         if call.invalid:
-            return Refusal(Reason.INVALID_INPUT)
-        if call.ltv is not None:
-            return judge_ltv(call.ltv, self.ltv_min, self.ltv_max)
-        return None
+            refusal = Refusal(Reason.INVALID_INPUT)
+        elif call.ltv is not None:
+            refusal = judge_ltv(call.ltv, self.ltv_min, self.ltv_max)
+        return {} if refusal is None else dict.fromkeys(range(len(call.amounts)), refusal)
+
+    def _missing(self, call: Call, scopes: tuple[Scopes, ...], now: int, used: list[ConsentUsed]) -> dict[int, Refusal]:
+        """Which amounts name a person who has not consented to what they are for; every consent looked at is noted."""
+        if call.verb not in _NEED_CONSENT or not (call.purpose or self.policy.asks_consent):
+            return {}
+        refused: dict[int, Refusal] = {}
+        looked: dict[tuple[str, str], ConsentUsed] = {}
+        for index in range(len(call.amounts)):
+            each = scopes[index if len(scopes) > 1 else 0]
+            named = [scope for scope in each if scope.startswith(_PERSONAL_PREFIXES)]
+            if not named:
+                continue
+            for purpose in sorted(self.policy.purposes_for(each, call.purpose)):
+                for scope in named:
+                    subject = scope.partition(":")[2]
+                    found = looked.get((subject, purpose))
+                    if found is None:
+                        found = looked[subject, purpose] = self.consents.look(subject, purpose, now)
+                    if not found.given:
+                        refused.setdefault(index, Refusal(Reason.CONSENT_MISSING, scope=scope, purpose=purpose))
+        used += looked.values()
+        return refused
 
     def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int]:
         """Steps 2 and 3: what is to be written, and the latest moment that the window looked at."""
-        asked = [each for each in pending if each.refusal is None]
+        asked = [each for each in pending if not each.is_refused()]
         answers: list[Answer] = []
         unavailable: KikiError | None = None
         if asked:
@@ -326,14 +443,15 @@ class Decider:
         written: list[Written] = []
         latest = now
         for each in pending:
-            call = each.call
-            if each.refusal is not None:
-                answer = Answer(now, refusals=dict.fromkeys(range(len(call.amounts)), each.refusal))
+            if each.is_refused():
+                answer = Answer(now, refusals=each.refused)
             elif unavailable is not None:
                 each.ticket.fail(unavailable)
                 continue
             else:
                 answer = next(given)
+                if each.refused:
+                    answer = _merged(answer, each.refused, len(each.call.amounts))
                 latest = max(latest, answer.at)
             try:
                 fact = self._fact_of(each, answer)
@@ -343,8 +461,16 @@ class Decider:
             if isinstance(fact, Decision):
                 each.ticket.resolve(fact)
             else:
-                written.append((each.ticket, fact))
+                written.append(Written(each.ticket, fact, self._sealed(each.call.origin, each.persons)))
         return written, latest
+
+    def _sealed(self, origin: Origin | None, persons: Sequence[Person]) -> Sequence[Sealed]:
+        """Where a call came from, readable as long as the person it is about is not erased."""
+        if origin is None:
+            return ()
+        if len(persons) == 1:
+            return (self.subjects.seal(persons[0], origin.text),)
+        return (self.subjects.seal_for_segment(origin.text),)
 
     def _take(self, asked: list[_Pending]) -> list[Answer]:
         asks = [each.ask for each in asked]
@@ -354,7 +480,7 @@ class Decider:
                 for each in asked:
                     if each.key:
                         each.ask.key = blake2b(each.call.key.encode(), key=secret, digest_size=16).digest()
-                        each.ask.fingerprint = _fingerprint(each.call, secret)
+                        each.ask.fingerprint = _fingerprint(each.call, each.refused, secret)
             try:
                 with self._looking:
                     return self.window.take(asks)
@@ -370,7 +496,7 @@ class Decider:
         if call.verb not in _SETTLING:
             if answer.error is not None:
                 raise answer.error
-            return _decided(call, each.ask.scopes, answer, each.key)
+            return _decided(call, each.scopes, answer, each.key, each.consents)
         if answer.repeated or isinstance(answer.error, HoldUnknown):
             settled = self._settled_before(call, answer)
             if settled is not None:
@@ -410,25 +536,23 @@ class Decider:
         answer.at = answer.at or self.clock()
         return _settled(call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True)
 
-    def _switch(self, switches: list[tuple[DecisionTicket, Switch]], now: int) -> list[Written]:
+    def _switch(
+        self, switches: list[tuple[DecisionTicket, Switch]], now: int, enrolled: Mapping[str, Person]
+    ) -> list[Written]:
         written: list[Written] = []
         for ticket, turn in switches:
+            person = enrolled.get(turn.pattern)
+            pattern = turn.pattern if person is None else f"{kind_of(turn.pattern)}:{person.reference}"
             try:
-                pattern = self._pattern(turn.pattern)
                 with self._looking:
                     self.window.halt(pattern, on=turn.on, persons={pattern: turn.pattern})
             except KikiError as error:
                 ticket.fail(error)
                 continue
-            written.append((ticket, Halted(now, pattern, turn.on, turn.actor, turn.note)))
+            network = turn.origin.network if turn.origin else ""
+            fact = Halted(now, pattern, turn.on, turn.actor, turn.note, network)
+            written.append(Written(ticket, fact, self._sealed(turn.origin, () if person is None else (person,))))
         return written
-
-    def _pattern(self, pattern: str) -> str:
-        if not pattern.startswith(_PERSONAL_PREFIXES) or pattern.endswith(":*"):
-            return pattern
-        reference = self.subjects.reference(pattern)
-        self.subjects.flush()
-        return f"{kind_of(pattern)}:{reference}"
 
     # -- writing down --------------------------------------------------------------------------------
 
@@ -436,13 +560,19 @@ class Decider:
         """Steps 3 and 4: one commit, and then the answers. What ran out on the way stands before what came after it."""
         facts = self._expired(latest)
         expired = len(facts)
-        facts += [self.kept.keep(fact) for _, fact in written]
+        facts += [self.kept.keep(fact, sealed) for _, fact, sealed in written]
         if not facts:
             return
         if not self.window.restorable:
             facts[-1] = self.kept.meet(facts, latest)
+        first = self._append(facts) + expired
+        for offset, (ticket, fact, _) in enumerate(written):
+            ticket.resolve(Decision(first + offset, fact))
+
+    def _append(self, facts: Sequence[Append]) -> int:
+        """One commit; the sequence of its first fact. When it fails, nobody decides before the disk was read again."""
         try:
-            first = self.ledger.append_all(facts) + expired
+            return self.ledger.append_all(facts)
         except BaseException as error:
             if self.ledger.failure is None:
                 # Not the disk: a fact that cannot be written. Window and projections have run ahead of the ledger.
@@ -450,8 +580,6 @@ class Decider:
                 failure.recoverable = True
                 self.ledger.failure = failure
             raise
-        for offset, (ticket, fact) in enumerate(written):
-            ticket.resolve(Decision(first + offset, fact))
 
     def _expired(self, now: int) -> list[Append]:
         """The window charges an expired hold by itself, at its deadline; the ledger says so before what came later."""
@@ -479,7 +607,7 @@ class Decider:
             # A little of what is forgotten leaves at a time; while there is more, with every batch.
             self._trim_in = 1 if self.kept.index.trim() else _TRIM_EVERY
 
-    def _first_answer(self, seq: int, call: Call, ask: Ask) -> Decision:
+    def _first_answer(self, seq: int, call: Call, scopes: tuple[Scopes, ...]) -> Decision:
         fact = self.kept.fact(seq)
         if (
             isinstance(fact, Decided)
@@ -487,7 +615,8 @@ class Decider:
             and fact.amounts == call.amounts
             and fact.ltv == call.ltv
             and fact.hold_span == call.hold_span
-            and [tuple(scopes) for scopes in fact.scopes] == list(ask.scopes)
+            and fact.purpose == call.purpose
+            and [tuple(each) for each in fact.scopes] == list(scopes)
         ):
             return Decision(seq, fact, repeated=True)
         raise KeyReused(
@@ -501,6 +630,8 @@ class Decider:
 
         def shut() -> None:
             self.window.close()
+            with suppress(KikiError):
+                self.ledger.checkpoint()
             self.ledger.close()
             self.subjects.close()
             self.ledger.failure = LedgerUnavailable("this guard is closed")
@@ -533,8 +664,60 @@ def _require_nobody(policy: Policy) -> None:
         )
 
 
-def _fingerprint(call: Call, secret: bytes) -> bytes:
-    parts = [call.verb, call.amounts, call.scopes, call.hold_span, call.ltv]
+def _persons(calls: Iterable[Call]) -> list[str]:
+    """The persons that calls name, as scope texts."""
+    return [
+        scope
+        for call in calls
+        if call.scopes != _NOBODY
+        for scopes in call.scopes
+        for scope in scopes
+        if scope.startswith(_PERSONAL_PREFIXES)
+    ]
+
+
+def _names_one(turn: Switch) -> bool:
+    return turn.pattern.startswith(_PERSONAL_PREFIXES) and not turn.pattern.endswith(":*")
+
+
+def _referenced(given: tuple[Scopes, ...], persons: Mapping[str, Person]) -> tuple[tuple[Scopes, ...], dict[str, str]]:
+    """The scopes with references in the place of persons, and the person behind each such scope."""
+    named: dict[str, str] = {}
+    if given == _NOBODY:
+        return given, named
+
+    def reference(scope: str) -> str:
+        if not scope.startswith(_PERSONAL_PREFIXES):
+            return scope
+        person = persons.get(scope)
+        shown = f"{kind_of(scope)}:{person.reference if person else '?'}"
+        named[shown] = scope
+        return shown
+
+    return tuple(tuple(map(reference, scopes)) for scopes in given), named
+
+
+def _without(ask: Ask, refused: Mapping[int, Refusal]) -> Ask:
+    """What is left to ask the window for, when some amounts of a batch are refused already."""
+    kept = [index for index in range(len(ask.amounts)) if index not in refused]
+    many = len(ask.scopes) > 1
+    scopes = (
+        tuple(ask.scopes[index] for index in kept)
+        if many and len(kept) > 1
+        else ((ask.scopes[kept[0] if many else 0],))
+    )
+    return Ask(ask.verb, [ask.amounts[index] for index in kept], scopes, persons=ask.persons)
+
+
+def _merged(answer: Answer, refused: Mapping[int, Refusal], count: int) -> Answer:
+    """The window's answer with the places of the whole batch, and what was refused before it."""
+    kept = [index for index in range(count) if index not in refused]
+    answer.refusals = {**refused, **{kept[index]: refusal for index, refusal in answer.refusals.items()}}
+    return answer
+
+
+def _fingerprint(call: Call, refused: Iterable[int], secret: bytes) -> bytes:
+    parts = [call.verb, call.amounts, call.scopes, call.hold_span, call.ltv, call.purpose, list(refused)]
     return blake2b(msgspec.msgpack.encode(parts), key=secret, digest_size=16).digest()
 
 
@@ -553,10 +736,11 @@ def _settled(
         late=late,
         actual=call.amounts[0],
         actor=call.actor,
+        network=call.origin.network if call.origin else "",
     )
 
 
-def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes) -> Decided:
+def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes, consents: list[ConsentUsed]) -> Decided:
     refusals = answer.refusals
     return Decided(
         verb=call.verb,
@@ -573,6 +757,9 @@ def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes) -
         actor=call.actor,
         repeated=answer.repeated,
         hold_span=call.hold_span,
+        network=call.origin.network if call.origin else "",
+        purpose=call.purpose,
+        consents=consents,
     )
 
 
@@ -586,4 +773,5 @@ def _refused(index: int, refusal: Refusal) -> Refused:
         refusal.limit,
         refusal.remaining,
         refusal.retry_at,
+        refusal.purpose,
     )

@@ -136,6 +136,8 @@ def explain(refused: Refused, micros: int, fact: Decided) -> str:
             return "the predicted value is below the minimum"
         case Reason.LTV_ABOVE_MAXIMUM:
             return "the predicted value is above the maximum"
+        case Reason.CONSENT_MISSING:
+            return f"the customer has not consented to {refused.purpose}"
         case Reason.HALTED:
             return f"spending on {refused.scope} is halted"
         case Reason.OUTCOME_UNKNOWN:

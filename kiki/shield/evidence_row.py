@@ -43,6 +43,7 @@ _REFUSED = {
     Reason.INVALID_INPUT: "Request could not be read",
     Reason.LTV_BELOW_MINIMUM: "Below minimum threshold",
     Reason.LTV_ABOVE_MAXIMUM: "Safety ceiling exceeded",
+    Reason.CONSENT_MISSING: "Consent is missing",
     Reason.HALTED: "Spending is halted",
     Reason.ABOVE_LIMIT: "Budget limit exceeded",
     Reason.BUDGET_EXHAUSTED: "Budget limit exceeded",

@@ -24,6 +24,8 @@ class Opened(msgspec.Struct, array_like=True, tag="opened", frozen=True):
     window: str
     """`local` or `redis`."""
     epoch: str = ""
+    chain: str = ""
+    """The id of this chain, so that the entries themselves say which one they belong to."""
 
 
 class PolicyUsed(msgspec.Struct, array_like=True, tag="policy", frozen=True):
@@ -45,6 +47,19 @@ class Refused(msgspec.Struct, array_like=True, frozen=True):
     limit: int = 0
     remaining: int = 0
     retry_at: int | None = None
+    purpose: str = ""
+    """What the person's consent was missing for."""
+
+
+class ConsentUsed(msgspec.Struct, array_like=True, frozen=True):
+    """Which state of a person's consent a decision looked at."""
+
+    subject: str
+    purpose: str
+    chain: str = ""
+    """Where the entry of that state lies; empty: nothing was ever said."""
+    seq: int = -1
+    given: bool = False
 
 
 class Decided(msgspec.Struct, array_like=True, tag="decided", frozen=True):
@@ -73,6 +88,12 @@ class Decided(msgspec.Struct, array_like=True, tag="decided", frozen=True):
     """A shared window had this decision already; it is counted once."""
     hold_span: int | None = None
     """Of a reservation, how long it was asked to last, in microseconds."""
+    network: str = ""
+    """Where the call came from, coarsened to a /24 or /48."""
+    purpose: str = ""
+    """What the person's consent was needed for."""
+    consents: list[ConsentUsed] = []
+    """The consent that the decision rested on, for each person and purpose that it needed one for."""
 
 
 class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True):
@@ -94,6 +115,7 @@ class Settled(msgspec.Struct, array_like=True, tag="settled", frozen=True):
     """What the caller says it spent."""
     key: bytes = b""
     actor: str = ""
+    network: str = ""
 
 
 class Halted(msgspec.Struct, array_like=True, tag="halted", frozen=True):
@@ -104,9 +126,103 @@ class Halted(msgspec.Struct, array_like=True, tag="halted", frozen=True):
     on: bool
     actor: str = ""
     note: str = ""
+    network: str = ""
 
 
-Fact = Opened | PolicyUsed | Decided | Settled | Halted
+class ConsentChanged(msgspec.Struct, array_like=True, tag="consent", frozen=True):
+    """A person gave, refused or withdrew consent for one purpose. Who and from where is sealed beside it."""
+
+    at: int
+    subject: str
+    purpose: str
+    state: str
+    """A word of `kiki.shield.consent.State`."""
+    basis: str
+    version: str = ""
+    """Of the policy or notice that the person was shown."""
+    expires_at: int | None = None
+    method: str = ""
+    notice: bytes = b""
+    """SHA-256 of the notice text that was shown."""
+    jurisdiction: str = ""
+    guardian: bool = False
+    """Somebody else speaks for the person; who is sealed."""
+    overrides: bool = False
+    """A grant against a standing opt-out signal, after the person was told of the conflict."""
+    previous: list[str | int] = []
+    """Chain and sequence of the state that this follows; empty for the first."""
+    actor: str = ""
+    network: str = ""
+    carried: bool = False
+    """The state is older: it is said again before the entry that first said it is pruned."""
+    said_at: int | None = None
+    """When the person said it, where that is earlier than `at`: a paper form, an import."""
+    granted_at: int | None = None
+    """Of a withdrawal: when the consent was given that ends here."""
+    signal: bool = False
+    """An opt-out signal stands against this purpose."""
+
+
+class RequestChanged(msgspec.Struct, array_like=True, tag="request", frozen=True):
+    """A data subject request was received, or took a step. Names, notes and addresses are sealed beside it."""
+
+    at: int
+    request: str
+    """Its id, `DSR-<unix seconds>-<8 hexadecimal digits>`."""
+    subject: str
+    kind: str
+    """A word of `kiki.shield.dsr.Kind`."""
+    step: str
+    """A word of `kiki.shield.dsr.Step`."""
+    state: str
+    """A word of `kiki.shield.dsr.State`: what the request is in afterwards."""
+    due_at: int | None = None
+    regime: str = ""
+    system: str = ""
+    """The store or system that the step is about."""
+    outcome: str = ""
+    article: str = ""
+    """The legal provision that a refusal, exception or extension rests on."""
+    count: int = 0
+    """Records that were found, exported, erased or left."""
+    digest: bytes = b""
+    """SHA-256 of what was handed over: the export, a receipt, the signed proof."""
+    actor: str = ""
+    network: str = ""
+
+
+class LegalHeld(msgspec.Struct, array_like=True, tag="legal_hold", frozen=True):
+    """A legal hold was put on or lifted: on one person, or on all evidence."""
+
+    at: int
+    subject: str
+    """Empty: everything."""
+    on: bool
+    reference: str = ""
+    """The matter, in the words of whoever ordered it; no personal data belongs here."""
+    actor: str = ""
+
+
+class Pruned(msgspec.Struct, array_like=True, tag="pruned", frozen=True):
+    """Entries below `before` were removed at the end of their retention; the tree still covers them."""
+
+    at: int
+    before: int
+    retention_days: int
+    actor: str = ""
+
+
+Fact = (
+    Opened
+    | PolicyUsed
+    | Decided
+    | Settled
+    | Halted
+    | ConsentChanged
+    | RequestChanged
+    | LegalHeld
+    | Pruned
+)
 
 _decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)
 

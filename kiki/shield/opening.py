@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kiki.clock import Clock, steady_clock
+from kiki.clock import Clock, steady_clock, wall_micros
 from kiki.errors import PolicyError, WindowUnavailable
 from kiki.ledger.ledger import Ledger
+from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
@@ -17,7 +18,7 @@ from kiki.settings import RedisAddress
 from kiki.shield.decider import Decider, key_retention
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy, parse_policy
-from kiki.shield.projections import known_epoch
+from kiki.shield.projections import POLICY, known_epoch
 from kiki.shield.window import Window
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ LTV_MIN = 10 * MICROS
 LTV_MAX = 10_000 * MICROS
 KEYS_MAX = 10_000_000
 SCOPES_MAX = 1_000_000
+MASTER_KEY_FILE = "master.key"
 
 
 def open_decider(
     path: Path | None,
-    policy: Policy,
+    policy: Policy | None,
     *,
+    keys: KeySource | None = None,
     redis: RedisAddress | None = None,
     redis_prefix: str = "kiki",
     redis_timeout: float = 0.25,
@@ -46,20 +49,33 @@ def open_decider(
 ) -> Decider:
     """A decider over the ledger at `path` (None: in memory), sharing its budgets through `redis` if given.
 
-    Raises `LedgerLocked`, `LedgerUnavailable` or `LedgerCorrupt`; lets go of everything when it fails.
+    Without a policy it goes on under the one used last. `keys` says where the master key comes from; without it,
+    from `master.key` beside the ledger, which is made when it is missing. Raises `LedgerLocked`,
+    `LedgerUnavailable`, `LedgerCorrupt` or `MasterKeyError`; lets go of everything when it fails.
     """
     opened: list[Store | Window] = []
     try:
         store, directory = _stores(path, opened)
-        ledger = Ledger(store, clock or steady_clock())
+        if keys is None and path is not None:
+            keys = KeySource(file=path.with_name(MASTER_KEY_FILE), may_create=True)
+        subjects = Subjects(directory, keys, clock or wall_micros)
+        if subjects.made_key and keys is not None:
+            logger.warning(
+                "a master key was made: %s opens everything personal in this ledger; back it up apart from the ledger, "
+                "because without it all of that stays unreadable, and whoever has both can read it",
+                keys.file,
+            )
+        ledger = Ledger(store, clock or steady_clock(), subjects.signing_seed)
+        ledger.require_companion("directory of persons", subjects.digest)
+        if policy is None:
+            known = store.get(POLICY, b"")
+            policy = Policy(()) if known is None else Policy.load(known)
         if clock is None:
             # Never before what the ledger says has happened, whatever the wall clock says now.
             clock = steady_clock(ledger.recorded_at + 1)
             ledger.clock = clock
         window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max)
         opened.append(window)
-        subjects = Subjects(directory)
-        ledger.require_companion("directory of persons", subjects.digest)
         decider = Decider(
             ledger,
             subjects,

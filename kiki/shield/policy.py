@@ -42,6 +42,9 @@ POLICY_ACCEPTED = "write a mapping with the list 'budgets' and, if need be, 'cur
 
 _UNITS = {"": SECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 _SPAN = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,18}))?([smhd]?)")
+NO_CONSENT = "none"
+CONSENT_ACCEPTED = "write the purpose, such as marketing, or none when these spends need no consent"
+_PURPOSE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _SEPARATED = re.compile(r"[0-9]+(?:[,_'\u2019\s][0-9]+)+(?:\.[0-9]*)?")
@@ -70,6 +73,8 @@ class Budget:
     name: str
     pattern: Pattern
     limits: tuple[Limit, ...]
+    consent: str = ""
+    """The purpose that a person named in such a spend must have consented to; `none`: no consent is asked for here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,22 @@ class Policy:
         """A short name for exactly this policy: the first 16 hex digits of SHA-256 over `dump()`."""
         return hashlib.sha256(self.dump()).hexdigest()[:16]
 
+    @property
+    def asks_consent(self) -> bool:
+        """True when a budget has its own word about consent."""
+        return any(budget.consent for budget in self.budgets)
+
+    def purposes_for(self, scopes: Collection[str], purpose: str) -> set[str]:
+        """What a person named in such a spend must have consented to, when the caller says it is for `purpose`.
+
+        A budget that asks for a purpose adds it. One that says `none` takes back the caller's, never another budget's.
+        """
+        asked = {budget.consent for budget, _ in self.budgets_for(scopes)} - {""}
+        needed = asked - {NO_CONSENT}
+        if purpose and NO_CONSENT not in asked:
+            needed.add(purpose)
+        return needed
+
     def budgets_for(self, scopes: Collection[str]) -> list[tuple[Budget, str]]:
         """The budgets that concern a spend with these canonical scopes, each with the scope it meters the spend on."""
         found = ((budget, budget.pattern.instance(scopes)) for budget in self.budgets)
@@ -105,6 +126,7 @@ class Policy:
                         {"limit": money.format_micros(limit.micros), "window": format_span(limit.span)}
                         for limit in budget.limits
                     ],
+                    **({"consent": budget.consent} if budget.consent else {}),
                 }
                 for budget in self.budgets
             ],
@@ -127,13 +149,15 @@ class Policy:
 
 
 def _load_budget(given: Any) -> Budget:
-    plain = _exactly(given, {"name", "scope", "windows"})
+    keys = {"name", "scope", "windows"}
+    plain = _exactly(given, {*keys, "consent"} if isinstance(given, dict) and "consent" in given else keys)
     limits = []
     for one in _typed(plain["windows"], list):
         window = _exactly(one, {"limit", "window"})
         micros = money.parse_micros(_typed(window["limit"], str), zero=True)
         limits.append(Limit(micros, _span(_typed(window["window"], str))))
-    return Budget(_typed(plain["name"], str), Pattern.parse(_typed(plain["scope"], str)), tuple(limits))
+    pattern = Pattern.parse(_typed(plain["scope"], str))
+    return Budget(_typed(plain["name"], str), pattern, tuple(limits), _typed(plain.get("consent", ""), str))
 
 
 def _exactly(given: Any, keys: set[str]) -> dict[str, Any]:
@@ -438,7 +462,7 @@ class _Reader:
         return tuple(budgets)
 
     def budget(self, node: _Node) -> Budget | None:
-        known = ("name", "scope", "limit", "window", "windows")
+        known = ("name", "scope", "limit", "window", "windows", "consent")
         if not isinstance(node, _Map):
             accepted = "write a mapping with 'scope' and either 'limit' and 'window' or 'windows'"
             none = isinstance(node, _Text) and node.is_null
@@ -450,7 +474,14 @@ class _Reader:
             self.wrong(node, f"the budget has no 'scope'; {SCOPE_ACCEPTED}")
         name = self.name(fields["name"]) if "name" in fields else pattern and pattern.text
         limits = self.limits(node, fields)
-        return Budget(name, pattern or Pattern("*"), limits) if name else None
+        consent = self.purpose(fields["consent"]) if "consent" in fields else ""
+        return Budget(name, pattern or Pattern("*"), limits, consent) if name else None
+
+    def purpose(self, node: _Node) -> str:
+        text = self.text(node, "consent", CONSENT_ACCEPTED)
+        if text is not None and not _PURPOSE.fullmatch(text):
+            self.wrong(node, f"consent {_shown(text)} is not a purpose; {CONSENT_ACCEPTED}")
+        return text or ""
 
     def name(self, node: _Node) -> str | None:
         text = self.text(node, "name", NAME_ACCEPTED)

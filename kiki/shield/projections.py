@@ -6,13 +6,14 @@ Each change is written in the transaction of its fact. When all of it is gone, i
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
 from kiki.errors import LedgerCorrupt
+from kiki.ledger.entry import Sealed
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
 from kiki.ledger.store import Reader, Store, Write
@@ -110,17 +111,17 @@ class Projections:
 
     # -- keeping -------------------------------------------------------------------------------------
 
-    def keep(self, fact: Fact) -> Append:
+    def keep(self, fact: Fact, sealed: Sequence[Sealed] = ()) -> Append:
         """The fact with its projections, ready for the ledger; in memory it counts from now on."""
         if isinstance(fact, Decided):
             if fact.verb == Verb.RESERVE and not fact.refused:
                 self._keep(OpenHold(fact.hold, fact.amounts[0], scopes_of(fact), fact.deadline, fact.at))
             elif not fact.key:
-                return fact, None
+                return Append(fact, None, sealed)
         elif isinstance(fact, Settled):
             self.holds.pop(fact.hold, None)
             self._forget_settled_deadlines()
-        return fact, lambda seq: self._writes(fact, seq)
+        return Append(fact, lambda seq: self._writes(fact, seq), sealed)
 
     def _writes(self, fact: Fact, seq: int) -> list[Write]:
         place = seq.to_bytes(8, "big")
@@ -154,7 +155,7 @@ class Projections:
         for hold in gone:
             del self.holds[hold.id]
         met = self.met or MetEpoch("", 0, 0)
-        for fact, _ in facts:
+        for fact, _, _ in facts:
             if isinstance(fact, Decided | Settled) and fact.epoch:
                 same = fact.epoch == met.epoch
                 met = MetEpoch(
@@ -163,13 +164,17 @@ class Projections:
                     max(met.at, fact.at) if same else fact.at,
                 )
         self.met = met
-        fact, writes = facts[-1]
+        fact, writes, sealed = facts[-1]
         value = msgspec.msgpack.encode(met)
-        return fact, lambda seq: [
-            *(writes(seq) if writes else ()),
-            Write(EPOCH, b"", value),
-            *(Write(HOLDS, bytes.fromhex(hold.id), None) for hold in gone),
-        ]
+        return Append(
+            fact,
+            lambda seq: [
+                *(writes(seq) if writes else ()),
+                Write(EPOCH, b"", value),
+                *(Write(HOLDS, bytes.fromhex(hold.id), None) for hold in gone),
+            ],
+            sealed,
+        )
 
     def _keep(self, hold: OpenHold) -> None:
         self.holds[hold.id] = hold

@@ -20,7 +20,13 @@ from kiki.shield.replay import reach
 from kiki.shield.window import Ask, OpenHold, Verb
 
 # These say nothing about a budget, so another policy would not have changed them.
-_NOT_ABOUT_BUDGETS = {Reason.INVALID_INPUT, Reason.LTV_ABOVE_MAXIMUM, Reason.LTV_BELOW_MINIMUM, Reason.HALTED}
+_NOT_ABOUT_BUDGETS = {
+    Reason.INVALID_INPUT,
+    Reason.LTV_ABOVE_MAXIMUM,
+    Reason.LTV_BELOW_MINIMUM,
+    Reason.CONSENT_MISSING,
+    Reason.HALTED,
+}
 
 _PROGRESS_EVERY = 10_000
 

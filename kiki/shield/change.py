@@ -1,0 +1,84 @@
+"""A change that is no decision about money, on its way into the ledger: consent, requests, legal holds.
+
+It takes its turn in the same batches as decisions, before them, so that one order holds for all: a decision
+that is answered after a change was acknowledged has seen that change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from kiki.ledger.entry import Sealed
+from kiki.ledger.ledger import Append
+from kiki.ledger.store import Reader, Write
+from kiki.ledger.subjects import Person, Subjects
+from kiki.shield.fact import Fact
+
+ABSENT: Final = object()
+
+
+class Turn:
+    """What a change may see and add while it has its turn. Nothing of it counts before the batch is durable."""
+
+    def __init__(
+        self, now: int, next_seq: int, chain: str, reader: Reader, subjects: Subjects, persons: Mapping[str, Person]
+    ) -> None:
+        self.now = now
+        self.chain = chain
+        self.subjects = subjects
+        self.persons = persons
+        """Every person that the change named in advance."""
+        self._next = next_seq
+        self._reader = reader
+        self._written: dict[tuple[str, bytes], bytes | None] = {}
+        self._journal: list[tuple[tuple[str, bytes], object]] = []
+        self.appends: list[Append] = []
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        """The projected value as it is after the changes that went before."""
+        written = self._written.get((space, key), ABSENT)
+        return self._reader.get(space, key) if written is ABSENT else written  # type: ignore[return-value]
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence that the next fact added will get."""
+        return self._next + len(self.appends)
+
+    def add(self, fact: Fact, writes: Sequence[Write] = (), sealed: Sequence[Sealed] = ()) -> int:
+        """Write down a fact with its projections and sealed parts; the sequence it will have."""
+        seq = self.next_seq
+        for space, key, value in writes:
+            self._journal.append(((space, key), self._written.get((space, key), ABSENT)))
+            self._written[space, key] = value
+        self.appends.append(Append(fact, (lambda _: writes) if writes else None, sealed))
+        return seq
+
+    def mark(self) -> tuple[int, int]:
+        """Where a change begins, to go back to when it fails."""
+        return len(self.appends), len(self._journal)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Forget what was added since the mark."""
+        added, journaled = mark
+        del self.appends[added:]
+        while len(self._journal) > journaled:
+            place, before = self._journal.pop()
+            if before is ABSENT:
+                del self._written[place]
+            else:
+                self._written[place] = before  # type: ignore[assignment]  # bytes or None: ABSENT was ruled out
+
+
+class Change(msgspec.Struct):
+    """One piece of work: `act` adds facts and returns what the caller gets once they are durable.
+
+    It runs under the lock of all deciding: it must be quick and talk to nobody. A `KikiError` that it raises
+    goes to its caller, and what it had added is forgotten.
+    """
+
+    act: Callable[[Turn], Any]
+    persons: Sequence[str] = ()
+    """Scope texts (`customer:c-1`) of those who must have a reference and a key before `act` runs."""

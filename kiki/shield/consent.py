@@ -1,0 +1,411 @@
+"""What a person has said about one purpose, and what follows from saying something else. Pure.
+
+A state is the last thing said: granted, denied (asked, and said no) or revoked (said yes, then no). That a grant
+has run out is never written down; it is derived from the time. Whatever a person says is kept as a fact of its
+own, so the history of one person and purpose is a chain of facts, each naming the one before it.
+
+    said before      grant               deny        revoke      opt-out signal (GPC)
+    nothing          granted             denied      revoked     denied
+    granted          granted, if new     denied      revoked     denied; stays when the grant overrides the signal
+    denied, revoked  granted             denied      revoked     denied
+    a signal stands  needs `overrides`   denied      revoked     stays
+
+An opt-out signal stands until the end: a later grant holds against it only when the person was told of the
+conflict (`overrides`), and stops doing so when that grant is withdrawn or runs out (11 CCR 7025(c)).
+
+Saying again what holds already writes no fact: it would prove nothing new, and a page that posts on every visit
+would grow a history without bound. Anything that differs (version, expiry, notice, method, ...) is a new fact.
+
+Something said in the past, as an import brings it, never outranks what was said later, and what was said at
+the same moment only when it withdraws. So running an import twice changes nothing, and an old list of consents
+cannot take back a revocation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from kiki.clock import SECOND, to_iso
+from kiki.errors import ConsentConflict, InvalidInput
+from kiki.ledger.store import SHARED, Write
+from kiki.shield.fact import ConsentChanged, ConsentUsed
+
+CONSENT: Final = SHARED + "consent"
+"""The space of what each person said last about each purpose, by `consent_key`."""
+
+LEASE: Final = 2 * SECOND
+"""Whoever revokes waits at most this long for those who still hold the consent."""
+LEASE_HELD: Final = LEASE * 95 // 100
+"""For how long an answer about consent may be used, counted from before it was asked for.
+
+It is a little shorter than `LEASE`, so that clocks which run at slightly different speeds do no harm.
+"""
+
+PURPOSES: Final = ("marketing", "analytics", "targeting", "profiling", "data_sharing")
+SIGNAL_PURPOSES: Final = ("data_sharing", "targeting")
+"""What Global Privacy Control opts out of: sale and sharing, and what sharing is for (11 CCR 7025)."""
+
+CUSTOMER_LENGTH_MAX: Final = 256
+TEXT_LENGTH_MAX: Final = 64
+AGENT_LENGTH_MAX: Final = 256
+NOTE_LENGTH_MAX: Final = 4096
+NOTICE_LENGTH_MAX: Final = 65_536
+
+_SUBJECT_BYTES: Final = 16
+_PURPOSE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+
+
+class State(StrEnum):
+    """What is known about one person and purpose."""
+
+    GRANTED = "granted"
+    DENIED = "denied"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    """Granted once, for a time that is over. Derived, never written down."""
+    NONE = "none"
+    """Nothing was ever said. Derived, never written down."""
+
+
+class Basis(StrEnum):
+    """The legal basis of processing, GDPR article 6(1)(a) to (f)."""
+
+    CONSENT = "consent"
+    CONTRACT = "contract"
+    LEGAL_OBLIGATION = "legal_obligation"
+    VITAL_INTERESTS = "vital_interests"
+    PUBLIC_TASK = "public_task"
+    LEGITIMATE_INTERESTS = "legitimate_interests"
+
+
+class Method(StrEnum):
+    """How something was said."""
+
+    API = "api"
+    FORM = "form"
+    BUTTON = "button"
+    EMAIL = "email"
+    PHONE = "phone"
+    PAPER = "paper"
+    IN_PERSON = "in_person"
+    OPERATOR = "operator"
+    REQUEST = "request"
+    """A data subject request: an objection or an opt-out."""
+    GUARDIAN = "guardian"
+    GPC = "gpc"
+    """The browser sent `Sec-GPC: 1`."""
+    IMPORT = "import"
+
+
+class ConsentState(msgspec.Struct, array_like=True, frozen=True):
+    """What was said last, as it is projected from its fact. Moments are microseconds since the epoch."""
+
+    state: str
+    at: int
+    """When it was written down."""
+    expires_at: int | None
+    version: str
+    basis: str
+    method: str
+    chain: str
+    """Where the entry lies that says so."""
+    seq: int
+    overrides: bool
+    signal: bool
+    """An opt-out signal stands against this purpose."""
+    said_at: int
+    """When it was said: `at`, or earlier where it came by an import."""
+    granted_at: int | None
+    """When the consent was given that holds, or that ended here."""
+    notice: bytes
+    jurisdiction: str
+    guardian: bool
+    network: str
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one person says about one purpose, read and checked."""
+
+    purpose: str
+    state: State
+    """`GRANTED`, `DENIED` or `REVOKED`."""
+    basis: Basis | None = None
+    """None: that of what was said before, or consent."""
+    version: str = ""
+    expires_at: int | None = None
+    method: Method = Method.API
+    notice: bytes = b""
+    jurisdiction: str = ""
+    guardian: bool = False
+    overrides: bool = False
+    said_at: int | None = None
+    """When it was said, where that is in the past; None: now."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(ConsentState).decode
+
+
+# -- where it is kept --------------------------------------------------------------------------------
+
+
+def consent_key(subject: str, purpose: str) -> bytes:
+    """Under which the state of one person and purpose is kept; all of one person's lie together."""
+    return bytes.fromhex(subject) + purpose.encode()
+
+
+def subject_and_purpose(key: bytes) -> tuple[str, str]:
+    """What `consent_key` was made of."""
+    return key[:_SUBJECT_BYTES].hex(), key[_SUBJECT_BYTES:].decode()
+
+
+def read_state(value: bytes | None) -> ConsentState | None:
+    """The state in a projected value; None: nothing was ever said."""
+    return None if value is None else _decode(value)
+
+
+def writes_of(fact: ConsentChanged, chain: str, seq: int) -> list[Write]:
+    """The projection of a fact that is entry `seq` of `chain`: the one rule for writing it and for rebuilding it."""
+    state = ConsentState(
+        state=fact.state,
+        at=fact.at,
+        expires_at=fact.expires_at,
+        version=fact.version,
+        basis=fact.basis,
+        method=fact.method,
+        chain=chain,
+        seq=seq,
+        overrides=fact.overrides,
+        signal=fact.signal,
+        said_at=_said_at(fact),
+        granted_at=_said_at(fact) if fact.state == State.GRANTED else fact.granted_at,
+        notice=fact.notice,
+        jurisdiction=fact.jurisdiction,
+        guardian=fact.guardian,
+        network=fact.network,
+    )
+    return [Write(CONSENT, consent_key(fact.subject, fact.purpose), _encode(state))]
+
+
+def _said_at(fact: ConsentChanged) -> int:
+    return fact.at if fact.said_at is None else fact.said_at
+
+
+# -- what holds --------------------------------------------------------------------------------------
+
+
+def in_force(state: ConsentState | None, now: int) -> bool:
+    """Whether the person's consent holds now."""
+    return state is not None and state.state == State.GRANTED and (state.expires_at is None or now < state.expires_at)
+
+
+def state_at(state: ConsentState | None, now: int) -> State:
+    """The state in a word, with what only time tells."""
+    if state is None:
+        return State.NONE
+    if state.state == State.GRANTED and not in_force(state, now):
+        return State.EXPIRED
+    return State(state.state)
+
+
+def used_of(subject: str, purpose: str, state: ConsentState | None, now: int) -> ConsentUsed:
+    """What a decision of this moment writes down about the consent it rests on."""
+    if state is None:
+        return ConsentUsed(subject, purpose)
+    return ConsentUsed(subject, purpose, state.chain, state.seq, in_force(state, now))
+
+
+# -- what follows from saying something --------------------------------------------------------------
+
+
+def follow(
+    statement: Statement,
+    prior: ConsentState | None,
+    subject: str,
+    now: int,
+    *,
+    actor: str = "",
+    network: str = "",
+) -> ConsentChanged | None:
+    """The fact that a statement makes after `prior`; None when it changes nothing (see the top of this file).
+
+    Raises `ConsentConflict` for a grant against a standing signal, `InvalidInput` for moments that cannot be.
+    """
+    _require_moments(statement, now)
+    grants = statement.state is State.GRANTED
+    if prior is not None and _changes_nothing(statement, prior, now):
+        return None
+    signal = prior is not None and prior.signal
+    overrides = False
+    if grants:
+        # Whoever renews a grant that holds against the signal was told of the conflict when it was given.
+        overrides = statement.overrides or (prior is not None and prior.overrides and in_force(prior, now))
+        if signal and not overrides:
+            raise ConsentConflict(
+                f"an opt-out signal (Global Privacy Control) stands against {statement.purpose}; a grant holds "
+                "against it only when the person was told of the conflict",
+                hint="tell the person, and if consent is given all the same, grant with overrides",
+            )
+    return ConsentChanged(
+        at=now,
+        subject=subject,
+        purpose=statement.purpose,
+        state=statement.state,
+        basis=statement.basis or (prior.basis if prior is not None else Basis.CONSENT),
+        # What is withdrawn is what was given: under that version and law.
+        version=statement.version or ("" if grants or prior is None else prior.version),
+        expires_at=statement.expires_at if grants else None,
+        method=statement.method,
+        notice=statement.notice,
+        jurisdiction=statement.jurisdiction or (prior.jurisdiction if prior is not None else ""),
+        guardian=statement.guardian,
+        overrides=overrides,
+        previous=[] if prior is None else [prior.chain, prior.seq],
+        actor=actor,
+        network=network,
+        said_at=statement.said_at,
+        granted_at=None if grants or prior is None else prior.granted_at,
+        signal=signal or statement.method is Method.GPC,
+    )
+
+
+def _require_moments(statement: Statement, now: int) -> None:
+    said, expires = statement.said_at, statement.expires_at
+    if said is not None and said > now:
+        raise InvalidInput(f"it was said at {to_iso(said)}, which lies in the future; leave it out for now")
+    if expires is None or statement.state is not State.GRANTED:
+        return
+    if said is not None and expires <= said:
+        raise InvalidInput(f"consent that expires at {to_iso(expires)} was over when it was given, at {to_iso(said)}")
+    # An import tells what was: consent that has run out meanwhile is part of it, and nothing rests on it.
+    if expires <= now and statement.method is not Method.IMPORT:
+        raise InvalidInput(f"consent cannot expire at {to_iso(expires)}: that is in the past; name a later moment")
+
+
+def _changes_nothing(statement: Statement, prior: ConsentState, now: int) -> bool:
+    if statement.method is Method.GPC:
+        return prior.signal or (prior.overrides and in_force(prior, now))
+    grants = statement.state is State.GRANTED
+    if statement.said_at is not None:
+        said = statement.said_at, not grants
+        return said <= (prior.said_at, prior.state != State.GRANTED)
+    if statement.method is Method.IMPORT:
+        if grants and prior.state != State.GRANTED:
+            raise InvalidInput(
+                f"the person said no to {statement.purpose} at {to_iso(prior.said_at)}, and the row does not tell "
+                "whether its consent is newer; give the moment when it was given"
+            )
+        # Without a moment a list may withdraw what is known, and nothing else.
+        return grants or prior.state != State.GRANTED
+    if not grants:
+        return prior.state == statement.state
+    return in_force(prior, now) and (
+        prior.version == statement.version
+        and prior.expires_at == statement.expires_at
+        and prior.method == statement.method
+        and prior.notice == statement.notice
+        and prior.guardian == statement.guardian
+        and statement.basis in {None, prior.basis}
+        and statement.jurisdiction in {"", prior.jurisdiction}
+        and (prior.overrides or not statement.overrides)
+    )
+
+
+# -- reading what callers send -----------------------------------------------------------------------
+
+
+def parse_purposes(configured: Iterable[str]) -> tuple[str, ...]:
+    """The purposes there are: those that always are, and the configured ones. Raises `InvalidInput`."""
+    found = dict.fromkeys(PURPOSES)
+    for name in configured:
+        if not _PURPOSE.fullmatch(name):
+            raise InvalidInput(
+                f"{_shown(name)} cannot name a purpose: write 1 to 32 of a-z, 0-9 and _, beginning with a letter"
+            )
+        found[name] = None
+    return tuple(found)
+
+
+def parse_purpose(given: object, purposes: Collection[str] = PURPOSES) -> str:
+    """One of the purposes; raises `InvalidInput` that lists them."""
+    if isinstance(given, str) and given in purposes:
+        return given
+    raise InvalidInput(f"{_shown(given)} is not a purpose: write one of {', '.join(purposes)}")
+
+
+def parse_customer_id(given: object) -> str:
+    """The id of a customer as it stands; raises `InvalidInput` unless it is 1 to 256 printable characters."""
+    if isinstance(given, str):
+        if 1 <= len(given) <= CUSTOMER_LENGTH_MAX and given.isprintable() and given != "*":
+            return given
+        if not given:
+            raise InvalidInput("the customer id is empty: name whose consent this is")
+        if len(given) > CUSTOMER_LENGTH_MAX:
+            raise InvalidInput(
+                f"a customer id of {len(given)} characters is too long: at most {CUSTOMER_LENGTH_MAX} are accepted"
+            )
+    # Never the id itself: whoever mistyped it may have typed a name.
+    raise InvalidInput(f"a customer id is 1 to {CUSTOMER_LENGTH_MAX} printable characters, and not a lone *")
+
+
+def parse_basis(given: object) -> Basis:
+    """The legal basis, also as people write it (`Legitimate interests`); raises `InvalidInput`."""
+    if isinstance(given, str):
+        folded = given.strip().lower().replace(" ", "_").replace("-", "_")
+        folded = {"legitimate_interest": "legitimate_interests", "vital_interest": "vital_interests"}.get(
+            folded, folded
+        )
+        with suppress(ValueError):
+            return Basis(folded)
+    raise InvalidInput(f"{_shown(given)} is not a legal basis: write one of {', '.join(Basis)}")
+
+
+def parse_method(given: object) -> Method:
+    """How something was said; raises `InvalidInput`."""
+    with suppress(ValueError):
+        return Method(given)  # type: ignore[arg-type]  # what is no text is no member either
+    raise InvalidInput(f"{_shown(given)} is not a method: write one of {', '.join(Method)}")
+
+
+def parse_state(given: object) -> State:
+    """A state that can be said; raises `InvalidInput`."""
+    said = (State.GRANTED, State.DENIED, State.REVOKED)
+    folded = given.lower() if isinstance(given, str) else given
+    if isinstance(folded, str) and folded in said:
+        return State(folded)
+    raise InvalidInput(f"{_shown(given)} is not something a person says: write one of {', '.join(said)}")
+
+
+def parse_text(given: object, what: str, longest: int = TEXT_LENGTH_MAX, *, lines: bool = False) -> str:
+    """A short text such as a version, or one of several `lines`; empty for None. Raises `InvalidInput`."""
+    if given is None:
+        return ""
+    if isinstance(given, str) and len(given) <= longest:
+        plain = given.replace("\n", " ").replace("\r", " ").replace("\t", " ") if lines else given
+        if plain.isprintable():
+            return given
+    raise InvalidInput(f"the {what} is not acceptable: at most {longest} printable characters")
+
+
+def parse_digest(given: object) -> bytes:
+    """SHA-256 written as 64 hexadecimal digits; empty for none. Raises `InvalidInput`."""
+    if given is None or given == "":
+        return b""
+    if isinstance(given, str) and re.fullmatch(r"[0-9a-fA-F]{64}", given):
+        return bytes.fromhex(given)
+    raise InvalidInput("the SHA-256 of a notice is 64 hexadecimal digits")
+
+
+def signal_of(values: Iterable[str]) -> bool:
+    """Whether these values of `Sec-GPC` headers are an opt-out: one of them is exactly `1` (GPC section 3.2)."""
+    return any(value == "1" for value in values)
+
+
+def _shown(value: object) -> str:
+    return repr(value[:40]) if isinstance(value, str) else f"a value of the type {type(value).__name__}"
