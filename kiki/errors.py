@@ -30,6 +30,9 @@ KikiError
 ├── LedgerLocked
 ├── MasterKeyError
 ├── Unreadable
+├── ProofInvalid
+├── CheckpointInvalid
+├── EvidenceInvalid
 └── MissingExtra
 
 Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
@@ -273,6 +276,28 @@ class Unreadable(KikiError):
     """What was sealed for one person cannot be read: its key was destroyed, is another one, or bytes were altered."""
 
     code = "unreadable"
+
+
+class ProofInvalid(KikiError):
+    """The Merkle proof does not prove what it is said to prove."""
+
+    code = "proof_invalid"
+
+
+class CheckpointInvalid(KikiError):
+    """The checkpoint is not written as C2SP has it, or no key that is trusted signed it."""
+
+    code = "checkpoint_invalid"
+
+
+class EvidenceInvalid(KikiError):
+    """Evidence does not hold; `place` names where: the chain, the entry where that is known, the byte offset in a file."""
+
+    code = "evidence_invalid"
+
+    def __init__(self, message: str, *, place: str, hint: str | None = None) -> None:
+        super().__init__(f"{place}: {message}", hint=hint)
+        self.place = place
 
 
 class MissingExtra(KikiError):

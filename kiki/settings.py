@@ -691,14 +691,14 @@ def _ledger(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any] |
     ]
     if len(given) > 1:
         problems.append(f"{' and '.join(given)}: the master key comes from one place; set one of them")
-    parts = [values.pop(field, None) for field in ("db_host", "db_port", "db_name", "db_user")]
+    host, port, name, user = (values.pop(field, None) for field in ("db_host", "db_port", "db_name", "db_user"))
     passwords = [values.pop(field, None) for field in ("db_password", "postgres_password")]
     if all(passwords) and passwords[0] != passwords[1]:
         problems.append("DB_PASSWORD and POSTGRES_PASSWORD differ; set one of them")
     if len(problems) > before:
         return None
-    if values["database_url"] is None and parts[0] is not None:
-        values["database_url"] = _database_url(*parts, passwords[0] or passwords[1])
+    if values["database_url"] is None and host is not None:
+        values["database_url"] = _database_url(host, port, name, user, passwords[0] or passwords[1])
     values["replica"] = values["replica"] or socket.gethostname()
     return values
 

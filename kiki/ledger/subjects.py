@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -114,7 +115,8 @@ class Subjects:
         self._segment_seals = 0
         self._segment_until = 0
         self._nonces: list[bytes] = []
-        self._failure: LedgerUnavailable | None = None
+        self.failure: LedgerUnavailable | None = None
+        """Why nothing is written any more; None while all is well."""
 
     # -- locking and unlocking -----------------------------------------------------------------------
 
@@ -191,8 +193,6 @@ class Subjects:
         return found
 
     def _add(self, absent: list[str]) -> dict[str, Person]:
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)
         made: dict[bytes, tuple[str, Person]] = {}
         rows: list[Write] = []
         for person in absent:
@@ -200,28 +200,40 @@ class Subjects:
             identity = seal(key, reference, person.encode(), os.urandom(NONCE_BYTES))
             rows.append(Write(SUBJECTS, reference, _encode(_Row(self._wrap(reference, key), identity))))
             made[self.keyed_hash(person)] = person, Person(reference.hex(), key)
-        try:
-            # The key comes before the name that leads to it.
-            self.store.commit([], rows)
-            stood = self.store.add(
-                DIRECTORY, {lookup: bytes.fromhex(person.reference) for lookup, (_, person) in made.items()}
-            )
-        except LedgerUnavailable as error:
-            # After a failed sync the next one may succeed without having written anything.
-            if not error.recoverable:
-                self._failure = error
-            raise
+        # The key comes before the name that leads to it.
+        self._commit(rows)
+        stood = self._add_names({lookup: bytes.fromhex(each.reference) for lookup, (_, each) in made.items()})
         now = time.monotonic()
         found: dict[str, Person] = {}
         beaten: list[str] = []
-        for lookup, (name, person) in made.items():
-            if stood[lookup].hex() == person.reference:
-                found[name] = self._remember(lookup, person, now)
+        for lookup, (name, each) in made.items():
+            if stood[lookup].hex() == each.reference:
+                found[name] = self._remember(lookup, each, now)
             else:
                 beaten.append(name)
         if beaten:
             found.update(self._follow(beaten))
         return found
+
+    def _commit(self, writes: list[Write]) -> None:
+        with self._stopping():
+            self.store.commit([], writes)
+
+    def _add_names(self, names: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        with self._stopping():
+            return self.store.add(DIRECTORY, names)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """After a failed sync the next one may succeed without having written anything: then nothing more is tried."""
+        if self.failure is not None:
+            raise self.failure.with_traceback(None)
+        try:
+            yield
+        except LedgerUnavailable as error:
+            if not error.recoverable:
+                self.failure = error
+            raise
 
     def _follow(self, beaten: list[str]) -> dict[str, Person]:
         """Who has a directory row already: made by another replica just now, or left by an erasure cut short."""
@@ -285,15 +297,22 @@ class Subjects:
 
     def seal_for_segment(self, text: bytes) -> Sealed:
         """`text` that belongs to nobody known, under a key that is destroyed when its stretch of the ledger is pruned."""
+        key_id, key = self.segment_key()
+        self._segment_seals += 1
+        return seal(key, key_id, text, self._nonce())
+
+    def segment_key(self) -> tuple[bytes, bytes]:
+        """The id and the key of the current segment, durable; a new one now and then.
+
+        Whoever is about to take money asks for it first: making one may fail.
+        """
         now = self._clock()
         if self._segment is None or self._segment_seals >= SEGMENT_SEALS_MAX or now >= self._segment_until:
             key_id, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
             row = _encode(_SegmentRow(self._wrap(key_id, key), now))
-            self.store.commit([], [Write(SEGMENT_KEYS, key_id, row)])
+            self._commit([Write(SEGMENT_KEYS, key_id, row)])
             self._segment, self._segment_seals, self._segment_until = (key_id, key), 0, now + SEGMENT_SPAN
-        self._segment_seals += 1
-        key_id, key = self._segment
-        return seal(key, key_id, text, self._nonce())
+        return self._segment
 
     def open(self, sealed: Sealed) -> bytes:
         """The text of a sealed part; raises `Unreadable` when its key is destroyed."""

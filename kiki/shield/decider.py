@@ -130,6 +130,7 @@ class Decider:
         self.group: GroupCommit[Work, Decision] = GroupCommit(self._work_off)
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
+        self._coming_keys = 0
         self._trim_in = 0
         self._recover_at = 0
         store = subjects.store
@@ -141,7 +142,11 @@ class Decider:
 
     def _projections(self) -> Projections:
         return Projections(
-            self.ledger.store, retention=key_retention(self.policy), keys_max=self.keys_max, now=self.clock()
+            self.ledger.store,
+            self.ledger.chain,
+            retention=key_retention(self.policy),
+            keys_max=self.keys_max,
+            now=self.clock(),
         )
 
     def _open(self) -> None:
@@ -226,6 +231,8 @@ class Decider:
     def _recover(self) -> None:
         """Go on from what the disk has: what was never durable was never answered, and is not counted any more."""
         self.ledger.recover()
+        # What was written when the commit raised may be durable after all.
+        self.consents.clear()
         try:
             self.kept = self._projections()
             if self.window.restorable:
@@ -304,9 +311,12 @@ class Decider:
         # References and keys are durable before the first entry that could use them.
         named = [*_persons(call for _, call in calls), *(turn.pattern for _, turn in switches if _names_one(turn))]
         persons = self.subjects.enrol(named) if named else {}
+        if any(call.origin is not None for _, call in calls):
+            self.subjects.segment_key()
         pending: list[_Pending] = []
         later: list[DecisionTicket] = []
         claimed: set[bytes] = set()
+        self._coming_keys = 0
         for ticket, call in calls:
             try:
                 key = self.subjects.keyed_hash(call.key) if call.key else b""
@@ -316,7 +326,7 @@ class Decider:
                         later.append(ticket)
                         continue
                     claimed.add(claim)
-                prepared = self._prepare(ticket, call, key, persons, now, len(claimed))
+                prepared = self._prepare(ticket, call, key, persons, now)
             except KikiError as error:
                 ticket.fail(error)
                 continue
@@ -377,7 +387,6 @@ class Decider:
         key: bytes,
         enrolled: Mapping[str, Person],
         now: int,
-        claimed: int,
     ) -> _Pending | None:
         """Step 1. None when the call is answered already."""
         scopes, persons = _referenced(call.scopes, enrolled)
@@ -387,8 +396,10 @@ class Decider:
                 ticket.resolve(self._first_answer(seq, call, scopes))
                 return None
         if key or call.verb is Verb.RESERVE:
+            more = bool(key) + (call.verb is Verb.RESERVE)
             # What the calls before it in this batch will have remembered counts too.
-            self.kept.index.require_room(2 * claimed)
+            self.kept.index.require_room(self._coming_keys + more)
+            self._coming_keys += more
         ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
         each = _Pending(ticket, call, scopes, ask, key)
         each.refused = self._judge(call)

@@ -21,7 +21,19 @@ from kiki.ledger.entry import Entry
 from kiki.money import MICROS, format_micros
 from kiki.shield.budget import Reason
 from kiki.shield.decision import event_id
-from kiki.shield.fact import EXPIRE, Decided, Halted, Opened, PolicyUsed, Settled, decode_fact
+from kiki.shield.fact import (
+    EXPIRE,
+    ConsentChanged,
+    Decided,
+    Halted,
+    LegalHeld,
+    Opened,
+    PolicyUsed,
+    Pruned,
+    RequestChanged,
+    Settled,
+    decode_fact,
+)
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import Verb
 
@@ -35,6 +47,7 @@ COLUMNS = (
 CSV_HEADER = ",".join(COLUMNS) + "\n"
 
 HALT, RESUME, POLICY, OPEN = "halt", "resume", "policy", "open"
+CONSENT, REQUEST, LEGAL_HOLD, PRUNE = "consent", "request", "legal_hold", "prune"
 LATE = "late"
 """The reason code of a commit or release whose deadline had passed."""
 
@@ -62,6 +75,14 @@ _is_reference = re.compile("[0-9a-f]{32}").fullmatch
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+class _Privacy(NamedTuple):
+    """How a fact about a person's rights stands in the CSV."""
+
+    reason: str
+    event_type: str
+    action: str
+
+
 class _Words(NamedTuple):
     """What a verb and a reason code say in every row alike."""
 
@@ -70,11 +91,24 @@ class _Words(NamedTuple):
     head: str
     """`,level,event_type,`"""
     middle: str
-    """`,action,resource,outcome,reason,,`; of a halt, up to the resource."""
+    """`,action,resource,outcome,reason,`; of a halt or a privacy fact, up to the action."""
+
+
+_PRIVACY = {
+    CONSENT: _Privacy("User consent update", "consent_change", "update_consent"),
+    REQUEST: _Privacy("GDPR/CCPA data subject request", "data_subject_request", "process_request"),
+    LEGAL_HOLD: _Privacy("Legal hold", "admin_action", "legal_hold"),
+    PRUNE: _Privacy("Retention ended", "data_deletion", "prune"),
+}
+_RECEIVED = "received"
+"""The first step of a request, which the original called create_request."""
 
 
 class Row(msgspec.Struct, gc=False):
-    """One decision. Money in micros, moments in microseconds since the epoch; None or empty where it says nothing."""
+    """One decision, or what was done about a person's rights; None or empty where it says nothing.
+
+    Money in micros, moments in microseconds since the epoch.
+    """
 
     event_id: str
     chain: str
@@ -83,9 +117,9 @@ class Row(msgspec.Struct, gc=False):
     recorded_at: int
     """When the ledger took it in; filters go by this, because it never decreases."""
     verb: str
-    """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`."""
+    """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`, `consent`, `request`, `legal_hold`, `prune`."""
     outcome: str
-    """One of `OUTCOMES`; empty for `policy` and `open`, which decide nothing."""
+    """One of `OUTCOMES`; of consent and requests their state; empty for `policy` and `open`, which decide nothing."""
     reason_code: str = ""
     """A word of `Reason`, or `late`."""
     amount: int | None = None
@@ -106,6 +140,13 @@ class Row(msgspec.Struct, gc=False):
     actual: int | None = None
     late: bool = False
     repeated: bool = False
+    network: str = ""
+    """Where the call came from, coarsened to a /24 or /48."""
+    purpose: str = ""
+    resource: str = ""
+    """Of consent the purpose, of a request its kind."""
+    consents: list[dict[str, object]] | None = None
+    """The entries of consent that the decision rested on."""
     detail: dict[str, str] | None = None
     """What only JSON carries: the note of a halt, the text of a policy, who opened the ledger."""
 
@@ -116,7 +157,7 @@ class Row(msgspec.Struct, gc=False):
 
     @property
     def is_decision(self) -> bool:
-        """True for everything that the CSV holds: decisions and turns of the kill switch."""
+        """True for everything that the CSV holds: decisions, turns of the kill switch, and what concerns a person's rights."""
         return self.outcome != ""
 
     def as_dict(self) -> dict[str, object]:
@@ -139,6 +180,8 @@ class Row(msgspec.Struct, gc=False):
             found["retry_at"] = _iso(self.retry_at)
         if self.deadline is not None:
             found["deadline"] = _iso(self.deadline)
+        if self.consents:
+            found["consents"] = self.consents
         if self.detail:
             found.update(self.detail)
         return found
@@ -153,15 +196,21 @@ class Row(msgspec.Struct, gc=False):
         if verb in (HALT, RESUME):
             # A person's pattern is said by its kind: who it is stands in customer_id_hash.
             resource = _field(named[1:] or _kinds(self.scopes))
-            middle, data = f"{middle}{resource},{outcome},{reason},,", "[scopes]"
+            middle, data = f"{middle}{resource},{outcome},{reason},", "[scopes]"
+        elif verb in _PRIVACY:
+            customer, data = self.customer, "[customer_id]" if self.customer else "[]"
+            middle = f"{middle}{_field(self.resource)},{_field(self.outcome)},{reason},"
         else:
             data = _data(customer, self.ltv, self.amount, named)
         user = _hashed(self.actor, self.chain) if self.actor else ""
         time_text = _local(self.at // SECOND)
-        return f"{time_text},{self.event_id}{head}{user},{customer}{middle}{data},{retention_days}\n"
+        return f"{time_text},{self.event_id}{head}{user},{customer}{middle}{self.network},{data},{retention_days}\n"
 
 
-_WORD_FIELDS = ("outcome", "reason_code", "scopes", "customer", "actor", "budget", "hold", "late", "repeated")
+_WORD_FIELDS = (
+    *("outcome", "reason_code", "scopes", "customer", "actor", "budget", "hold", "late", "repeated"),
+    *("network", "purpose", "resource"),
+)
 _MONEY_FIELDS = ("amount", "ltv", "remaining", "charged", "reserved", "actual")
 
 
@@ -177,7 +226,10 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
         verb = HALT if fact.on else RESUME
         row = Row(event_id(seq), chain, fact.at, recorded_at, verb, APPROVED, "", None, scopes, customer, fact.actor)
         row.detail = {"note": fact.note} if fact.note else None
+        row.network = fact.network
         return [row]
+    if not isinstance(fact, Opened | PolicyUsed):
+        return [_privacy(fact, seq, recorded_at, chain)]
     row = Row(event_id(seq), chain, fact.at, recorded_at, OPEN if isinstance(fact, Opened) else POLICY, "")
     if isinstance(fact, PolicyUsed):
         row.actor = fact.actor
@@ -187,6 +239,32 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
         if fact.epoch:
             row.detail["epoch"] = fact.epoch
     return [row]
+
+
+def _privacy(fact: ConsentChanged | RequestChanged | LegalHeld | Pruned, seq: int, recorded_at: int, chain: str) -> Row:
+    row = Row(event_id(seq), chain, fact.at, recorded_at, "", "", actor=fact.actor)
+    if isinstance(fact, ConsentChanged):
+        row.verb, row.outcome, row.resource = CONSENT, fact.state.upper(), fact.purpose
+        row.detail = {"method": fact.method, "version": fact.version, "legal_basis": fact.basis}
+    elif isinstance(fact, RequestChanged):
+        row.verb, row.outcome, row.resource, row.reason_code = REQUEST, fact.state.upper(), fact.kind, fact.step
+        row.detail = {"request": fact.request, "system": fact.system, "result": fact.outcome, "article": fact.article}
+    elif isinstance(fact, LegalHeld):
+        row.verb, row.outcome, row.resource = (
+            LEGAL_HOLD,
+            "ON" if fact.on else "OFF",
+            "person" if fact.subject else "all",
+        )
+        row.detail = {"matter": fact.reference}
+    else:
+        row.verb, row.outcome, row.resource = PRUNE, "DELETED", "evidence"
+        row.detail = {"before": event_id(fact.before)}
+    if isinstance(fact, Pruned):
+        return row
+    row.customer = fact.subject
+    if not isinstance(fact, LegalHeld):
+        row.network = fact.network
+    return row
 
 
 def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
@@ -200,7 +278,7 @@ def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
     _, _, head, middle = _words(verb, "")
     refused = {each.index: each.reason for each in fact.refused} if fact.refused else None
     user = _hashed(fact.actor, chain) if fact.actor else ""
-    start = f"{_local(fact.at // SECOND)},{entry.seq:012x}"
+    start, network = f"{_local(fact.at // SECOND)},{entry.seq:012x}", fact.network
     least = _least(verb)
     found: list[str] = []
     for index, amount in enumerate(fact.amounts):
@@ -209,9 +287,9 @@ def csv_lines(entry: Entry, chain: str, retention_days: int) -> list[str]:
         data = _data(customer, ltv, amount if amount >= least else None, named)
         if refused and index in refused:
             _, _, why_head, why = _words(verb, refused[index])
-            found.append(f"{start}{index:04x}{why_head}{user},{customer}{why}{data}{tail}")
+            found.append(f"{start}{index:04x}{why_head}{user},{customer}{why}{network},{data}{tail}")
         else:
-            found.append(f"{start}{index:04x}{head}{user},{customer}{middle}{data}{tail}")
+            found.append(f"{start}{index:04x}{head}{user},{customer}{middle}{network},{data}{tail}")
     return found
 
 
@@ -227,6 +305,11 @@ def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]
     many = len(given) > 1
     scopes, customer = _shown(given[0]) if given else ([], "")
     least = _least(verb)
+    consents = [
+        {"customer": each.subject, "purpose": each.purpose, "chain": each.chain, "given": each.given}
+        | ({"event_id": event_id(each.seq)} if each.seq >= 0 else {})
+        for each in fact.consents
+    ]
     found: list[Row] = []
     for index, amount in enumerate(fact.amounts):
         if many:
@@ -256,6 +339,9 @@ def _decided(fact: Decided, seq: int, recorded_at: int, chain: str) -> list[Row]
             row.hold, row.deadline = hold, deadline
         if repeated:
             row.repeated = True
+        row.network, row.purpose = fact.network, fact.purpose
+        if consents:
+            row.consents = [each for each in consents if not customer or each["customer"] == customer]
         found.append(row)
     return found
 
@@ -279,6 +365,7 @@ def _settled(fact: Settled, seq: int, recorded_at: int, chain: str) -> Row:
         reserved=fact.reserved,
         actual=None if fact.verb == EXPIRE else fact.actual,
         late=fact.late,
+        network=fact.network,
     )
 
 
@@ -303,6 +390,11 @@ def _words(verb: str, code: str) -> _Words:
     if verb in _TURNED:
         outcome = APPROVED if verb in (HALT, RESUME) else ""
         return _Words(outcome, _TURNED[verb], ",CRITICAL,admin_action,", f",{verb},")
+    if verb in _PRIVACY:
+        reason, event_type, action = _PRIVACY[verb]
+        if code == _RECEIVED:
+            reason, action = f"{reason} initiated", "create_request"
+        return _Words("-", reason, f",CRITICAL,{event_type},", f",{action},")
     outcome, reason = APPROVED, "Within budget"
     if verb in _SETTLED:
         reason = _SETTLED_LATE if code == LATE else _SETTLED[verb]
@@ -317,7 +409,7 @@ def _words(verb: str, code: str) -> _Words:
     else:
         level = "INFO" if outcome == APPROVED else "WARNING"
         head, what = f",{level},budget_decision,", f"{_field(verb)},budget"
-    return _Words(outcome, reason, head, f",{what},{outcome},{_field(reason)},,")
+    return _Words(outcome, reason, head, f",{what},{outcome},{_field(reason)},")
 
 
 def _told(scopes: Sequence[str]) -> tuple[str, str]:

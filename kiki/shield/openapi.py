@@ -108,6 +108,11 @@ _SCOPES_PARAMETER = {
 
 def _money_routes(currency: str) -> Document:
     currency_query = _query("currency", {"const": currency, "type": "string"}, "Must be the currency of the budgets.")
+    purpose_query = _query(
+        "purpose",
+        {"pattern": "^[a-z][a-z0-9_]{0,31}$", "type": "string"},
+        "What a customer named in the scopes must have consented to.",
+    )
     conflict = {"409": _problem("The idempotency key was used for another request.")}
     admitted = _json(_schema("OutcomeReply"), "Taken, durably.")
     plain = {"description": "Taken, durably.", "content": {**_TEXT, **admitted["content"]}}
@@ -115,10 +120,16 @@ def _money_routes(currency: str) -> Document:
     refused = {"description": "Refused; nothing was charged.", "content": {**_TEXT, **_REFUSED["content"]}}
     invalid = {code: _problem(answer["description"], text=True) for code, answer in {**_BROKEN, **_BODY}.items()}
     guide = {**invalid, "401": _problem("No valid bearer token.", text=True), "403": refused}
-    spend = [_query("amount", _AMOUNT_TEXT, "Money as decimal text.", required=True), currency_query, _SCOPES_PARAMETER]
+    spend = [
+        _query("amount", _AMOUNT_TEXT, "Money as decimal text.", required=True),
+        currency_query,
+        purpose_query,
+        _SCOPES_PARAMETER,
+    ]
     check = [
         _query("ltv", _LTV_TEXT, "The predicted value.", required=True),
         currency_query,
+        purpose_query,
         _SCOPES_PARAMETER,
     ]
     # That one of two parameters must be there is more than OpenAPI can say of a query.

@@ -17,7 +17,8 @@ from kiki.ledger.entry import Sealed
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
 from kiki.ledger.store import Reader, Store, Write
-from kiki.shield.fact import Decided, Fact, Halted, PolicyUsed, Settled, decode_fact
+from kiki.shield import consent
+from kiki.shield.fact import ConsentChanged, Decided, Fact, Halted, PolicyUsed, Settled, decode_fact
 from kiki.shield.scope import Scopes
 from kiki.shield.window import OpenHold, Verb
 
@@ -45,8 +46,9 @@ class MetEpoch(NamedTuple):
 class Projections:
     """The projections of one chain, in the store and as far as needed in memory. One caller at a time."""
 
-    def __init__(self, store: Store, *, retention: int, keys_max: int, now: int) -> None:
+    def __init__(self, store: Store, chain: str, *, retention: int, keys_max: int, now: int) -> None:
         self._store = store
+        self._chain = chain
         self.index = KeyIndex(store, retention=retention, capacity=keys_max, now=now)
         self.holds: dict[str, OpenHold] = {}
         self._deadlines: list[tuple[int, str]] = []
@@ -143,6 +145,8 @@ class Projections:
             return [Write(HALTS, fact.pattern.encode(), b"1" if fact.on else None)]
         if isinstance(fact, PolicyUsed):
             return [Write(POLICY, b"", fact.policy)]
+        if isinstance(fact, ConsentChanged):
+            return consent.writes_of(fact, self._chain, seq)
         return []
 
     def meet(self, facts: list[Append], now: int) -> Append:

@@ -26,6 +26,7 @@ from kiki.shield.decision import Decision, Outcome
 from kiki.shield.evidence import find_event, page
 from kiki.shield.metrics import METERS_MAX, ShieldMetrics
 from kiki.shield.openapi import openapi
+from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
@@ -117,7 +118,8 @@ class ShieldService:
     async def _decide(self, request: Request, work: Call | Switch) -> Decision:
         assert self._async is not None
         work.actor = request.principal.name if request.principal else ""
-        decision = await self._async.decide(work)
+        work.origin = origin_of(request.remote or "", request.headers.get("User-Agent", ""))
+        decision: Decision = await self._async.decide(work)
         self._metrics.count(decision)
         return decision
 
@@ -318,8 +320,10 @@ class ShieldService:
         kept = f"{decider.window.kind} window"
         if self._redis_expected and decider.window.kind == "local":
             kept += "; Redis did not answer at start, so it is not used until a restart"
+        locked = decider.subjects.failure
         return [
             Check("ledger", failure is None, str(failure) if failure else f"chain {self._chain}"),
+            Check("keys", locked is None, str(locked) if locked else "the key store is open"),
             Check("window", waiting is None, waiting or kept),
         ]
 

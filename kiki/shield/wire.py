@@ -14,10 +14,10 @@ How the wire looks, whatever the route:
 
 | route | request | answer |
 |---|---|---|
-| `POST /v1/spends` | amount, currency?, scopes?, key? | 200 outcome; 403 refusal; 409 key_reused |
-| `POST /v1/spends:batch` | amounts or spends (of amount, scopes?), currency?, scopes?, key? | 200 batch |
-| `POST /v1/checks` | amount?, currency?, scopes?, ltv? | 200 outcome, whether allowed or not |
-| `POST /v1/reservations` | amount, currency?, scopes?, key?, seconds? | 201 reservation; 403 refusal |
+| `POST /v1/spends` | amount, currency?, scopes?, key?, purpose? | 200 outcome; 403 refusal; 409 key_reused |
+| `POST /v1/spends:batch` | amounts or spends (of amount, scopes?), currency?, scopes?, key?, purpose? | 200 batch |
+| `POST /v1/checks` | amount?, currency?, scopes?, ltv?, purpose? | 200 outcome, whether allowed or not |
+| `POST /v1/reservations` | amount, currency?, scopes?, key?, seconds?, purpose? | 201 reservation; 403 refusal |
 | `GET /v1/reservations` | | 200 `{"reservations": [open reservation]}` |
 | `POST /v1/reservations/{id}/commit` | amount, currency? | 200 settlement; 404 hold_unknown; 409 |
 | `POST /v1/reservations/{id}/release` | nothing, or `{}` | 200 settlement; 404 hold_unknown; 409 |
@@ -45,9 +45,9 @@ when the same spend would fit, rounded up to whole seconds.
     budgets       currency window at budgets halts; a budget: budget scope limit window_seconds spent held remaining
                   room_at|null
 
-The guide's routes, in plain text unless JSON is asked for: `GET|POST /spend?amount=&currency=&scope=` answers 200
+The guide's routes, in plain text unless JSON is asked for: `GET|POST /spend?amount=&currency=&scope=&purpose=` answers 200
 `Spend recorded: 10.00` or 403 `Spend refused: <explanation>`, its POST may carry the body of `/v1/spends` instead;
-`/check?ltv=&amount=&currency=&scope=` answers 200 `Compliance check passed` or 403 `Bid validation failed`.
+`/check?ltv=&amount=&currency=&scope=&purpose=` answers 200 `Compliance check passed` or 403 `Bid validation failed`.
 """
 
 from __future__ import annotations

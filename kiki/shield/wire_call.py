@@ -51,11 +51,12 @@ Query = Iterable[tuple[str, str]]
 # -- calls, from what was sent -----------------------------------------------------------------------
 
 
-SPEND_MEMBERS = ("amount", "currency", "scopes", "key")
-BATCH_MEMBERS = ("amounts", "spends", "currency", "scopes", "key")
+SPEND_MEMBERS = ("amount", "currency", "scopes", "key", "purpose")
+RECORD_MEMBERS = ("amount", "currency", "scopes", "key")
+BATCH_MEMBERS = ("amounts", "spends", "currency", "scopes", "key", "purpose")
 ITEM_MEMBERS = ("amount", "scopes")
-CHECK_MEMBERS = ("amount", "currency", "scopes", "ltv")
-RESERVE_MEMBERS = ("amount", "currency", "scopes", "key", "seconds")
+CHECK_MEMBERS = ("amount", "currency", "scopes", "ltv", "purpose")
+RESERVE_MEMBERS = ("amount", "currency", "scopes", "key", "seconds", "purpose")
 COMMIT_MEMBERS = ("amount", "currency")
 HALT_MEMBERS = ("pattern", "note")
 SIMULATE_MEMBERS = ("policy", "since")
@@ -65,7 +66,7 @@ def spend_body(body: object, currency: str, key: str | None = None) -> Call:
     """The spend in a body; `key` is the `Idempotency-Key` header, None without one."""
     found = _members(body, SPEND_MEMBERS, required=("amount",))
     _same_currency(found, currency)
-    return spend_call(_amount(found), _scopes(found), _one_key(found, key))
+    return spend_call(_amount(found), _scopes(found), _one_key(found, key), _purpose(found))
 
 
 def batch_body(body: object, currency: str, key: str | None = None) -> Call:
@@ -80,7 +81,7 @@ def batch_body(body: object, currency: str, key: str | None = None) -> Call:
         for index, amount in enumerate(amounts):
             if type(amount) is not str:
                 _checked_amount(amount, f"item {index}: ")
-        return spend_many_call(amounts, shared, given_key)
+        return spend_many_call(amounts, shared, given_key, _purpose(found))
     items: list[Any] = []
     for index, item in enumerate(_list(found, "spends")):
         try:
@@ -89,7 +90,7 @@ def batch_body(body: object, currency: str, key: str | None = None) -> Call:
             items.append((amount, _scopes(own)) if "scopes" in own else amount)
         except InvalidInput as error:
             raise type(error)(f"item {index}: {error}") from None
-    return spend_many_call(items, shared, given_key)
+    return spend_many_call(items, shared, given_key, _purpose(found))
 
 
 def check_body(body: object, currency: str) -> Call:
@@ -98,7 +99,8 @@ def check_body(body: object, currency: str) -> Call:
     _same_currency(found, currency)
     if "ltv" in found:
         _checked_amount(found["ltv"], "ltv: ")
-    return check_call(_amount(found) if "amount" in found else None, _scopes(found), found.get("ltv"))
+    amount = _amount(found) if "amount" in found else None
+    return check_call(amount, _scopes(found), found.get("ltv"), _purpose(found))
 
 
 def reserve_body(body: object, hold: str, currency: str, key: str | None = None) -> Call:
@@ -106,7 +108,7 @@ def reserve_body(body: object, hold: str, currency: str, key: str | None = None)
     found = _members(body, RESERVE_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     span = parse_seconds(found["seconds"]) if "seconds" in found else None
-    return reserve_call(_amount(found), hold, span, _scopes(found), _one_key(found, key))
+    return reserve_call(_amount(found), hold, span, _scopes(found), _one_key(found, key), _purpose(found))
 
 
 def commit_body(hold: str, body: object, currency: str) -> Call:
@@ -125,7 +127,7 @@ def release_body(hold: str, body: object = None) -> Call:
 
 def record_body(body: object, currency: str, key: str | None = None) -> Call:
     """The record in a body."""
-    found = _members(body, SPEND_MEMBERS, required=("amount",))
+    found = _members(body, RECORD_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     return record_call(_amount(found), _scopes(found), _one_key(found, key))
 
@@ -151,19 +153,19 @@ def simulate_body(body: object) -> tuple[str, datetime | None]:
 
 def spend_query(query: Query, currency: str, key: str | None = None) -> Call:
     """The spend of the guide's `/spend?amount=`."""
-    single, scopes = _query(query, ("amount", "currency"), many="scope")
+    single, scopes = _query(query, ("amount", "currency", "purpose"), many="scope")
     if "amount" not in single:
         raise InvalidMoney("Invalid amount: it is missing; write /spend?amount=12.34")
     _same_currency(single, currency)
     try:
-        return spend_call(single["amount"], scopes, key)
+        return spend_call(single["amount"], scopes, key, single.get("purpose"))
     except InvalidMoney as error:
         raise InvalidMoney(f"Invalid amount: {error}") from None
 
 
 def check_query(query: Query, currency: str) -> Call:
     """The check of the guide's `/check?ltv=`; with an amount it may come without one."""
-    single, scopes = _query(query, ("ltv", "amount", "currency"), many="scope")
+    single, scopes = _query(query, ("ltv", "amount", "currency", "purpose"), many="scope")
     _same_currency(single, currency)
     if "ltv" not in single and "amount" not in single:
         raise InvalidInput("Missing LTV parameter: write /check?ltv=600, or /check?amount=12.34, or both")
@@ -173,7 +175,7 @@ def check_query(query: Query, currency: str) -> Call:
         except InvalidMoney as error:
             raise InvalidMoney(f"Invalid LTV value: {error}") from None
     try:
-        return check_call(single.get("amount"), scopes, single.get("ltv"))
+        return check_call(single.get("amount"), scopes, single.get("ltv"), single.get("purpose"))
     except InvalidMoney as error:
         raise InvalidMoney(f"Invalid amount: {error}") from None
 
@@ -287,6 +289,10 @@ def _checked_amount(amount: object, where: str) -> None:
     # A float cannot come from a JSON body that kiki reads; from elsewhere it is refused rather than guessed at.
     if type(amount) is not str and type(amount) is not int and not isinstance(amount, Decimal):
         raise InvalidMoney(f"{where}an amount is decimal text such as '12.34' or a number, not {_kind(amount)}")
+
+
+def _purpose(found: Mapping[str, Any]) -> str | None:
+    return _text(found, "purpose") if "purpose" in found else None
 
 
 def _scopes(found: Mapping[str, Any]) -> dict[str, str] | None:

@@ -27,6 +27,7 @@ from kiki.shield.wire_call import (
     HALT_MEMBERS,
     ITEM_MEMBERS,
     POLICY_LENGTH_MAX,
+    RECORD_MEMBERS,
     RESERVE_MEMBERS,
     SIMULATE_MEMBERS,
     SPEND_MEMBERS,
@@ -74,6 +75,11 @@ _MEMBER_SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "note": {"type": "string", "maxLength": 255},
     "pattern": {"type": "string", "maxLength": 161, "examples": ["*", "platform:meta", "campaign:*"]},
     "policy": {"type": "string", "maxLength": POLICY_LENGTH_MAX, "description": "A policy file, YAML."},
+    "purpose": {
+        "type": "string",
+        "pattern": "^[a-z][a-z0-9_]{0,31}$",
+        "description": "What a customer named in the scopes must have consented to.",
+    },
     "scopes": {"$ref": "#/components/schemas/Scopes"},
     "seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": 366 * 24 * 3600},
     "since": {"type": "string", "format": "date-time"},
@@ -152,7 +158,7 @@ def schemas() -> dict[str, Any]:
         "ReserveBody": _body_schema(RESERVE_MEMBERS, ("amount",)),
         "CommitBody": commit,
         "ReleaseBody": {"type": "object", "additionalProperties": False, "maxProperties": 0},
-        "RecordBody": _body_schema(SPEND_MEMBERS, ("amount",)),
+        "RecordBody": _body_schema(RECORD_MEMBERS, ("amount",)),
         "HaltBody": _body_schema(HALT_MEMBERS, ("pattern",)),
         "SimulateBody": _body_schema(SIMULATE_MEMBERS, ("policy",)),
     }
