@@ -112,7 +112,7 @@ class Subjects:
         self._lease = LEASE_SECONDS if store.is_shared else float("inf")
         self._known: OrderedDict[bytes, tuple[Person, float]] = OrderedDict()
         self._segment: tuple[bytes, bytes] | None = None
-        self._segment_seals = 0
+        self._sealed: dict[bytes, Sealed] = {}
         self._segment_until = 0
         self._nonces: list[bytes] = []
         self.failure: LedgerUnavailable | None = None
@@ -298,8 +298,11 @@ class Subjects:
     def seal_for_segment(self, text: bytes) -> Sealed:
         """`text` that belongs to nobody known, under a key that is destroyed when its stretch of the ledger is pruned."""
         key_id, key = self.segment_key()
-        self._segment_seals += 1
-        return seal(key, key_id, text, self._nonce())
+        sealed = self._sealed.get(text)
+        if sealed is None:
+            # The same text is sealed once: that two entries of one segment have the same caller is no secret.
+            sealed = self._sealed[text] = seal(key, key_id, text, self._nonce())
+        return sealed
 
     def segment_key(self) -> tuple[bytes, bytes]:
         """The id and the key of the current segment, durable; a new one now and then.
@@ -307,11 +310,12 @@ class Subjects:
         Whoever is about to take money asks for it first: making one may fail.
         """
         now = self._clock()
-        if self._segment is None or self._segment_seals >= SEGMENT_SEALS_MAX or now >= self._segment_until:
+        if self._segment is None or len(self._sealed) >= SEGMENT_SEALS_MAX or now >= self._segment_until:
             key_id, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
             row = _encode(_SegmentRow(self._wrap(key_id, key), now))
             self._commit([Write(SEGMENT_KEYS, key_id, row)])
-            self._segment, self._segment_seals, self._segment_until = (key_id, key), 0, now + SEGMENT_SPAN
+            self._segment, self._segment_until = (key_id, key), now + SEGMENT_SPAN
+            self._sealed.clear()
         return self._segment
 
     def open(self, sealed: Sealed) -> bytes:

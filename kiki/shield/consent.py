@@ -146,6 +146,10 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     overrides: bool = False
     said_at: int | None = None
     """When it was said, where that is in the past; None: now."""
+    imported: bool = False
+    """It comes from another system's records: it tells what was, and never outranks what is known better."""
+    signal: bool = False
+    """Another system has an opt-out signal on record."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -271,7 +275,7 @@ def follow(
         network=network,
         said_at=statement.said_at,
         granted_at=None if grants or prior is None else prior.granted_at,
-        signal=signal or statement.method is Method.GPC,
+        signal=signal or statement.signal or statement.method is Method.GPC,
     )
 
 
@@ -284,24 +288,23 @@ def _require_moments(statement: Statement, now: int) -> None:
     if said is not None and expires <= said:
         raise InvalidInput(f"consent that expires at {to_iso(expires)} was over when it was given, at {to_iso(said)}")
     # An import tells what was: consent that has run out meanwhile is part of it, and nothing rests on it.
-    if expires <= now and statement.method is not Method.IMPORT:
+    if expires <= now and not statement.imported:
         raise InvalidInput(f"consent cannot expire at {to_iso(expires)}: that is in the past; name a later moment")
 
 
 def _changes_nothing(statement: Statement, prior: ConsentState, now: int) -> bool:
-    if statement.method is Method.GPC:
-        return prior.signal or (prior.overrides and in_force(prior, now))
     grants = statement.state is State.GRANTED
     if statement.said_at is not None:
-        said = statement.said_at, not grants
-        return said <= (prior.said_at, prior.state != State.GRANTED)
-    if statement.method is Method.IMPORT:
+        return (statement.said_at, not grants) <= (prior.said_at, prior.state != State.GRANTED)
+    if statement.method is Method.GPC:
+        return prior.signal or (prior.overrides and in_force(prior, now))
+    if statement.imported:
         if grants and prior.state != State.GRANTED:
             raise InvalidInput(
-                f"the person said no to {statement.purpose} at {to_iso(prior.said_at)}, and the row does not tell "
-                "whether its consent is newer; give the moment when it was given"
+                f"the customer said no to {statement.purpose} at {to_iso(prior.said_at)}, and nothing tells whether "
+                "this consent is newer; give the moment when it was given"
             )
-        # Without a moment a list may withdraw what is known, and nothing else.
+        # Without a moment a list may take consent back, and nothing else.
         return grants or prior.state != State.GRANTED
     if not grants:
         return prior.state == statement.state

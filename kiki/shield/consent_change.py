@@ -65,6 +65,10 @@ class Given(TypedDict, total=False):
     """The person was told that the grant contradicts an opt-out signal."""
     said_at: datetime | int | None
     """When it was said, where that is in the past."""
+    imported: bool
+    """It comes from another system's records."""
+    signal: bool
+    """The other system has an opt-out signal on record."""
     actor: str
     """Who entered it: the name of a token, or of a user of the system."""
 
@@ -118,14 +122,22 @@ def said(
         basis=parse_basis(basis) if basis else None,
         version=parse_text(given.get("version"), "version"),
         expires_at=now + expires_at // _MICROSECOND if isinstance(expires_at, timedelta) else _moment(expires_at),
-        method=parse_method(method) if method else Method.GUARDIAN if guardian else Method.API,
+        method=parse_method(method) if method else _usual_method(given, guardian),
         notice=digest,
         jurisdiction=parse_text(given.get("jurisdiction"), "jurisdiction"),
         guardian=bool(guardian),
         overrides=given.get("overrides", False),
         said_at=_moment(given.get("said_at")),
+        imported=given.get("imported", False),
+        signal=given.get("signal", False),
     )
     return Said(customer, statement, details, given.get("actor", ""))
+
+
+def _usual_method(given: Given, guardian: str) -> Method:
+    if given.get("imported"):
+        return Method.IMPORT
+    return Method.GUARDIAN if guardian else Method.API
 
 
 def _moment(given: datetime | int | None) -> int | None:

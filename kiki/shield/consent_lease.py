@@ -167,6 +167,15 @@ class Leases:
                     await asyncio.wait_for(asyncio.wrap_future(waiter.woken), seconds)
             return self._is_over(waiter)
 
+    def wait_all(self) -> None:
+        """Return once nobody can act on any answer from before this call, whoever it is about."""
+        with self._lock:
+            now = self._clock()
+            self._drop(now)
+            ends = [end for holders in self._ends.values() for end in holders.values()]
+            until = now + LEASE if self.is_shared else max(self._forgotten_until, max(ends, default=0))
+        time.sleep(max(0, until - now) / SECOND)
+
     # -- waiting -------------------------------------------------------------------------------------
 
     @contextmanager

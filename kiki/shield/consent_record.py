@@ -85,6 +85,11 @@ class ConsentRecord(msgspec.Struct, frozen=True, kw_only=True):
         """When the person said no, if that is what was said last."""
         return self.said_at if self.state in {State.DENIED, State.REVOKED} else None
 
+    @property
+    def takes_back(self) -> bool:
+        """The person said no after a yes: somebody may still hold the yes. True for a repeat, too."""
+        return self.state in {State.DENIED, State.REVOKED} and self.granted_at is not None
+
     def as_dict(self) -> dict[str, Any]:
         """The record for JSON: moments as RFC 3339, what says nothing left out."""
         plain: dict[str, Any] = {

@@ -110,7 +110,7 @@ class ConsentStore:
         """
         if not signal_of([headers] if isinstance(headers, str) else headers):
             return {}
-        records: list[ConsentRecord] = self._changed(signal_change(customer, self.decider.clock(), **given))
+        records: list[ConsentRecord] = self.change(signal_change(customer, self.decider.clock(), **given))
         since = self.leases.now()
         return {record.purpose: self.settled(record, since) for record in records}
 
@@ -120,11 +120,11 @@ class ConsentStore:
 
     def say(self, one: Said) -> ConsentRecord:
         """Write down what one customer says; what holds afterwards."""
-        return self.settled(self._changed(consent_change(one)))
+        return self.settled(self.change(consent_change(one)))
 
     def say_all(self, many: Iterable[Said]) -> list[ConsentRecord | KikiError]:
         """Write down what many customers say, in one durable commit: for each what holds, or why it was refused."""
-        records: list[ConsentRecord | KikiError] = self._changed(consent_changes(list(many)))
+        records: list[ConsentRecord | KikiError] = self.change(consent_changes(list(many)))
         since = self.leases.now()
         for record in records:
             if isinstance(record, ConsentRecord):
@@ -133,17 +133,18 @@ class ConsentStore:
 
     def settled(self, record: ConsentRecord, since: int | None = None) -> ConsentRecord:
         """Wait until nobody acts on what held before this record; call it once the record is durable."""
-        if _takes_back(record):
+        if record.takes_back:
             self.leases.wait(record.subject, record.purpose, since=since)
         return record
 
     async def settled_async(self, record: ConsentRecord) -> ConsentRecord:
         """The same on an event loop."""
-        if _takes_back(record):
+        if record.takes_back:
             await self.leases.wait_async(record.subject, record.purpose)
         return record
 
-    def _changed(self, change: Change) -> Any:
+    def change(self, change: Change) -> Any:
+        """The durable result of a change, of which nobody waits for the leases yet."""
         return self.decider.group.submit(change).result()
 
     # -- asking --------------------------------------------------------------------------------------
@@ -205,9 +206,13 @@ class ConsentStore:
             past
             for record in self._records_of(person.reference)
             if purpose in {None, record.purpose}
-            for past in self._past(customer, record)
+            for past in self._back(record)
         ]
         return sorted(records, key=lambda record: (record.at or 0, record.chain, record.seq))
+
+    def past(self, record: ConsentRecord) -> list[ConsentRecord]:
+        """Everything that was said until this record, the oldest first, as far as its entries are there."""
+        return list(self._back(record))[::-1] or [record]
 
     def expiring(self, within: timedelta) -> Iterator[ConsentRecord]:
         """Consent that holds now and runs out within this time, in no order; for asking again before it does."""
@@ -261,7 +266,7 @@ class ConsentStore:
                 details = self._details(state.chain, state.seq)
                 yield record_of(customer, subject, subject_and_purpose(key)[1], state, now, details=details)
 
-    def _past(self, customer: str, record: ConsentRecord) -> Iterator[ConsentRecord]:
+    def _back(self, record: ConsentRecord) -> Iterator[ConsentRecord]:
         place: list[str | int] = [record.chain, record.seq]
         for _ in range(HISTORY_MAX):
             if not place:
@@ -273,7 +278,7 @@ class ConsentStore:
             fact = decode_fact(entry)
             if not isinstance(fact, ConsentChanged):
                 return
-            yield past_record(customer, fact, chain, seq, self._opened(entry))
+            yield past_record(record.customer, fact, chain, seq, self._opened(entry))
             place = fact.previous
 
     def _entry(self, chain: str, seq: int) -> Entry | None:
@@ -311,11 +316,6 @@ class ConsentStore:
 
     def __repr__(self) -> str:
         return f"ConsentStore({', '.join(self.purposes)})"
-
-
-def _takes_back(record: ConsentRecord) -> bool:
-    # What was never granted nobody can hold; a repeat waits like the first, which may not be over yet.
-    return record.state in {State.DENIED, State.REVOKED} and record.granted_at is not None
 
 
 def _explained(record: ConsentRecord) -> str:
