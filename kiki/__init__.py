@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kiki.errors import KikiError, SpendDenied
+    from kiki.errors import ConsentDenied, KikiError, SpendDenied
     from kiki.shield.budget_guard import BudgetGuard
+    from kiki.shield.consent_store import ConsentStore
     from kiki.shield.policy import Policy
     from kiki.shield.shield_client import AsyncShieldClient, ShieldClient
 
@@ -14,13 +15,25 @@ __version__ = "0.1.0"
 _HOME = {
     "AsyncShieldClient": "kiki.shield.shield_client",
     "BudgetGuard": "kiki.shield.budget_guard",
+    "ConsentDenied": "kiki.errors",
+    "ConsentStore": "kiki.shield.consent_store",
     "KikiError": "kiki.errors",
     "Policy": "kiki.shield.policy",
     "ShieldClient": "kiki.shield.shield_client",
     "SpendDenied": "kiki.errors",
 }
 
-__all__ = ["AsyncShieldClient", "BudgetGuard", "KikiError", "Policy", "ShieldClient", "SpendDenied", "__version__"]
+__all__ = [
+    "AsyncShieldClient",
+    "BudgetGuard",
+    "ConsentDenied",
+    "ConsentStore",
+    "KikiError",
+    "Policy",
+    "ShieldClient",
+    "SpendDenied",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

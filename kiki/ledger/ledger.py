@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from kiki.clock import SECOND, Clock, to_iso, wall_micros
+from kiki.clock import SECOND, Clock, wall_micros
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
-from kiki.ledger.checkpoint import Checkpoint, Signer
+from kiki.ledger.checkpoint import Checkpoint, Signer, extensions, log_origin
 from kiki.ledger.entry import Entry, Sealed, decode_entry, encode_entry
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.store import Reader, Store, Write
@@ -58,7 +58,7 @@ class Ledger:
         self.chain = self._name_chain()
         self._process = os.getpid()
         self._tiling = open_tiling(store)
-        self.signer = None if seed is None else Signer(f"kiki/{self.chain}", seed)
+        self.signer = None if seed is None else Signer(log_origin(self.chain), seed)
         latest = store.last(CHECKPOINTS)
         self._signed_size = 0 if latest is None else int.from_bytes(latest[0], "big")
         self._signed_at = self.recorded_at
@@ -164,7 +164,7 @@ class Ledger:
         self._group.exclusively(act)
 
     def _checkpoint(self, signer: Signer, tiling: Tiling, at: int) -> Write:
-        note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), (f"time {to_iso(at)}",)))
+        note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), extensions(at)))
         return Write(CHECKPOINTS, tiling.size.to_bytes(8, "big"), note)
 
     def checkpoint(self, *, older_than: int = 0) -> bytes | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kiki.clock import Clock
 from kiki.errors import InvalidInput
@@ -34,6 +35,9 @@ from kiki.shield.opening import KEYS_MAX, SCOPES_MAX, open_decider, read_policy
 from kiki.shield.policy import Policy, parse_span, single_budget
 from kiki.shield.simulation import Simulation, simulate
 from kiki.shield.window import MeterStatus, OpenHold, Window
+
+if TYPE_CHECKING:
+    from kiki.shield.consent_store import ConsentStore
 
 
 class Hold:
@@ -86,6 +90,14 @@ class BudgetGuard:
 
     def __init__(self, decider: Decider) -> None:
         self.decider = decider
+
+    @cached_property
+    def consents(self) -> ConsentStore:
+        """The consents in the same ledger: what is granted or revoked there counts in the next decision."""
+        # Loaded where it is used: most scripts only spend.
+        from kiki.shield.consent_store import ConsentStore
+
+        return ConsentStore(self.decider)
 
     @classmethod
     def open(
