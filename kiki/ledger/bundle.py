@@ -190,7 +190,9 @@ class _RecordFile:
         """Hand everything that waits to the file."""
         data = b"".join(self._waiting)
         self._waiting.clear()
-        self._out.write(data)
+        rest = memoryview(data)
+        while rest:  # an unbuffered file may take only a part
+            rest = rest[self._out.write(rest) :]
         self._digest.update(data)
         self._written += len(data)
 

@@ -222,7 +222,7 @@ def read_entries(reader: Reader, first: int = 0, last: int | None = None) -> Ite
 
 def first_recorded_since(reader: Reader, moment: int) -> int:
     """The sequence of the first entry recorded at `moment` or later, by bisection."""
-    low, high = 0, reader.next_seq()
+    low, high = reader.first_seq(), reader.next_seq()
     while low < high:
         middle = (low + high) // 2
         recorded_at = next(decode_entry(data).recorded_at for _, data in reader.entries(middle, middle))

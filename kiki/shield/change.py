@@ -32,15 +32,17 @@ class Turn:
         self.persons = persons
         """Every person that the change named in advance."""
         self._next = next_seq
-        self._reader = reader
+        self.reader = reader
+        """What is durable; `get` also sees what the changes before this one wrote."""
         self._written: dict[tuple[str, bytes], bytes | None] = {}
         self._journal: list[tuple[tuple[str, bytes], object]] = []
+        self.dropped: list[Write] = []
         self.appends: list[Append] = []
 
     def get(self, space: str, key: bytes) -> bytes | None:
         """The projected value as it is after the changes that went before."""
         written = self._written.get((space, key), ABSENT)
-        return self._reader.get(space, key) if written is ABSENT else written  # type: ignore[return-value]
+        return self.reader.get(space, key) if written is ABSENT else written  # type: ignore[return-value]
 
     @property
     def next_seq(self) -> int:
@@ -55,6 +57,10 @@ class Turn:
             self._written[space, key] = value
         self.appends.append(Append(fact, (lambda _: writes) if writes else None, sealed))
         return seq
+
+    def drop(self, space: str, key: bytes) -> None:
+        """Remove a projected value that no entry speaks of any more."""
+        self.dropped.append(Write(space, key, None))
 
     def mark(self) -> tuple[int, int]:
         """Where a change begins, to go back to when it fails."""

@@ -197,6 +197,11 @@ def writes_of(fact: ConsentChanged, chain: str, seq: int) -> list[Write]:
     return [Write(CONSENT, consent_key(fact.subject, fact.purpose), _encode(state))]
 
 
+def carried(fact: ConsentChanged, now: int) -> ConsentChanged:
+    """The same said again at `now`, because the entry that said it first is pruned."""
+    return msgspec.structs.replace(fact, at=now, said_at=_said_at(fact), carried=True)
+
+
 def _said_at(fact: ConsentChanged) -> int:
     return fact.at if fact.said_at is None else fact.said_at
 

@@ -18,6 +18,7 @@ from kiki.shield.consent import (
     PURPOSES,
     SIGNAL_PURPOSES,
     Basis,
+    ConsentState,
     Method,
     State,
     Statement,
@@ -33,6 +34,7 @@ from kiki.shield.consent import (
     writes_of,
 )
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord, record_of, write_details
+from kiki.shield.fact import ConsentChanged
 from kiki.shield.network import coarsened
 
 IP_LENGTH_MAX: Final = 64
@@ -169,6 +171,31 @@ def signal_change(customer: str, now: int, **given: Unpack[Given]) -> Change:
     return Change(lambda turn: [_act(turn, one) for one in many], [person_of(customer)])
 
 
+def import_change(many: Sequence[Said]) -> Change:
+    """A change of many, durable together; its result tells for each whether it `Wrote` something, or the error."""
+    return Change(lambda turn: _imported(turn, many), [person_of(one.customer) for one in many])
+
+
+class Wrote(NamedTuple):
+    """What became of one statement of an import."""
+
+    changed: bool
+    takes_back: bool
+    """It says no where there may have been a yes."""
+
+
+def _imported(turn: Turn, many: Sequence[Said]) -> list[Wrote | KikiError]:
+    done: list[Wrote | KikiError] = []
+    for one in many:
+        try:
+            fact = _written(turn, one)[0]
+        except KikiError as error:
+            done.append(error)
+        else:
+            done.append(Wrote(fact is not None, fact is not None and fact.granted_at is not None))
+    return done
+
+
 def _tried(turn: Turn, one: Said) -> ConsentRecord | KikiError:
     try:
         return _act(turn, one)
@@ -177,13 +204,22 @@ def _tried(turn: Turn, one: Said) -> ConsentRecord | KikiError:
 
 
 def _act(turn: Turn, one: Said) -> ConsentRecord:
+    fact, state = _written(turn, one)
+    subject = turn.persons[person_of(one.customer)].reference
+    details = one.details if fact is not None else None
+    return record_of(
+        one.customer, subject, one.statement.purpose, state, turn.now, details=details, changed=fact is not None
+    )
+
+
+def _written(turn: Turn, one: Said) -> tuple[ConsentChanged | None, ConsentState | None]:
+    """The fact that a statement adds, if any, and the state that holds then."""
     person = turn.persons[person_of(one.customer)]
-    purpose, subject = one.statement.purpose, person.reference
-    prior = read_state(turn.get(CONSENT, consent_key(subject, purpose)))
-    fact = follow(one.statement, prior, subject, turn.now, actor=one.actor, network=coarsened(one.details.ip))
+    prior = read_state(turn.get(CONSENT, consent_key(person.reference, one.statement.purpose)))
+    network = coarsened(one.details.ip) if one.details.ip else ""
+    fact = follow(one.statement, prior, person.reference, turn.now, actor=one.actor, network=network)
     if fact is None:
-        return record_of(one.customer, subject, purpose, prior, turn.now)
-    writes = writes_of(fact, turn.chain, turn.next_seq)
-    turn.add(fact, writes, [turn.subjects.seal(person, write_details(one.details))])
-    state = read_state(writes[0].value)
-    return record_of(one.customer, subject, purpose, state, turn.now, details=one.details, changed=True)
+        return None, prior
+    (write,) = writes_of(fact, turn.chain, turn.next_seq)
+    turn.add(fact, [write], [turn.subjects.seal(person, write_details(one.details))])
+    return fact, read_state(write.value)

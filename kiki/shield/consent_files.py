@@ -13,14 +13,17 @@ from typing import IO, Final, NamedTuple
 import msgspec
 
 from kiki.errors import InvalidInput, KikiError
-from kiki.shield.consent_change import Said, consent_changes, person_of
+from kiki.ledger.subjects import ERASED
+from kiki.shield.consent_change import Said, import_change, person_of
 from kiki.shield.consent_csv import COLUMNS, parse_header, row_of, said_of_row
 from kiki.shield.consent_json import Party, read_record, record_json, said_of_record
 from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.consent_store import ConsentStore
 
 BATCH: Final = 500
-"""Statements in one commit: decisions of the same process wait for one batch at most."""
+"""Statements in one commit: the decisions of a service wait for one batch at most."""
+BATCH_ALONE: Final = 5000
+"""The same where nobody else waits."""
 PROBLEMS_MAX: Final = 1000
 LINE_LENGTH_MAX: Final = 16 * 1024 * 1024
 
@@ -77,6 +80,7 @@ def import_consents(
     *,
     report: ImportReport,
     after_line: int = 0,
+    batch_max: int = BATCH,
     actor: str = "",
     progress: Callable[[ImportReport], object] = lambda _: None,
 ) -> None:
@@ -87,6 +91,8 @@ def import_consents(
     """
     lines = _csv_lines(store, source, actor) if form is Format.CSV else _json_lines(store, source, actor)
     batch: list[tuple[int, Said]] = []
+    subjects = store.decider.subjects
+    suppresses = subjects.store.last(ERASED) is not None
     takes_back = False
     number = 0
     for number, said, error in lines:
@@ -95,15 +101,16 @@ def import_consents(
         report.rows += 1
         if error is not None:
             report.blame(number, error)
-        elif said and store.decider.subjects.erased_at(person_of(said[0].customer)) is not None:
+        elif said and suppresses and subjects.erased_at(person_of(said[0].customer)) is not None:
             report.suppressed += 1
         else:
             batch += [(number, one) for one in said]
-        if len(batch) >= BATCH:
+        if len(batch) >= batch_max:
             takes_back |= _write(store, batch, report)
             batch = []
             report.durable_line = number
             progress(report)
+            suppresses = subjects.store.last(ERASED) is not None
     takes_back |= _write(store, batch, report)
     report.durable_line = max(number, report.durable_line)
     progress(report)
@@ -115,14 +122,13 @@ def _write(store: ConsentStore, batch: list[tuple[int, Said]], report: ImportRep
     """Make a batch durable; whether somebody said no who may have said yes before."""
     if not batch:
         return False
-    records = store.change(consent_changes([one for _, one in batch]))
     takes_back = False
-    for (number, _), record in zip(batch, records, strict=True):
-        if isinstance(record, KikiError):
-            report.blame(number, record)
-        elif record.changed:
+    for (number, _), wrote in zip(batch, store.change(import_change([one for _, one in batch])), strict=True):
+        if isinstance(wrote, KikiError):
+            report.blame(number, wrote)
+        elif wrote.changed:
             report.changed += 1
-            takes_back |= record.takes_back
+            takes_back |= wrote.takes_back
         else:
             report.unchanged += 1
     return takes_back

@@ -356,6 +356,8 @@ class Decider:
                     ticket.fail(error)
             if turn.appends:
                 self._append(turn.appends)
+            if turn.dropped:
+                self.ledger.keep(turn.dropped)
         for fact, _, _ in turn.appends:
             if isinstance(fact, ConsentChanged):
                 self.consents.changed(fact.subject, fact.purpose)

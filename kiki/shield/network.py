@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 
 
 def coarsened(ip: str) -> str:
     """The network of an address, `203.0.113.0/24` or `2001:db8:1::/48`; empty when it is no address."""
+    if _IPV4.fullmatch(ip):
+        # The usual case, a tenth of the time: an import asks this a million times.
+        return f"{ip.rpartition('.')[0]}.0/24"
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:

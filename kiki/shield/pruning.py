@@ -1,0 +1,92 @@
+"""The end of retention: entries leave, and what still holds is said again before they do.
+
+A consent that was given eight years ago may still be in force, and the policy too. So that every projection can
+still be made from the entries that are left, whatever an old entry says that still holds is written down once
+more, and then the old entries go. The tree keeps their hashes: every checkpoint and every proof stays valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+
+from kiki.ledger.ledger import first_recorded_since, read_entries
+from kiki.ledger.store import Write
+from kiki.shield import consent
+from kiki.shield.change import Change, Turn
+from kiki.shield.decider import Decider, key_retention
+from kiki.shield.fact import ConsentChanged, Halted, PolicyUsed, Pruned, decode_fact
+from kiki.shield.projections import HALTS, HOLDS, POLICY
+from kiki.shield.replay import reach
+
+_CARRIED_AT_ONCE = 1000
+_PRUNED_AT_ONCE = 16_384
+_STILL = "still in force when older entries were pruned"
+
+
+def prune(decider: Decider, before: int, retention_days: int, actor: str = "") -> int:
+    """Remove the entries of this chain below `before`, whose retention is over; the lowest sequence that is left.
+
+    Entries that deciding still needs stay whatever their age: those of the longest window, of remembered keys and
+    of open holds. May be repeated after a crash anywhere.
+    """
+    ledger, now = decider.ledger, decider.clock()
+    before = min(before, _needed_from(decider, now))
+    first = ledger.store.first_seq()
+    if before <= first:
+        return first
+    states = _old_consents(decider, before)
+    while keys := list(islice(states, _CARRIED_AT_ONCE)):
+        _submit(decider, partial(_carry_consents, keys=keys, before=before))
+    _submit(decider, lambda turn: _carry_the_rest(turn, Pruned(turn.now, before, retention_days, actor)))
+    oldest = next((entry.recorded_at for entry in read_entries(ledger.store, before, before)), now)
+    for end in range(first + _PRUNED_AT_ONCE, before + _PRUNED_AT_ONCE, _PRUNED_AT_ONCE):
+        # A piece at a time, so that deciding goes on in between.
+        decider.group.exclusively(partial(ledger.store.prune, min(end, before)))
+    decider.group.exclusively(lambda: decider.subjects.prune(oldest))
+    return before
+
+
+def _needed_from(decider: Decider, now: int) -> int:
+    store, policy = decider.ledger.store, decider.policy
+    counted = first_recorded_since(store, now - max(reach(policy), 2 * key_retention(policy)))
+    held = (int.from_bytes(place, "big") for _, place in store.scan(HOLDS))
+    return min([counted, *held])
+
+
+def _old_consents(decider: Decider, before: int) -> Iterator[bytes]:
+    """The keys of states that this chain wrote below `before`."""
+    for key, value in decider.ledger.store.scan(consent.CONSENT):
+        state = consent.read_state(value)
+        if state is not None and state.chain == decider.ledger.chain and state.seq < before:
+            yield key
+
+
+def _submit(decider: Decider, act: Callable[[Turn], None]) -> None:
+    decider.group.submit(Change(act)).result()
+
+
+def _carry_consents(turn: Turn, *, keys: list[bytes], before: int) -> None:
+    for key in keys:
+        # Anew, because the person may have said something else meanwhile.
+        state = consent.read_state(turn.get(consent.CONSENT, key))
+        if state is None or state.chain != turn.chain or state.seq >= before:
+            continue
+        if turn.subjects.person_of(consent.subject_and_purpose(key)[0]) is None:
+            turn.drop(consent.CONSENT, key)  # erased: nobody can ask about it any more
+            continue
+        for entry in read_entries(turn.reader, state.seq, state.seq):
+            fact = decode_fact(entry)
+            if isinstance(fact, ConsentChanged):
+                carried = consent.carried(fact, turn.now)
+                turn.add(carried, consent.writes_of(carried, turn.chain, turn.next_seq), entry.sealed)
+
+
+def _carry_the_rest(turn: Turn, pruned: Pruned) -> None:
+    policy = turn.get(POLICY, b"")
+    if policy is not None:
+        turn.add(PolicyUsed(turn.now, policy), [Write(POLICY, b"", policy)])
+    for pattern, _ in turn.reader.scan(HALTS):
+        turn.add(Halted(turn.now, pattern.decode(), on=True, note=_STILL), [Write(HALTS, pattern, b"1")])
+    turn.add(pruned)

@@ -1,0 +1,139 @@
+"""Entries leave at the end of their retention; what still holds, and every proof, stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from kiki.errors import SpendDenied
+from kiki.ledger.checkpoint import VerifierKey, open_note
+from kiki.ledger.entry import leaf_hash
+from kiki.ledger.ledger import CHECKPOINTS, read_entries
+from kiki.ledger.merkle import inclusion_proof, root_from_inclusion
+from kiki.ledger.sqlite import SqliteStore
+from kiki.ledger.tiling import TileReader, open_tiling
+from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.fact import Decided, Pruned, decode_fact
+from kiki.shield.pruning import prune
+from kiki.testing import FakeClock
+
+YEAR = 366 * 24 * 3600
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def guard(tmp_path, clock):
+    with BudgetGuard.open(tmp_path / "l.db", limit="1000", clock=clock) as guard:
+        yield guard
+
+
+def grow(guard, clock, spends=700):
+    guard.consents.grant("old", "marketing", version="v1", ip_address="203.0.113.9")
+    guard.consents.revoke("gone", "marketing")
+    guard.halt("platform:x")
+    for _ in range(spends):
+        guard.spend("0.01", {"customer": "old"})
+    clock.advance(8 * YEAR)
+    guard.spend("0.01")
+
+
+def test_old_entries_are_gone_and_new_ones_are_not(guard, clock):
+    grow(guard, clock)
+    assert prune(guard.decider, 512, 2555) == 512
+    left = [entry.seq for entry in read_entries(guard.decider.ledger.store)]
+    assert left[0] == 512
+    assert left == list(range(512, guard.decider.ledger.next_seq))
+    assert any(isinstance(decode_fact(entry), Pruned) for entry in read_entries(guard.decider.ledger.store))
+
+
+def test_what_still_holds_is_found_after_every_projection_was_dropped(tmp_path, clock):
+    """Consent, halts and policy are said again before the entries that said them leave."""
+    path = tmp_path / "l.db"
+    with BudgetGuard.open(path, limit="1000", clock=clock) as guard:
+        grow(guard, clock)
+        prune(guard.decider, 512, 2555)
+    store = SqliteStore(path)
+    for space in store.spaces():
+        if space in {"hold", "halt", "policy", "epoch", "shared/consent"} or space.startswith("key/"):
+            while store.trim(space):
+                pass
+    store.close()
+    with BudgetGuard.open(path, limit="1000", clock=clock) as guard:
+        assert guard.consents.check("old", "marketing")
+        record = guard.consents.status("old")["marketing"]
+        assert (record.version, record.details.ip) == ("v1", "203.0.113.9")
+        assert record.said_at == FakeClock().now
+        assert not guard.consents.check("gone", "marketing")
+        assert guard.halts() == ["platform:x"]
+        with pytest.raises(SpendDenied):
+            guard.spend("1", {"platform": "x"})
+        assert guard.spend("1", {"customer": "old"}, purpose="marketing").allowed
+
+
+def test_proofs_and_old_checkpoints_stay_valid(guard, clock):
+    grow(guard, clock)
+    ledger = guard.decider.ledger
+    notes = [note for _, note in ledger.store.scan(CHECKPOINTS)]
+    last = ledger.checkpoint()
+    prune(guard.decider, 512, 2555)
+    key = VerifierKey.parse(ledger.signer.verifier_key)
+    tree = TileReader(ledger.store, ledger.next_seq)
+    for note in [*notes, last]:
+        checkpoint, _ = open_note(note, key)
+        at = min(600, checkpoint.size - 1)
+        if at >= 512:
+            (entry,) = ledger.store.entries(at, at)
+            proof = inclusion_proof(tree.node, at, checkpoint.size)
+            assert checkpoint.root == root_from_inclusion(leaf_hash(entry[1]), at, checkpoint.size, proof)
+    assert open_tiling(ledger.store).root() == ledger._tiling.root()
+
+
+def test_what_deciding_needs_stays_whatever_its_age(guard, clock):
+    """An open hold without a deadline keeps its entry, and all after it."""
+    hold = guard.reserve("5")
+    made = int(hold.event_id[:12], 16)
+    grow(guard, clock)
+    assert prune(guard.decider, 512, 2555) == made
+    hold.commit("2")
+    clock.advance(YEAR)
+    guard.spend("0.01")
+    assert prune(guard.decider, 512, 2555) == 512
+
+
+def test_the_longest_window_is_never_cut(guard, clock):
+    grow(guard, clock, spends=10)
+    assert prune(guard.decider, 10**9, 1) < guard.decider.ledger.next_seq
+    facts = [decode_fact(entry) for entry in read_entries(guard.decider.ledger.store)]
+    assert [10_000] == [fact.amounts[0] for fact in facts if isinstance(fact, Decided)]
+
+
+def test_erased_persons_are_not_carried_on(guard, clock):
+    grow(guard, clock)
+    guard.decider.forget("customer:old")
+    prune(guard.decider, 512, 2555)
+    assert guard.consents.status("old") == {}
+    subjects = {key[:16].hex() for key, _ in guard.decider.ledger.store.scan("shared/consent")}
+    assert len(subjects) == 1  # the other one's
+
+
+def test_pruning_twice_changes_nothing(guard, clock):
+    grow(guard, clock)
+    prune(guard.decider, 512, 2555)
+    before = guard.decider.ledger.next_seq
+    assert prune(guard.decider, 512, 2555) == 512
+    assert guard.decider.ledger.next_seq == before
+
+
+def test_the_keys_of_old_segments_are_destroyed(guard, clock):
+    sealed = guard.decider.subjects.seal_for_segment(b"somebody")
+    grow(guard, clock, spends=400)
+    for _ in range(200):
+        guard.spend("0.01")
+    assert guard.decider.subjects.open(sealed) == b"somebody"
+    guard.decider.subjects.seal_for_segment(b"somebody else")
+    prune(guard.decider, 512, 2555)
+    with pytest.raises(Exception, match="destroyed"):
+        guard.decider.subjects.open(sealed)
