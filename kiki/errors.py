@@ -7,7 +7,8 @@ KikiError
 │   └── InvalidKey
 ├── ConfigurationError
 │   ├── SettingsError
-│   └── PolicyError
+│   ├── PolicyError
+│   └── DatabaseError
 ├── Denied
 │   ├── SpendDenied
 │   └── ConsentDenied
@@ -20,12 +21,16 @@ KikiError
 │   ├── KeyReused
 │   ├── HoldClosed
 │   ├── CommitExceedsHold
-│   └── ConsentConflict
+│   ├── ConsentConflict
+│   └── ArchiveConflict
 ├── Unavailable
 │   ├── LedgerUnavailable
+│   ├── EpochPassed
 │   ├── WindowUnavailable
 │   ├── CapacityReached
-│   └── ShieldUnreachable
+│   ├── ShieldUnreachable
+│   ├── ArchiveUnavailable
+│   └── AnchorUnavailable
 ├── LedgerCorrupt
 ├── LedgerLocked
 ├── MasterKeyError
@@ -33,6 +38,7 @@ KikiError
 ├── ProofInvalid
 ├── CheckpointInvalid
 ├── EvidenceInvalid
+├── TimestampInvalid
 └── MissingExtra
 
 Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
@@ -106,6 +112,13 @@ class PolicyError(ConfigurationError):
 
     code = "policy_invalid"
     subject = "policy"
+
+
+class DatabaseError(ConfigurationError):
+    """The database is not set up as a ledger needs it; nothing in it was changed."""
+
+    code = "database_unfit"
+    subject = "database"
 
 
 class Denied(KikiError):
@@ -216,6 +229,12 @@ class ConsentConflict(Conflict):
     code = "consent_conflict"
 
 
+class ArchiveConflict(Conflict):
+    """The archive holds something else under that name; neither was changed."""
+
+    code = "archive_conflict"
+
+
 class Unavailable(KikiError):
     """kiki cannot decide now, so it refuses; `retry_after` is in seconds where it is known."""
 
@@ -236,6 +255,12 @@ class LedgerUnavailable(Unavailable):
     """True when the failed write left nothing behind, so that the ledger may be opened again: a full disk."""
 
 
+class EpochPassed(Unavailable):
+    """The shared window was rebuilt since this was decided, so it was not written down; ask again."""
+
+    code = "epoch_passed"
+
+
 class WindowUnavailable(Unavailable):
     """The shared budget window cannot be reached or trusted, so nothing is admitted."""
 
@@ -252,6 +277,18 @@ class ShieldUnreachable(Unavailable):
     """SyncShield did not answer; whether it took the spend is unknown until it is asked again with the same key."""
 
     code = "shield_unreachable"
+
+
+class ArchiveUnavailable(Unavailable):
+    """The archive did not do what was asked; what became of it is unknown until it is asked again."""
+
+    code = "archive_unavailable"
+
+
+class AnchorUnavailable(Unavailable):
+    """The witness or the timestamp service did not give what was asked; deciding goes on without it."""
+
+    code = "anchor_unavailable"
 
 
 class LedgerCorrupt(KikiError):
@@ -298,6 +335,12 @@ class EvidenceInvalid(KikiError):
     def __init__(self, message: str, *, place: str, hint: str | None = None) -> None:
         super().__init__(f"{place}: {message}", hint=hint)
         self.place = place
+
+
+class TimestampInvalid(KikiError):
+    """The timestamp is none, is over something else, or nobody that is trusted made it."""
+
+    code = "timestamp_invalid"
 
 
 class MissingExtra(KikiError):

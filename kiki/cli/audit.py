@@ -50,7 +50,7 @@ def export(
     from kiki.shield import evidence
 
     reader = open_ledger(data_dir)
-    with contextlib.closing(reader), _written(output) as write:
+    with contextlib.closing(reader), written(output) as write:
         count = evidence.export(
             reader,
             write,
@@ -107,7 +107,7 @@ def _told(row: Row) -> str:
 
 
 @contextlib.contextmanager
-def _written(output: Path | None) -> Iterator[Callable[[str], object]]:
+def written(output: Path | None) -> Iterator[Callable[[str], object]]:
     """Where the export goes. A file appears under its name only when it is complete."""
     if output is None:
         yield sys.stdout.write

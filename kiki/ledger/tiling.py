@@ -88,9 +88,7 @@ def open_tiling(store: Store) -> Tiling:
         tiling = Tiling(full * TILE_WIDTH, list(_edge(store, full)))
     leaves = [leaf_hash(data) for _, data in store.entries(full * TILE_WIDTH)]
     if len(leaves) != size - tiling.size:
-        raise LedgerCorrupt(
-            "entries are missing before the end of the ledger", hint="restore the ledger from a backup"
-        )
+        raise LedgerCorrupt("entries are missing before the end of the ledger", hint="restore the ledger from a backup")
     return tiling.grown(leaves)[0]
 
 

@@ -332,7 +332,7 @@ def parse_purposes(configured: Iterable[str]) -> tuple[str, ...]:
     """The purposes there are: those that always are, and the configured ones. Raises `InvalidInput`."""
     found = dict.fromkeys(PURPOSES)
     for name in configured:
-        if not _PURPOSE.fullmatch(name):
+        if not _PURPOSE.fullmatch(name) or name == "none":  # a policy writes none for no purpose
             raise InvalidInput(
                 f"{_shown(name)} cannot name a purpose: write 1 to 32 of a-z, 0-9 and _, beginning with a letter"
             )

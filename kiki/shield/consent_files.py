@@ -59,12 +59,6 @@ class ImportReport(msgspec.Struct):
     problems: list[Problem] = []
     """The first of the bad lines."""
 
-    def blame(self, line: int, error: KikiError) -> None:
-        """Count a line that cannot be imported."""
-        self.bad += 1
-        if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(Problem(line, str(error)))
-
 
 class _Line(NamedTuple):
     number: int
@@ -82,56 +76,90 @@ def import_consents(
     after_line: int = 0,
     batch_max: int = BATCH,
     actor: str = "",
+    blame: Callable[[int, KikiError], object] = lambda _line, _error: None,
     progress: Callable[[ImportReport], object] = lambda _: None,
 ) -> None:
     """Write down what a file says, many lines to a commit; `report` tells at any moment how far it is.
 
-    Lines up to `after_line` are passed over. A bad line is told in the report and stops nothing; a file whose
-    first line makes no sense raises `InvalidInput`, and a ledger that cannot write raises `LedgerUnavailable`.
+    Lines up to `after_line` are passed over. A bad line is counted, told to `blame`, and stops nothing; a file
+    whose first line makes no sense raises `InvalidInput`, a ledger that cannot write raises `LedgerUnavailable`.
+    Returns once nobody acts any more on consent that the file takes back.
     """
     lines = _csv_lines(store, source, actor) if form is Format.CSV else _json_lines(store, source, actor)
-    batch: list[tuple[int, Said]] = []
-    subjects = store.decider.subjects
-    suppresses = subjects.store.last(ERASED) is not None
-    takes_back = False
-    number = 0
+    batches = _Batches(store, report, blame)
+    number, waiting = 0, 0
     for number, said, error in lines:
         if number <= after_line:
             continue
         report.rows += 1
+        waiting += 1
         if error is not None:
-            report.blame(number, error)
-        elif said and suppresses and subjects.erased_at(person_of(said[0].customer)) is not None:
-            report.suppressed += 1
+            batches.refuse(number, error)
         else:
-            batch += [(number, one) for one in said]
-        if len(batch) >= batch_max:
-            takes_back |= _write(store, batch, report)
-            batch = []
-            report.durable_line = number
+            batches.add(number, said)
+        if waiting >= batch_max or batches.size >= batch_max:
+            batches.write(number)
+            waiting = 0
             progress(report)
-            suppresses = subjects.store.last(ERASED) is not None
-    takes_back |= _write(store, batch, report)
-    report.durable_line = max(number, report.durable_line)
+    batches.write(number)
     progress(report)
-    if takes_back:
+    if batches.took_back:
         store.leases.wait_all()
 
 
-def _write(store: ConsentStore, batch: list[tuple[int, Said]], report: ImportReport) -> bool:
-    """Make a batch durable; whether somebody said no who may have said yes before."""
-    if not batch:
-        return False
-    takes_back = False
-    for (number, _), wrote in zip(batch, store.change(import_change([one for _, one in batch])), strict=True):
-        if isinstance(wrote, KikiError):
-            report.blame(number, wrote)
-        elif wrote.changed:
-            report.changed += 1
-            takes_back |= wrote.takes_back
-        else:
-            report.unchanged += 1
-    return takes_back
+class _Batches:
+    """Gathers what lines say and makes it durable, a batch at a time."""
+
+    def __init__(self, store: ConsentStore, report: ImportReport, blame: Callable[[int, KikiError], object]) -> None:
+        self._store = store
+        self._report = report
+        self._blame = blame
+        self._waiting: list[tuple[int, Sequence[Said]]] = []
+        self.size = 0
+        self.took_back = False
+        """Somebody said no who may have said yes before."""
+
+    def add(self, number: int, said: Sequence[Said]) -> None:
+        """Take in what a line says."""
+        self._waiting.append((number, said))
+        self.size += len(said)
+
+    def refuse(self, number: int, error: KikiError) -> None:
+        """Take in that a line cannot be imported."""
+        report = self._report
+        report.bad += 1
+        if len(report.problems) < PROBLEMS_MAX:
+            report.problems.append(Problem(number, str(error)))
+        self._blame(number, error)
+
+    def write(self, number: int) -> None:
+        """Make durable what was taken in, up to line `number`."""
+        report, waiting = self._report, self._allowed()
+        self._waiting, self.size = [], 0
+        if waiting:
+            done = self._store.change(import_change([one for _, one in waiting]))
+            for (line, _), wrote in zip(waiting, done, strict=True):
+                if isinstance(wrote, KikiError):
+                    self.refuse(line, wrote)
+                elif wrote.changed:
+                    report.changed += 1
+                    self.took_back |= wrote.takes_back
+                else:
+                    report.unchanged += 1
+        report.durable_line = max(number, report.durable_line)
+
+    def _allowed(self) -> list[tuple[int, Said]]:
+        """What is said of persons who were not erased."""
+        subjects = self._store.decider.subjects
+        # Where nobody was ever erased, nobody needs to be looked up.
+        suppresses = subjects.store.last(ERASED) is not None
+        allowed: list[tuple[int, Said]] = []
+        for number, said in self._waiting:
+            if suppresses and said and subjects.erased_at(person_of(said[0].customer)) is not None:
+                self._report.suppressed += 1
+            else:
+                allowed += [(number, one) for one in said]
+        return allowed
 
 
 def _csv_lines(store: ConsentStore, source: IO[str], actor: str) -> Iterator[_Line]:

@@ -32,7 +32,8 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Somebody who takes part: the controller who asks for consent."""
 
     party_id: str
-    party_role: str = "pii_controller"
+    party_role: str = ""
+    """`pii_controller`, as far as kiki knows."""
     party_name: str = ""
     party_contact: str = ""
     party_url: str = ""
@@ -51,7 +52,7 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the personal data is processed for."""
 
     purpose: str
-    lawful_basis: str = "consent"
+    lawful_basis: str = ""
     jurisdiction: str = ""
     withdrawal_method: str = ""
     pii_controllers: list[str] = []
@@ -64,11 +65,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event_time: str
     event_state: str
     """`given`, `refused` or `withdrawn`."""
-    event_type: str = "explicit"
+    event_type: str = ""
     event_id: str = ""
     valid_until: str = ""
-    expressed_by: str = "pii_principal"
-    """Or `guardian`, whose name is the `entity_id`."""
+    expressed_by: str = ""
+    """`pii_principal`, or `guardian`, whose name is the `entity_id`."""
     entity_id: str = ""
     method: str = ""
     lawful_basis: str = ""
@@ -176,7 +177,7 @@ def _given(event: Event, record: Record, actor: str) -> Given:
         "version": event.notice.version,
         "notice": event.notice.text,
         "notice_sha256": event.notice.sha256,
-        "basis": event.lawful_basis or record.pii_processing.lawful_basis,
+        "basis": event.lawful_basis or record.pii_processing.lawful_basis or None,
         "jurisdiction": event.jurisdiction,
         "ip_address": event.ip_address,
         "user_agent": event.user_agent,
@@ -198,6 +199,7 @@ def _event(past: ConsentRecord) -> Event:
     state = State.GRANTED if past.state is State.EXPIRED else past.state
     return Event(
         event_time="" if past.said_at is None else to_iso(past.said_at),
+        event_type="explicit",
         event_state=_STATES[state],
         event_id=past.event_id,
         valid_until="" if past.expires_at is None else to_iso(past.expires_at),

@@ -30,6 +30,7 @@ from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
+from kiki.shield.wire_members import require_no_query
 from kiki.telemetry import log_event, new_registry
 from kiki.web import (
     Check,
@@ -256,11 +257,11 @@ class ShieldService:
         return Reply(wire.dump(reply), JSON)
 
     async def _halts(self, request: Request) -> Reply:
-        wire_call.empty_query(pairs(request))
+        require_no_query(pairs(request))
         return Reply(wire.dump(wire.HaltsReply(await self._look(lambda guard: guard.halts()))), JSON)
 
     async def _reservations(self, request: Request) -> Reply:
-        wire_call.empty_query(pairs(request))
+        require_no_query(pairs(request))
         holds = await self._look(lambda guard: guard.holds())
         return Reply(wire.dump(wire.reservations_reply(holds)), JSON)
 
@@ -396,7 +397,7 @@ class ShieldService:
 
 async def _body(request: Request) -> Any:
     """The JSON body. What it would leave unread in the query is refused, for it may be a scope or an amount."""
-    wire_call.empty_query(pairs(request))
+    require_no_query(pairs(request))
     return await read_json(request)
 
 

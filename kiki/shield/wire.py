@@ -75,6 +75,7 @@ from kiki.shield.fact import Decided, Halted, Settled
 from kiki.shield.scope import Scopes, parse_scopes
 from kiki.shield.simulation import Simulation
 from kiki.shield.window import MeterStatus, OpenHold
+from kiki.shield.wire_members import quoted
 
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -581,12 +582,6 @@ def parse_simulation(found: Mapping[str, Any]) -> Simulation:
 def scopes_object(scopes: Scopes) -> dict[str, str]:
     """Canonical scopes as the object that requests carry."""
     return {kind: value for kind, _, value in (scope.partition(":") for scope in scopes)}
-
-
-def quoted(value: object) -> str:
-    """What somebody sent, short enough for a message."""
-    text = repr(str(value))
-    return text if len(text) <= 42 else f"{text[:40]}…'"
 
 
 # -- moments and spans -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ The shapes are those of the table in `wire`. What is not listed there is refused
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -37,16 +37,22 @@ from kiki.shield.call import (
 from kiki.shield.evidence_row import OUTCOMES
 from kiki.shield.scope import Pattern, parse_scopes
 from kiki.shield.window import Verb
-from kiki.shield.wire import KEY_HEADER, micros_or_none, parse_moment, quoted, scopes_object, seconds_of
+from kiki.shield.wire import KEY_HEADER, micros_or_none, parse_moment, scopes_object, seconds_of
+from kiki.shield.wire_members import (
+    Query,
+    kind_of,
+    limit_of,
+    list_of,
+    quoted,
+    read_members,
+    read_query,
+    text_of,
+)
 
 STATUS_LIMIT = 1000
 DECISIONS_LIMIT = 100
 DECISIONS_LIMIT_MAX = 1000
 POLICY_LENGTH_MAX = 1_000_000
-
-Query = Iterable[tuple[str, str]]
-"""The decoded pairs of a query string, repeated names included."""
-
 
 # -- calls, from what was sent -----------------------------------------------------------------------
 
@@ -64,28 +70,28 @@ SIMULATE_MEMBERS = ("policy", "since")
 
 def spend_body(body: object, currency: str, key: str | None = None) -> Call:
     """The spend in a body; `key` is the `Idempotency-Key` header, None without one."""
-    found = _members(body, SPEND_MEMBERS, required=("amount",))
+    found = read_members(body, SPEND_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     return spend_call(_amount(found), _scopes(found), _one_key(found, key), _purpose(found))
 
 
 def batch_body(body: object, currency: str, key: str | None = None) -> Call:
     """The batch in a body: `amounts`, or `spends` with scopes of their own."""
-    found = _members(body, BATCH_MEMBERS)
+    found = read_members(body, BATCH_MEMBERS)
     _same_currency(found, currency)
     if ("amounts" in found) == ("spends" in found):
         raise InvalidInput("a batch has either 'amounts', a list of amounts, or 'spends', a list of {amount, scopes}")
     shared, given_key = _scopes(found), _one_key(found, key)
     if "amounts" in found:
-        amounts = _list(found, "amounts")
+        amounts = list_of(found, "amounts")
         for index, amount in enumerate(amounts):
             if type(amount) is not str:
                 _checked_amount(amount, f"item {index}: ")
         return spend_many_call(amounts, shared, given_key, _purpose(found))
     items: list[Any] = []
-    for index, item in enumerate(_list(found, "spends")):
+    for index, item in enumerate(list_of(found, "spends")):
         try:
-            own = _members(item, ITEM_MEMBERS, required=("amount",))
+            own = read_members(item, ITEM_MEMBERS, required=("amount",))
             amount = _amount(own)
             items.append((amount, _scopes(own)) if "scopes" in own else amount)
         except InvalidInput as error:
@@ -95,7 +101,7 @@ def batch_body(body: object, currency: str, key: str | None = None) -> Call:
 
 def check_body(body: object, currency: str) -> Call:
     """The check in a body, which may be empty: whether anything would fit."""
-    found = _members(body, CHECK_MEMBERS)
+    found = read_members(body, CHECK_MEMBERS)
     _same_currency(found, currency)
     if "ltv" in found:
         _checked_amount(found["ltv"], "ltv: ")
@@ -105,7 +111,7 @@ def check_body(body: object, currency: str) -> Call:
 
 def reserve_body(body: object, hold: str, currency: str, key: str | None = None) -> Call:
     """The reservation in a body; `hold` is the fresh id that it will have."""
-    found = _members(body, RESERVE_MEMBERS, required=("amount",))
+    found = read_members(body, RESERVE_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     span = parse_seconds(found["seconds"]) if "seconds" in found else None
     return reserve_call(_amount(found), hold, span, _scopes(found), _one_key(found, key), _purpose(found))
@@ -113,7 +119,7 @@ def reserve_body(body: object, hold: str, currency: str, key: str | None = None)
 
 def commit_body(hold: str, body: object, currency: str) -> Call:
     """The commit of a reservation."""
-    found = _members(body, COMMIT_MEMBERS, required=("amount",))
+    found = read_members(body, COMMIT_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     return commit_call(hold, _amount(found))
 
@@ -121,39 +127,39 @@ def commit_body(hold: str, body: object, currency: str) -> Call:
 def release_body(hold: str, body: object = None) -> Call:
     """The release of a reservation; its body is nothing or `{}`."""
     if body is not None:
-        _members(body, ())
+        read_members(body, ())
     return release_call(hold)
 
 
 def record_body(body: object, currency: str, key: str | None = None) -> Call:
     """The record in a body."""
-    found = _members(body, RECORD_MEMBERS, required=("amount",))
+    found = read_members(body, RECORD_MEMBERS, required=("amount",))
     _same_currency(found, currency)
     return record_call(_amount(found), _scopes(found), _one_key(found, key))
 
 
 def halt_body(body: object) -> Switch:
     """The halt in a body."""
-    found = _members(body, HALT_MEMBERS, required=("pattern",))
-    return switch(_text(found, "pattern"), on=True, note=_text(found, "note") if "note" in found else "")
+    found = read_members(body, HALT_MEMBERS, required=("pattern",))
+    return switch(text_of(found, "pattern"), on=True, note=text_of(found, "note") if "note" in found else "")
 
 
 def simulate_body(body: object) -> tuple[str, datetime | None]:
     """The YAML text of a policy and the moment from which it is asked to judge."""
-    found = _members(body, SIMULATE_MEMBERS, required=("policy",))
-    policy = _text(found, "policy")
+    found = read_members(body, SIMULATE_MEMBERS, required=("policy",))
+    policy = text_of(found, "policy")
     if len(policy) > POLICY_LENGTH_MAX:
         raise InvalidInput(f"a policy is at most {POLICY_LENGTH_MAX} characters long")
     try:
         policy.encode()
     except UnicodeEncodeError:
         raise InvalidInput("'policy' is not text: it holds half of a surrogate pair") from None
-    return policy, parse_moment(_text(found, "since")) if "since" in found else None
+    return policy, parse_moment(text_of(found, "since")) if "since" in found else None
 
 
 def spend_query(query: Query, currency: str, key: str | None = None) -> Call:
     """The spend of the guide's `/spend?amount=`."""
-    single, scopes = _query(query, ("amount", "currency", "purpose"), many="scope")
+    single, scopes = read_query(query, ("amount", "currency", "purpose"), many="scope")
     if "amount" not in single:
         raise InvalidMoney("Invalid amount: it is missing; write /spend?amount=12.34")
     _same_currency(single, currency)
@@ -165,7 +171,7 @@ def spend_query(query: Query, currency: str, key: str | None = None) -> Call:
 
 def check_query(query: Query, currency: str) -> Call:
     """The check of the guide's `/check?ltv=`; with an amount it may come without one."""
-    single, scopes = _query(query, ("ltv", "amount", "currency", "purpose"), many="scope")
+    single, scopes = read_query(query, ("ltv", "amount", "currency", "purpose"), many="scope")
     _same_currency(single, currency)
     if "ltv" not in single and "amount" not in single:
         raise InvalidInput("Missing LTV parameter: write /check?ltv=600, or /check?amount=12.34, or both")
@@ -201,15 +207,15 @@ class DecisionsQuery(msgspec.Struct, frozen=True):
 
 def budgets_query(query: Query) -> BudgetsQuery:
     """The query of `GET /v1/budgets`."""
-    single, _ = _query(query, ("budget", "scope", "limit"))
+    single, _ = read_query(query, ("budget", "scope", "limit"))
     return BudgetsQuery(
-        _named(single, "budget"), _scope_text(single), _limit(single, default=STATUS_LIMIT, most=STATUS_LIMIT)
+        _named(single, "budget"), _scope_text(single), limit_of(single, default=STATUS_LIMIT, most=STATUS_LIMIT)
     )
 
 
 def resume_query(query: Query) -> Switch:
     """The query of `DELETE /v1/halts`."""
-    single, _ = _query(query, ("pattern",))
+    single, _ = read_query(query, ("pattern",))
     if "pattern" not in single:
         raise InvalidScope(
             "the pattern is missing: write /v1/halts?pattern=platform:meta, or ?pattern=* for all spends"
@@ -219,20 +225,15 @@ def resume_query(query: Query) -> Switch:
 
 def decisions_query(query: Query) -> DecisionsQuery:
     """The query of `GET /v1/decisions`."""
-    single, _ = _query(query, ("after", "limit", "since", "until", "outcome", "scope"))
+    single, _ = read_query(query, ("after", "limit", "since", "until", "outcome", "scope"))
     return DecisionsQuery(
         parse_event_id(single["after"]) if "after" in single else None,
-        _limit(single, default=DECISIONS_LIMIT, most=DECISIONS_LIMIT_MAX),
+        limit_of(single, default=DECISIONS_LIMIT, most=DECISIONS_LIMIT_MAX),
         micros_or_none(single.get("since")),
         micros_or_none(single.get("until")),
         parse_outcome_word(single["outcome"]) if "outcome" in single else None,
         parse_scopes([single["scope"]])[0] if "scope" in single else None,
     )
-
-
-def empty_query(query: Query) -> None:
-    """Refuses every parameter, for routes that take none."""
-    _query(query, ())
 
 
 def parse_outcome_word(text: str) -> str:
@@ -250,35 +251,6 @@ def parse_event_id(text: str) -> str:
     raise InvalidInput(f"{quoted(text)} is not an event id: that is 16 hexadecimal digits")
 
 
-def _members(body: object, allowed: Sequence[str], required: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise InvalidInput(f"expected a JSON object, not {_kind(body)}")
-    for name in body:
-        if name not in allowed:
-            raise InvalidInput(_unknown("member", name, allowed))
-    for name in required:
-        if name not in body:
-            raise (InvalidMoney if name == "amount" else InvalidInput)(f"the member {name!r} is missing")
-    return body
-
-
-def _unknown(what: str, name: object, allowed: Sequence[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(str(name)[:40], allowed, 1, 0.5)
-    if near:
-        return f"there is no {what} {quoted(name)}; did you mean {near[0]!r}?"
-    known = f"known are {', '.join(allowed)}" if allowed else f"this request takes no {what}s"
-    return f"there is no {what} {quoted(name)}; {known}"
-
-
-_KINDS = {bool: "a boolean", str: "text", list: "a list", dict: "an object", type(None): "null"}
-
-
-def _kind(value: object) -> str:
-    return _KINDS.get(type(value), "a number")
-
-
 def _amount(found: Mapping[str, Any]) -> str | int | Decimal:
     amount = found["amount"]
     _checked_amount(amount, "")
@@ -288,11 +260,11 @@ def _amount(found: Mapping[str, Any]) -> str | int | Decimal:
 def _checked_amount(amount: object, where: str) -> None:
     # A float cannot come from a JSON body that kiki reads; from elsewhere it is refused rather than guessed at.
     if type(amount) is not str and type(amount) is not int and not isinstance(amount, Decimal):
-        raise InvalidMoney(f"{where}an amount is decimal text such as '12.34' or a number, not {_kind(amount)}")
+        raise InvalidMoney(f"{where}an amount is decimal text such as '12.34' or a number, not {kind_of(amount)}")
 
 
 def _purpose(found: Mapping[str, Any]) -> str | None:
-    return _text(found, "purpose") if "purpose" in found else None
+    return text_of(found, "purpose") if "purpose" in found else None
 
 
 def _scopes(found: Mapping[str, Any]) -> dict[str, str] | None:
@@ -300,7 +272,7 @@ def _scopes(found: Mapping[str, Any]) -> dict[str, str] | None:
     if scopes is None and "scopes" not in found:
         return None
     if not isinstance(scopes, dict):
-        raise InvalidScope(f"scopes are an object such as {{'platform': 'meta'}}, not {_kind(scopes)}")
+        raise InvalidScope(f"scopes are an object such as {{'platform': 'meta'}}, not {kind_of(scopes)}")
     return scopes
 
 
@@ -309,7 +281,7 @@ def _one_key(found: Mapping[str, Any], header: str | None) -> str | None:
         return parse_key(header) or None
     key = found["key"]
     if not isinstance(key, str):
-        raise InvalidKey(f"a key is text, not {_kind(key)}")
+        raise InvalidKey(f"a key is text, not {kind_of(key)}")
     if header is not None and header != key:
         raise InvalidKey(f"the body's key and the {KEY_HEADER} header differ; send one of them, or both alike")
     return parse_key(key)
@@ -320,28 +292,14 @@ def _same_currency(found: Mapping[str, Any], currency: str) -> None:
         return
     given = found["currency"]
     if not isinstance(given, str):
-        raise InvalidInput(f"a currency is text, not {_kind(given)}")
+        raise InvalidInput(f"a currency is text, not {kind_of(given)}")
     raise InvalidInput(f"the currency {quoted(given)} is not accepted here: every budget is in {currency}")
-
-
-def _text(found: Mapping[str, Any], name: str) -> str:
-    value = found[name]
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name!r} is text, not {_kind(value)}")
-    return value
-
-
-def _list(found: Mapping[str, Any], name: str) -> list[Any]:
-    value = found[name]
-    if not isinstance(value, list):
-        raise InvalidInput(f"{name!r} is a list, not {_kind(value)}")
-    return value
 
 
 def parse_seconds(seconds: object) -> int:
     """How long a reservation lasts, from a number of seconds into microseconds; raises `InvalidInput`."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal):
-        raise InvalidInput(f"'seconds' is a number, not {_kind(seconds)}")
+        raise InvalidInput(f"'seconds' is a number, not {kind_of(seconds)}")
     # Looked at before any arithmetic: 1e999999 must not be expanded, and NaN has no size.
     if not -1e9 < seconds < 1e9:
         raise InvalidInput("'seconds' must be a positive number of at most 366 days, or absent for no deadline")
@@ -349,21 +307,6 @@ def parse_seconds(seconds: object) -> int:
     if span <= 0:
         raise InvalidInput("'seconds' must be a positive number of at most 366 days, or absent for no deadline")
     return span
-
-
-def _query(query: Query, allowed: Sequence[str], many: str = "") -> tuple[dict[str, str], list[str]]:
-    single: dict[str, str] = {}
-    repeated: list[str] = []
-    for name, value in query:
-        if many and name == many:
-            repeated.append(value)
-        elif name not in allowed:
-            raise InvalidInput(_unknown("parameter", name, (*allowed, many) if many else allowed))
-        elif name in single:
-            raise InvalidInput(f"the parameter {name!r} is given twice; send it once")
-        else:
-            single[name] = value
-    return single, repeated
 
 
 def _named(single: Mapping[str, str], name: str) -> str | None:
@@ -375,15 +318,6 @@ def _named(single: Mapping[str, str], name: str) -> str | None:
 
 def _scope_text(single: Mapping[str, str]) -> str | None:
     return Pattern.parse(single["scope"]).text if "scope" in single else None
-
-
-def _limit(single: Mapping[str, str], *, default: int, most: int) -> int:
-    text = single.get("limit")
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
-        raise InvalidInput(f"the limit {quoted(text)} is not acceptable: write a whole number from 1 to {most}")
-    return int(text)
 
 
 # -- the client's side -------------------------------------------------------------------------------
@@ -409,7 +343,7 @@ def call_json(call: Call, currency: str | None = None) -> dict[str, Any]:
             body["amount"] = format_micros(call.amounts[0])
     if call.scopes != ((),):
         body["scopes"] = scopes_object(call.scopes[0])
-    return _with_key(body, call, currency)
+    return _with_the_rest(body, call, currency)
 
 
 def batch_json(call: Call, currency: str | None = None) -> dict[str, Any]:
@@ -423,12 +357,14 @@ def batch_json(call: Call, currency: str | None = None) -> dict[str, Any]:
     else:
         each = zip(amounts, call.scopes, strict=True)
         body = {"spends": [{"amount": amount, "scopes": scopes_object(scopes)} for amount, scopes in each]}
-    return _with_key(body, call, currency)
+    return _with_the_rest(body, call, currency)
 
 
-def _with_key(body: dict[str, Any], call: Call, currency: str | None) -> dict[str, Any]:
+def _with_the_rest(body: dict[str, Any], call: Call, currency: str | None) -> dict[str, Any]:
     if call.key:
         body["key"] = call.key
+    if call.purpose:
+        body["purpose"] = call.purpose
     if currency is not None:
         body["currency"] = currency
     return body

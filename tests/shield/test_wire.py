@@ -23,7 +23,7 @@ from kiki.errors import (
     SpendDenied,
     Unavailable,
 )
-from kiki.shield import wire, wire_call, wire_schema
+from kiki.shield import wire, wire_call, wire_members, wire_schema
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import (
@@ -359,7 +359,7 @@ def test_a_key_may_come_twice_when_it_is_the_same():
         (lambda: wire_call.decisions_query([("outcome", "maybe")]), "APPROVED"),
         (lambda: wire_call.decisions_query([("since", "2026-11-22T10:00:00 00:00")]), "%2B"),
         (lambda: wire_call.decisions_query([("scope", "meta")]), "not a scope"),
-        (lambda: wire_call.empty_query([("a", "b")]), "takes no parameters"),
+        (lambda: wire_members.require_no_query([("a", "b")]), "takes no parameters"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(read, says: str):

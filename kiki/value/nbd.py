@@ -1,0 +1,44 @@
+"""NBD: purchases by a Poisson process whose rate differs between customers; nobody drops out. Pure.
+
+Ehrenberg 1959, "The Pattern of Consumer Purchases", Applied Statistics 8. What is left when a log does not show dropout.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy.special import digamma, gammaln
+
+from kiki.value.groups import Floats, Groups
+from kiki.value.numeric import per_value
+
+NAMES: Final = ("r", "alpha")
+
+
+def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
+    """The logarithm of L of each group (of its purchase moments, as in the models with dropout), and its gradient, shape (2, groups)."""
+    r, alpha = np.exp(theta)
+    x, t = groups.x, groups.t
+    gammas = per_value(x, lambda n: np.stack([gammaln(r + n) - gammaln(r), digamma(r + n) - digamma(r)]))
+    log_t = np.log(alpha + t)
+    value = gammas[0] + r * np.log(alpha) - (r + x) * log_t
+    gradient = np.stack([gammas[1] + np.log(alpha) - log_t, r / alpha - (r + x) / (alpha + t)])
+    return value, gradient * np.exp(theta)[:, None]
+
+
+def alive(p: Floats, groups: Groups) -> Floats:
+    """1 for everybody: this model knows no dropout."""
+    return np.ones_like(groups.x)
+
+
+def expected(p: Floats, h: float, groups: Groups) -> Floats:
+    """E[purchases in the next `h` units | history]: the posterior mean rate times `h`."""
+    r, alpha = p
+    return (r + groups.x) / (alpha + groups.t) * h
+
+
+def expected_new(p: Floats, t: Floats) -> Floats:
+    """E[X(t)]: repeat purchases of a new customer until age `t`."""
+    r, alpha = p
+    return r / alpha * np.asarray(t, dtype=np.float64)
