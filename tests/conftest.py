@@ -6,9 +6,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from tests.servers import own_redis, redis, redis_cluster, redis_server
+from tests.servers import own_postgres, own_redis, postgres, postgres_server, redis, redis_cluster, redis_server
 
-__all__ = ["own_redis", "redis", "redis_cluster", "redis_server"]
+__all__ = ["own_postgres", "own_redis", "postgres", "postgres_server", "redis", "redis_cluster", "redis_server"]
 
 # Settings of the shell that runs the tests must not reach what they test, nor the processes they start. Done
 # on import, before any fixture can read them. Proxies go too: every address here is on the loopback.

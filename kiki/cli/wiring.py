@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kiki.errors import ConfigurationError, LedgerUnavailable
 from kiki.ledger.master_key import KeySource
+from kiki.ledger.source import Database
 from kiki.settings import LedgerSettings, ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
@@ -33,6 +34,7 @@ def run_shield(environ: Mapping[str, str]) -> None:
     decider = open_decider(
         ledger_path(settings.data_dir),
         policy,
+        database=database(settings.ledger),
         keys=key_source(settings.ledger),
         redis=settings.redis if settings.redis_mode == "auto" else None,
         redis_prefix=settings.redis_prefix,
@@ -44,7 +46,7 @@ def run_shield(environ: Mapping[str, str]) -> None:
     )
     audit_view = (
         AuditViewProcess(
-            ledger_path(settings.data_dir),
+            database(settings.ledger) or ledger_path(settings.data_dir),
             audit_view_path(settings.data_dir),
             bytes_max=settings.audit_csv_bytes_max,
             retention_days=settings.retention_days,
@@ -67,6 +69,11 @@ def key_source(settings: LedgerSettings) -> KeySource:
         command=settings.master_key_command,
         may_create=settings.database_url is None,
     )
+
+
+def database(settings: LedgerSettings) -> Database | None:
+    """The shared database of the ledger, if there is one."""
+    return None if settings.database_url is None else Database(settings.database_url, settings.replica)
 
 
 def _files(tokens_file: Path | None, read: Callable[[], Policy]) -> tuple[Tokens | None, Policy]:

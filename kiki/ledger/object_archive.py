@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kiki.errors import ArchiveUnavailable, MissingExtra, SettingsError
+from kiki.errors import ArchiveUnavailable, KikiError, MissingExtra, SettingsError
 from kiki.ledger.archive import READ_BYTES, Lock, Stored, absent, conflict, require_name, sha256_of
 
 _CONNECT_SECONDS: Final = 5
@@ -159,7 +159,7 @@ class ObjectArchive:
     def _translated(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (ArchiveUnavailable, FileNotFoundError, self._obstore.exceptions.AlreadyExistsError):
+        except (KikiError, self._obstore.exceptions.AlreadyExistsError):
             raise
         except (self._obstore.exceptions.BaseError, OSError, ValueError, NotImplementedError) as error:
             # `from None`: the client's own text may repeat what identifies a key.

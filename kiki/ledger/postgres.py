@@ -6,8 +6,8 @@ can do nothing else with them. Spaces whose names begin with `shared/` belong to
 
 It needs a session of its own: a pooler in front of it must pool sessions, not transactions.
 
-What an erasure leaves: the write-ahead log and its archive, base backups, standbys that lag, and, until the page is
-used again or `compact` ran, free space within pages. Give them a short horizon.
+What an erasure leaves, for which a short horizon has to be set: the write-ahead log and its archive, base backups,
+standbys that lag, and free space within pages until it is used again or `compact` wrote the tables anew.
 """
 
 from __future__ import annotations
@@ -15,151 +15,442 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from kiki.errors import LedgerCorrupt, LedgerLocked, LedgerUnavailable
-from kiki.ledger.postgres_connection import CONNECT_SECONDS, Session, Step, identifier_of, sql
-from kiki.ledger.postgres_schema import PRUNER, current_revision, prepare
+from kiki.errors import LedgerLocked, LedgerUnavailable
+from kiki.ledger import postgres_statements as statements
+from kiki.ledger.postgres_connection import ANSWER_SECONDS, CONNECT_SECONDS, Row, Session, Step, Values, sql
+from kiki.ledger.postgres_schema import current_revision, prepare
+from kiki.ledger.postgres_statements import Statements, Table
 from kiki.ledger.store import SHARED, Write, require_dense
 
 logger = logging.getLogger("kiki.ledger")
 
 SCHEMA: Final = "kiki"
-UNFINISHED: Final = "copy"
-"""The space that marks a chain into which a ledger is being copied."""
+UNFINISHED: Final = SHARED + "copy"
+"""The space that marks a database into which a ledger is being copied."""
 
 _READ_ROWS: Final = 1000
 _WRITE_ROWS: Final = 5000
 _PRUNE_ROWS: Final = 4096
 _END: Final = 2**62
-_HORIZON_SECONDS: Final = 10.0
+_CLAIM_SECONDS: Final = 3.0
+_WATCHED_SECONDS: Final = 10.0
+_PAUSE_SECONDS: Final = 0.05
 
 
 class Chain(NamedTuple):
-    """One replica's chain in the database."""
+    """One replica's chain in a database."""
 
     id: int
     name: str
 
 
-class _Table:
-    """The statements on one table of projections: a chain's own, or the shared one."""
+class ChainReader:
+    """Reads one chain and the shared spaces on a connection that belongs to somebody else."""
 
-    def __init__(self, schema: sql.Identifier, name: str, *, of_chain: bool) -> None:
-        def composed(text: str) -> sql.Composed:
-            return sql.SQL(text).format(  # type: ignore[arg-type]  # the texts below, and nothing from outside
-                table=sql.SQL("{}.{}").format(schema, sql.Identifier(name)),
-                chain=sql.SQL("chain = %(chain)s AND " if of_chain else ""),
-                column=sql.SQL("chain, " if of_chain else ""),
-                value=sql.SQL("%(chain)s, " if of_chain else ""),
+    def __init__(self, session: Session, known: Statements, chain: Chain | None) -> None:
+        self._read = session
+        self._statements = known
+        self._chain = chain
+
+    def __repr__(self) -> str:
+        name = "all chains" if self._chain is None else self._chain.name
+        return f"{type(self).__name__}({name} in {self._read.place})"
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that is read."""
+        if self._chain is None:
+            raise LedgerUnavailable(f"there are several chains in {self._read.place}, or none: say which one is meant")
+        return self._chain
+
+    def entries(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Entries in order, read a thousand at a time, so that no snapshot is held while they are worked on."""
+        chain, end = self.chain.id, _END if last is None else last
+        while True:
+            rows = self._query(self._statements.entries, [chain, first, end, _READ_ROWS])
+            yield from rows
+            if len(rows) < _READ_ROWS:
+                return
+            first = rows[-1][0] + 1
+
+    def first_seq(self) -> int:
+        """The lowest sequence that is still there, 0 when there is none."""
+        return self._query(self._statements.first_seq, [self.chain.id])[0][0] or 0
+
+    def next_seq(self) -> int:
+        """One more than the last entry's sequence, 0 when there is none."""
+        return self._query(self._statements.next_seq, [self.chain.id])[0][0] or 0
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        """The value of one projected key."""
+        rows = self._look(space, self._table(space).get, key=key)
+        return rows[0][0] if rows else None
+
+    def get_many(self, space: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there, in one round trip."""
+        return dict(self._look(space, self._table(space).get_many, keys=list(keys)))
+
+    def scan(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """The keys of a space after `after`, with their values, in the order of the keys' bytes."""
+        table = self._table(space)
+        rows = self._look(space, table.following if after else table.first, after=after, rows=_READ_ROWS)
+        while rows:
+            yield from rows
+            if len(rows) < _READ_ROWS:
+                return
+            rows = self._look(space, table.following, after=rows[-1][0], rows=_READ_ROWS)
+
+    def last(self, space: str) -> tuple[bytes, bytes] | None:
+        """The highest key of a space with its value."""
+        rows = self._look(space, self._table(space).last)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def spaces(self) -> list[str]:
+        """The names of all projections, this chain's own and the shared ones."""
+        own, shared = self._statements.own.spaces, self._statements.shared.spaces
+        return sorted(space for (space,) in self._query(own, {"chain": self.chain.id}) + self._query(shared))
+
+    def epoch(self, window: str) -> int:
+        """The epoch of a shared window, 0 when it was never raised."""
+        rows = self._query(self._statements.epoch, [window])
+        return rows[0][0] if rows else 0
+
+    def _table(self, space: str) -> Table:
+        return self._statements.table(space)
+
+    def _look(self, space: str, statement: sql.Composed, **values: object) -> list[Row]:
+        return self._query(statement, self._named(space, values))
+
+    def _named(self, space: str, values: Mapping[str, object]) -> dict[str, object]:
+        """The values of a statement on a space, with the chain where the space belongs to one."""
+        own = {} if self._table(space) is self._statements.shared else {"chain": self.chain.id}
+        return {"space": space, **own, **values}
+
+    def _query(self, statement: sql.Composed, values: Values = ()) -> list[Row]:
+        return self._read.query(statement, values)
+
+    def close(self) -> None:
+        """Nothing to let go of: the connection goes on."""
+
+
+class PostgresReader(ChainReader):
+    """Reads one chain and the shared spaces while others write; takes no lock and connects again when it must.
+
+    `chain` is an id or a name; without it, the only chain there is. With several chains and none named, reading one
+    raises `LedgerUnavailable`, the shared spaces can be read, and `readers` has them all. Raises `LedgerUnavailable`
+    when there is no such ledger or chain.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        chain: int | str | None = None,
+        *,
+        schema: str = SCHEMA,
+        connect_timeout: float = CONNECT_SECONDS,
+    ) -> None:
+        session = Session(url, heals=True, connect_timeout=connect_timeout)
+        super().__init__(session, Statements(schema), None)
+        try:
+            if current_revision(session, schema) is None:
+                raise LedgerUnavailable(
+                    f"there is no ledger in {session.place}, schema {schema}",
+                    hint="start a service on it first, or run `kiki ledger copy`",
+                )
+            chains = self.chains()
+            wanted = chains if chain is None else [each for each in chains if chain in each]
+            if chain is not None and not wanted:
+                names = ", ".join(each.name for each in chains) or "none"
+                raise LedgerUnavailable(f"there is no chain {chain} in {session.place}", hint=f"there are: {names}")
+            self._chain = wanted[0] if len(wanted) == 1 else None
+        except BaseException:
+            session.close()
+            raise
+
+    def chains(self) -> list[Chain]:
+        """Every chain of the ledger, in the order in which they were first claimed."""
+        return [Chain(*row) for row in self._query(self._statements.chains)]
+
+    def readers(self) -> list[ChainReader]:
+        """A reader of each chain, on this one's connection: they end with it."""
+        return [ChainReader(self._read, self._statements, chain) for chain in self.chains()]
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._read.close()
+
+
+class PostgresStore(PostgresReader):
+    """Owns the chain of a name; `LedgerLocked` while another live process does.
+
+    The schema is made or migrated when that is needed and allowed; `DatabaseError` says what to do when it is not, or
+    when the server is set to acknowledge what is not durable. After a lost connection the next write, or `reopen`,
+    claims the chain again with a higher fence.
+
+    `unfinished` opens a database into which a copy was begun and not ended; nobody else may use one.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        url: str,
+        chain_name: str,
+        *,
+        schema: str = SCHEMA,
+        connect_timeout: float = CONNECT_SECONDS,
+        answer_timeout: float = ANSWER_SECONDS,
+        unfinished: bool = False,
+    ) -> None:
+        self._statements = Statements(schema)
+        self._url = url
+        self._schema = schema
+        self._connect_timeout = connect_timeout
+        self._answer_timeout = answer_timeout
+        self._name = chain_name
+        self._unfinished = unfinished
+        self._pid: int | None = None
+        self._in_turn = False
+        self._closed = False
+        self._open()
+        try:
+            self._read = self._session(heals=True)
+        except BaseException:
+            self._write.close()
+            raise
+        self._may_vacuum = bool(self._write.query(self._statements.may_vacuum)[0][0])
+        if not self._may_vacuum:
+            logger.warning(
+                "the login does not own the tables of the ledger, so that what is erased stays in their free space "
+                "until the server vacuums them; grant it the owner's role, or vacuum them often"
             )
 
-        given = "unnest(%(spaces)b::text[], %(keys)b::bytea[]) AS given (space, key)"
-        given_values = (
-            "unnest(%(spaces)b::text[], %(keys)b::bytea[], %(values)b::bytea[]) AS given (space, key, value)"
-        )
-        self.get = composed("SELECT value FROM {table} WHERE {chain}space = %(space)s AND key = %(key)s")
-        self.get_many = composed(
-            "SELECT key, value FROM {table} WHERE {chain}space = %(space)s AND key = ANY(%(keys)b::bytea[])"
-        )
-        page = " ORDER BY key LIMIT %(rows)s"
-        self.first = composed("SELECT key, value FROM {table} WHERE {chain}space = %(space)s" + page)
-        self.following = composed(
-            "SELECT key, value FROM {table} WHERE {chain}space = %(space)s AND key > %(after)s" + page
-        )
-        self.last = composed(
-            "SELECT key, value FROM {table} WHERE {chain}space = %(space)s ORDER BY key DESC LIMIT 1"
-        )
-        # Skips from name to name along the primary key: a DISTINCT would walk every key.
-        self.spaces = composed(
-            "WITH RECURSIVE found (space) AS ("
-            "(SELECT space FROM {table} WHERE {chain}true ORDER BY space LIMIT 1) UNION ALL "
-            "SELECT (SELECT space FROM {table} WHERE {chain}space > found.space ORDER BY space LIMIT 1) "
-            "FROM found WHERE found.space IS NOT NULL) SELECT space FROM found WHERE space IS NOT NULL"
-        )
-        self.put = composed(
-            "INSERT INTO {table} AS known ({column}space, key, value) "
-            "SELECT {value}space, key, value FROM " + given_values + " "
-            "ON CONFLICT ({column}space, key) DO UPDATE SET value = excluded.value"
-        )
-        self.add = composed(
-            "INSERT INTO {table} ({column}space, key, value) "
-            "SELECT {value}space, key, value FROM " + given_values + " ON CONFLICT DO NOTHING"
-        )
-        self.remove = composed(
-            "DELETE FROM {table} AS known USING " + given + " "
-            "WHERE {chain}known.space = given.space AND known.key = given.key"
-        )
-        self.trim = composed(
-            "WITH gone AS (DELETE FROM {table} WHERE {chain}space = %(space)s AND key IN "
-            "(SELECT key FROM {table} WHERE {chain}space = %(space)s ORDER BY key LIMIT %(rows)s) RETURNING 1) "
-            "SELECT count(*) FROM gone"
-        )
-        self.vacuum = composed("VACUUM (INDEX_CLEANUP ON) {table}")
-        self.compact = composed("VACUUM (FULL) {table}")
+    # -- owning --------------------------------------------------------------------------------------
 
-
-class _Statements:
-    """Every statement of a store, with the schema's name in place."""
-
-    def __init__(self, schema: str) -> None:
-        name = identifier_of(schema)
-
-        def composed(text: str) -> sql.Composed:
-            return sql.SQL(text).format(schema=name)  # type: ignore[arg-type]  # the texts below, nothing from outside
-
-        self.own = _Table(name, "projection", of_chain=True)
-        self.shared = _Table(name, "shared", of_chain=False)
-        self.entries = composed(
-            "SELECT seq, body FROM {schema}.entry WHERE chain = %s AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
-        )
-        self.first_seq = composed("SELECT min(seq) FROM {schema}.entry WHERE chain = %s")
-        self.next_seq = composed("SELECT max(seq) + 1 FROM {schema}.entry WHERE chain = %s")
-        self.chains = composed("SELECT id, name FROM {schema}.chain ORDER BY id")
-        self.claim = composed("UPDATE {schema}.chain SET fence = fence + 1 WHERE name = %s RETURNING id, fence")
-        self.found = composed("INSERT INTO {schema}.chain (name, fence) VALUES (%s, 1) RETURNING id, fence")
-        self.admit = composed("SELECT {schema}.admit(%s, %s, %s, %s)")
-        self.append = composed(
-            "INSERT INTO {schema}.entry (chain, seq, body) "
-            "SELECT %s, %s + at - 1, body FROM unnest(%b::bytea[]) WITH ORDINALITY AS given (body, at)"
-        )
-        self.prune = composed(
-            "WITH gone AS (DELETE FROM {schema}.entry WHERE chain = %(chain)s AND seq IN (SELECT seq FROM {schema}.entry "
-            "WHERE chain = %(chain)s AND seq < %(before)s ORDER BY seq LIMIT %(rows)s) RETURNING 1) "
-            "SELECT count(*) FROM gone"
-        )
-        self.raise_epoch = composed("SELECT {schema}.raise_epoch(%s)")
-        self.epoch = composed("SELECT epoch FROM {schema}.shared_window WHERE name = %s")
-        self.may_vacuum = composed(
-            "SELECT pg_has_role(session_user, relowner, 'MEMBER') FROM pg_class "
-            "WHERE oid = to_regclass('{schema}.shared')"
+    def _session(self, *, heals: bool = False) -> Session:
+        return Session(
+            self._url, heals=heals, connect_timeout=self._connect_timeout, answer_timeout=self._answer_timeout
         )
 
-    def table(self, space: str) -> _Table:
-        """Where a space lies."""
-        return self.shared if space.startswith(SHARED) else self.own
+    def _open(self) -> None:
+        """Connect, claim the chain, and read where it ends."""
+        session = self._session()
+        try:
+            session.require_fit()
+            self._lock(session)
+            prepare(session, self._schema)
+            known = self._statements
+            claimed = session.query(known.claim, [self._name]) or session.query(known.found, [self._name])
+            self._chain, self._fence = Chain(claimed[0][0], self._name), claimed[0][1]
+            self._next: int = session.query(known.next_seq, [self._chain.id])[0][0] or 0
+            if session.query(known.shared.last, {"space": UNFINISHED}) and not self._unfinished:
+                raise LedgerUnavailable(
+                    f"a ledger is being copied into {session.place}, or was when the copy was stopped",
+                    hint="let `kiki ledger copy` end, or run it again: it goes on from where it was",
+                )
+        except BaseException:
+            session.close()
+            raise
+        self._write, self._pid = session, session.pid
 
+    def _lock(self, session: Session) -> None:
+        """Become the one owner of the chain's name, as long as the session lasts."""
+        key = self._lock_key(f"chain/{self._name}")
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while not session.query(statements.TRY_LOCK, [key])[0][0]:
+            holders = [pid for (pid,) in session.query(statements.HOLDERS, [key])]
+            if self._pid in holders:
+                # Our own last session: the server has not noticed yet that nobody is behind it any more.
+                session.query(statements.TERMINATE, [self._pid])
+            if time.monotonic() > deadline:
+                owner = session.query(statements.OWNER, [holders[0]]) if holders else []
+                raise LedgerLocked(
+                    f"another process ({(owner and owner[0][0]) or 'unknown'}) owns the chain {self._name} "
+                    f"in {session.place}",
+                    hint="stop it, or give this replica a name of its own with KIKI_REPLICA",
+                )
+            time.sleep(_PAUSE_SECONDS)
 
-_BECOME: Final = sql.SQL("SELECT set_config('role', {}, true)").format(PRUNER)
-_TRY_LOCK: Final = sql.SQL("SELECT pg_try_advisory_lock(%s)").format()
-_LOCK: Final = sql.SQL("SELECT pg_advisory_lock(%s)").format()
-_UNLOCK: Final = sql.SQL("SELECT pg_advisory_unlock(%s)").format()
-# A lock's 64-bit key is shown in two halves.
-_HOLDERS: Final = sql.SQL(
-    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
-    "AND (classid::bigint << 32 | objid::bigint) = %s "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-).format()
-_OWNER: Final = sql.SQL("SELECT application_name FROM pg_stat_activity WHERE pid = %s").format()
-_TERMINATE: Final = sql.SQL("SELECT pg_terminate_backend(%s)").format()
-_NOW: Final = sql.SQL("SELECT pg_current_xact_id()::text::bigint").format()
-# Whoever began before a row was deleted may still see it, so VACUUM has to leave it in place.
-_WATCHERS: Final = sql.SQL(
-    "SELECT count(*) FROM (SELECT backend_xmin AS seen FROM pg_stat_activity "
-    "WHERE pid <> pg_backend_pid() AND datname = current_database() "
-    "UNION ALL SELECT xmin FROM pg_replication_slots "
-    "UNION ALL SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()) AS looking "
-    "WHERE age(seen) >= age((%s % 4294967296)::text::xid)"
-).format()
+    def _lock_key(self, name: str) -> int:
+        digest = blake2b(f"kiki/{self._schema}/{name}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
+    def reopen(self) -> None:
+        """Claim the chain again, with a higher fence, and read what became durable."""
+        self._write.close()
+        self._read.close()  # it connects again by itself
+        if self._closed:
+            raise LedgerUnavailable("this store was closed")
+        try:
+            self._open()
+        except LedgerLocked as error:
+            unavailable = LedgerUnavailable(str(error), hint=error.hint)
+            unavailable.recoverable = True
+            raise unavailable from error
+
+    def _owner(self) -> Session:
+        """The session that may write."""
+        if not self._write.is_open:
+            if self._in_turn:
+                unavailable = LedgerUnavailable("the connection was lost, and with it the turn on what all share")
+                unavailable.recoverable = True
+                raise unavailable
+            self.reopen()
+        return self._write
+
+    def _transact(self, *steps: Step, under_epoch: tuple[str, int] | None = None) -> list[list[Row]]:
+        """Change something in one transaction, which fails unless the chain is still this process's."""
+        session = self._owner()
+        window, epoch = under_epoch or (None, None)
+        admit = Step(self._statements.admit, [self.chain.id, self._fence, window, epoch])
+        return session.transact([admit, *steps])[1:]
+
+    # -- writing -------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        entries: Sequence[tuple[int, bytes]],
+        writes: Iterable[Write] = (),
+        *,
+        under_epoch: tuple[str, int] | None = None,
+    ) -> None:
+        """Write entries and projections in one transaction and one round trip, and wait until they are durable.
+
+        With `under_epoch`, a shared window and the epoch of it in which this was decided, raises `EpochPassed` and
+        writes nothing when that epoch is over.
+        """
+        steps = list(self._changes(writes))
+        self._owner()
+        require_dense(entries, self._next)
+        for at in range(0, len(entries), _WRITE_ROWS):
+            part = entries[at : at + _WRITE_ROWS]
+            values = [self.chain.id, part[0][0], [body for _, body in part]]
+            steps.append(Step(self._statements.append, values))
+        self._transact(*steps, under_epoch=under_epoch)
+        self._next += len(entries)
+
+    def _changes(self, writes: Iterable[Write]) -> Iterator[Step]:
+        """The statements that make projections so. In the order of the keys, so that two replicas do not entangle."""
+        latest = {(space, key): value for space, key, value in writes}
+        for table in (self._statements.own, self._statements.shared):
+            mine = sorted(item for item in latest.items() if self._table(item[0][0]) is table)
+            removed = [name for name, value in mine if value is None]
+            kept = [(name, value) for name, value in mine if value is not None]
+            for at in range(0, len(removed), _WRITE_ROWS):
+                yield self._rows(table.remove, removed[at : at + _WRITE_ROWS])
+            for at in range(0, len(kept), _WRITE_ROWS):
+                part = kept[at : at + _WRITE_ROWS]
+                yield self._rows(table.put, [name for name, _ in part], [value for _, value in part])
+
+    def _rows(self, statement: sql.Composed, names: Sequence[tuple[str, bytes]], values: Sequence[bytes] = ()) -> Step:
+        spaces, keys = [space for space, _ in names], [key for _, key in names]
+        return Step(statement, {"chain": self.chain.id, "spaces": spaces, "keys": keys, "values": values})
+
+    def add(self, space: str, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Write the keys that are absent; what stands afterwards for each. Of two replicas who race, the first wins."""
+        table, keys = self._table(space), sorted(rows)
+        add = self._rows(table.add, [(space, key) for key in keys], [rows[key] for key in keys])
+        look = Step(table.get_many, self._named(space, {"keys": keys}))
+        stands: dict[bytes, bytes] = {}
+        while len(stands) < len(rows):
+            # More than once only when another replica removes a key between the two statements.
+            stands = dict(self._transact(add, look)[1])
+        return stands
+
+    def erase(self, space: str, keys: Iterable[bytes]) -> None:
+        """Remove keys, and their bytes from the table and its index; the module says what is left elsewhere.
+
+        Raises `LedgerUnavailable` when somebody's transaction goes on seeing the rows; they are removed even so, and
+        asking again ends it.
+        """
+        table = self._table(space)
+        names = [(space, key) for key in sorted(keys)]
+        for at in range(0, len(names), _WRITE_ROWS):
+            removed = self._transact(
+                self._rows(table.remove, names[at : at + _WRITE_ROWS]), Step(statements.THIS_TRANSACTION)
+            )[1][0][0]
+        if names and self._may_vacuum:
+            self._vacuum(table.vacuum, removed)
+
+    def _vacuum(self, statement: sql.Composed, removed_by: str) -> None:
+        # In a session of its own: only the tables' owner may do it, and it may take as long as it takes.
+        with closing(Session(self._url, answer_timeout=None)) as session:
+            deadline = time.monotonic() + _WATCHED_SECONDS
+            while session.query(statements.WATCHERS, [removed_by])[0][0]:
+                if time.monotonic() > deadline:
+                    unavailable = LedgerUnavailable(
+                        f"what was erased in {session.place} cannot be overwritten while a transaction still sees it",
+                        hint="end what runs long (an export, a backup, a prepared transaction, a replication slot that "
+                        "nobody reads) and ask again",
+                    )
+                    unavailable.recoverable = True
+                    raise unavailable
+                time.sleep(_PAUSE_SECONDS)
+            session.execute_alone(statement)
+
+    def traces(self, needles: Iterable[bytes]) -> list[str]:
+        """Nothing: the server's files are not ours to look into."""
+        return []
+
+    def compact(self) -> None:
+        """Write the tables of projections anew without what was removed; the other replicas wait meanwhile."""
+        if not self._may_vacuum:
+            raise LedgerUnavailable(
+                "the login does not own the tables of the ledger, so it may not write them anew",
+                hint=f"have their owner run VACUUM (FULL) {self._schema}.shared, {self._schema}.projection",
+            )
+        removed = self._transact(Step(statements.THIS_TRANSACTION))[0][0][0]
+        for table in (self._statements.shared, self._statements.own):
+            self._vacuum(table.compact, removed)
+
+    def prune(self, before: int) -> None:
+        """Remove the entries below `before`, some thousand at a time, under the role that may."""
+        self._owner()
+        values = {"chain": self.chain.id, "before": min(before, self._next - 1), "rows": _PRUNE_ROWS}
+        while self._transact(Step(statements.BECOME_PRUNER), Step(self._statements.prune, values))[1][0][0]:
+            pass
+
+    def trim(self, space: str, most: int = 1000) -> int:
+        """Remove up to `most` keys of a space in a transaction of its own; how many were removed."""
+        values = self._named(space, {"rows": most})
+        count: int = self._transact(Step(self._table(space).trim, values))[0][0][0]
+        return count
+
+    def begin_at(self, seq: int) -> None:
+        """Let the first entry have this sequence: it is a ledger whose earlier entries were pruned."""
+        if self.next_seq():
+            raise LedgerUnavailable(f"the chain {self._name} has entries already")
+        self._next = seq
+
+    # -- what all chains share -----------------------------------------------------------------------
+
+    @contextmanager
+    def shared_turn(self) -> Iterator[None]:
+        """While it lasts, no other replica that takes it reads and changes the shared spaces."""
+        session, key = self._owner(), self._lock_key("shared")
+        session.query(statements.LOCK, [key])
+        self._in_turn = True
+        try:
+            yield
+        finally:
+            self._in_turn = False
+            if session.is_open:
+                try:
+                    session.query(statements.UNLOCK, [key])
+                except LedgerUnavailable:
+                    session.close()  # which lets go of it too; the next write claims the chain again
+
+    def raise_epoch(self, window: str) -> int:
+        """Begin the next epoch of a shared window: when this returns, no commit under an older one can succeed."""
+        epoch: int = self._transact(Step(self._statements.raise_epoch, [window]))[0][0][0]
+        return epoch
+
+    def close(self) -> None:
+        """Let go of both connections and of the chain. May be called twice."""
+        self._closed = True
+        self._write.close()
+        self._read.close()

@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from kiki.errors import DatabaseError, EpochPassed, KikiError, LedgerCorrupt, LedgerUnavailable, MissingExtra
@@ -21,6 +21,8 @@ try:
     from psycopg import conninfo, pq, sql
 except ImportError as _missing:
     raise MissingExtra("postgres", "a ledger in PostgreSQL") from _missing
+
+__all__ = ["ANSWER_SECONDS", "CONNECT_SECONDS", "Row", "Session", "Step", "Values", "identifier_of", "psycopg", "sql"]
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
@@ -41,11 +43,14 @@ Row = tuple[Any, ...]
 _Result = TypeVar("_Result")
 
 
+Values = Sequence[object] | Mapping[str, object]
+
+
 class Step(NamedTuple):
     """One statement of a transaction."""
 
     statement: sql.Composed
-    values: Sequence[object] = ()
+    values: Values = ()
 
 
 class _AnswerTimeout(Exception):
@@ -122,6 +127,7 @@ class Session:
         """Another connection, for a transaction that takes as long as it takes; the caller closes it."""
         connection = self._connect(None)
         connection.autocommit = False
+        connection.prepare_threshold = None
         return connection
 
     def _connect(self, answer_timeout: float | None) -> _Connection:
@@ -187,7 +193,7 @@ class Session:
         unavailable.recoverable = True
         return unavailable
 
-    def query(self, statement: sql.Composed, values: Sequence[object] = ()) -> list[Row]:
+    def query(self, statement: sql.Composed, values: Values = ()) -> list[Row]:
         """The rows of one statement, which is a transaction of its own."""
         return self.transact([Step(statement, values)])[0]
 

@@ -242,13 +242,13 @@ class Shipper:
             segment.chain,
             segment.first,
             peaks_of(before.node, segment.first),
-            _courteous(self._reader.entries(segment.first, segment.last)),
+            courteous(self._reader.entries(segment.first, segment.last)),
             segment.note,
         )
         write_bundle(out, [chain], self._signer, at=segment.at)
 
 
-def _courteous(entries: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def courteous(entries: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The same entries, with a breath now and then, so that deciding need not wait for the interpreter's lock."""
     for count, entry in enumerate(entries, 1):
         yield entry

@@ -26,7 +26,9 @@ from typing import IO
 
 from kiki.clock import SECOND, to_iso, wall_micros
 from kiki.errors import KikiError, LedgerLocked, LedgerUnavailable
-from kiki.ledger.sqlite import SqliteReader
+from kiki.ledger.source import Database, open_reader
+from kiki.ledger.store import Reader
+from kiki.settings import Secret
 from kiki.shield.audit_view_process import AuditViewProcess, spawn_audit_view
 from kiki.shield.evidence import chain_of, find_event, parse_event_id, read_in_chunks
 from kiki.shield.evidence_row import CSV_HEADER, csv_lines
@@ -55,7 +57,7 @@ class AuditView:
 
     def __init__(
         self,
-        ledger_path: str | Path,
+        source: str | Path | Database,
         csv_path: str | Path,
         *,
         bytes_max: int = BYTES_MAX,
@@ -63,13 +65,13 @@ class AuditView:
         say: Say | None = None,
     ) -> None:
         """Opens nothing yet. A file grows to at most `bytes_max` bytes (0: without bound)."""
-        self.ledger_path = Path(ledger_path)
+        self.source = source if isinstance(source, Database) else Path(source)
         self.csv_path = Path(csv_path)
         self.bytes_max = bytes_max
         self.retention_days = retention_days
         self._say = say or _say_nothing
         self._lock: IO[bytes] | None = None
-        self._reader: SqliteReader | None = None
+        self._reader: Reader | None = None
         self._chain = ""
         self._file: int | None = None
         self._identity = (0, 0)
@@ -104,7 +106,7 @@ class AuditView:
             self._close_reader()
             raise
 
-    def _append_new(self, reader: SqliteReader) -> int:
+    def _append_new(self, reader: Reader) -> int:
         last = reader.next_seq() - 1
         chain, days, size_max = self._chain, self.retention_days, self.bytes_max or sys.maxsize
         count, size, skip = 0, self._size, self._skip
@@ -160,7 +162,7 @@ class AuditView:
 
     # -- resuming ------------------------------------------------------------------------------------
 
-    def _resume(self, reader: SqliteReader) -> None:
+    def _resume(self, reader: Reader) -> None:
         """Open the file and find out what comes next: behind its last whole row."""
         while True:
             self._file = self._open_file()
@@ -192,7 +194,7 @@ class AuditView:
             self._size = end
         return row if end > len(_HEADER) else None
 
-    def _last_id_put_away(self, reader: SqliteReader) -> str:
+    def _last_id_put_away(self, reader: Reader) -> str:
         """The last event id of the newest file that was put away; empty when there is none."""
         name = re.compile(
             f"{re.escape(self.csv_path.stem)}\\.({_EVENT_ID.pattern}){re.escape(self.csv_path.suffix)}(\\..+)?"
@@ -215,7 +217,7 @@ class AuditView:
         self._set_aside([path for _, path in found], "the last row is not in this ledger")
         return ""
 
-    def _is_row_of(self, reader: SqliteReader, line: bytes) -> bool:
+    def _is_row_of(self, reader: Reader, line: bytes) -> bool:
         """True when the ledger holds a decision with this id at this second."""
         try:
             moment, event_id = _fields(line)[:2]
@@ -246,12 +248,16 @@ class AuditView:
             raise LedgerLocked(f"another process writes the audit view {self.csv_path}") from error
         return lock
 
-    def _open_reader(self) -> SqliteReader:
-        reader = SqliteReader(self.ledger_path)
+    def may_exist(self) -> bool:
+        """False when the ledger is certainly not there (any more)."""
+        return isinstance(self.source, Database) or self.source.exists()
+
+    def _open_reader(self) -> Reader:
+        reader = open_reader(self.source)
         try:
             self._chain = chain_of(reader)
             if not self._chain:
-                raise LedgerUnavailable(f"the ledger {self.ledger_path} is still being made")
+                raise LedgerUnavailable(f"the ledger {self.source} is still being made")
         except BaseException:
             reader.close()
             raise
@@ -328,7 +334,7 @@ def follow(view: AuditView, until_closed: int, say: Say) -> bool:
         rows = troubles.trying(view)
         pause = 0.0 if rows is not None and rows >= _BUSY_ROWS else _POLL_SECONDS
     give_up = time.monotonic() + _FINISH_SECONDS
-    while troubles.trying(view) is None and view.ledger_path.exists():
+    while troubles.trying(view) is None and view.may_exist():
         if time.monotonic() > give_up:
             say("error", f"{view.csv_path} is not complete; the next start goes on where it ends")
             return False
@@ -358,7 +364,7 @@ class _Troubles:
         return count
 
     def _tell(self, error: Exception, view: AuditView) -> None:
-        if not view.ledger_path.exists():
+        if not view.may_exist():
             return
         now, text = time.monotonic(), f"the audit view cannot be written: {error}"
         self._since = self._since or now
@@ -391,14 +397,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
     parser = argparse.ArgumentParser(prog="kiki.shield.audit_view", description="Write the audit view of a ledger.")
-    parser.add_argument("--ledger", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--ledger", type=Path)
+    where.add_argument("--replica", help="the chain of this replica in the database that DATABASE_URL names")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--bytes-max", type=int, default=BYTES_MAX)
     parser.add_argument("--retention-days", type=int, default=RETENTION_DAYS)
     given = parser.parse_args(arguments)
     with contextlib.suppress(OSError):
         os.nice(5)
-    view = AuditView(given.ledger, given.csv, bytes_max=given.bytes_max, retention_days=given.retention_days, say=_log)
+    source = given.ledger or Database(Secret(os.environ["DATABASE_URL"]), given.replica)
+    view = AuditView(source, given.csv, bytes_max=given.bytes_max, retention_days=given.retention_days, say=_log)
     try:
         return 0 if follow(view, sys.stdin.fileno(), _log) else 1
     except Exception as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kiki
+from kiki.ledger.source import Database
 
 _RESTART_SECONDS = 1.0
 _BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -25,7 +26,7 @@ class AuditViewProcess:
 
     def __init__(
         self,
-        ledger_path: str | Path,
+        source: str | Path | Database,
         csv_path: str | Path,
         *,
         bytes_max: int,
@@ -33,8 +34,15 @@ class AuditViewProcess:
         say: Callable[[str, str], None] | None = None,
     ) -> None:
         """Starts nothing yet. `say` is told (level, message) when the process had to be started again."""
+        self._environ: dict[str, str] = {}
+        if isinstance(source, Database):
+            # A password is for the environment: everybody may read a command line.
+            self._environ["DATABASE_URL"] = source.url.reveal()
+            where = ("--replica", source.replica)
+        else:
+            where = ("--ledger", str(Path(source).absolute()))
         self._arguments = (
-            *("--ledger", str(Path(ledger_path).absolute()), "--csv", str(Path(csv_path).absolute())),
+            *(*where, "--csv", str(Path(csv_path).absolute())),
             *("--bytes-max", str(bytes_max), "--retention-days", str(retention_days)),
         )
         self._say = say
@@ -62,7 +70,7 @@ class AuditViewProcess:
                 [sys.executable, "-P", "-m", "kiki.shield.audit_view", *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **self._environ, "PYTHONPATH": path},
                 start_new_session=True,
             )
         finally:
@@ -117,9 +125,9 @@ class AuditViewProcess:
 
 
 def spawn_audit_view(
-    ledger_path: str | Path, csv_path: str | Path, *, bytes_max: int, retention_days: int
+    source: str | Path | Database, csv_path: str | Path, *, bytes_max: int, retention_days: int
 ) -> AuditViewProcess:
     """A running audit view."""
-    process = AuditViewProcess(ledger_path, csv_path, bytes_max=bytes_max, retention_days=retention_days)
+    process = AuditViewProcess(source, csv_path, bytes_max=bytes_max, retention_days=retention_days)
     process.start()
     return process

@@ -36,7 +36,7 @@ class Turn:
         """What is durable; `get` also sees what the changes before this one wrote."""
         self._written: dict[tuple[str, bytes], bytes | None] = {}
         self._journal: list[tuple[tuple[str, bytes], object]] = []
-        self.dropped: list[Write] = []
+        self._dropped: list[tuple[str, bytes]] = []
         self.appends: list[Append] = []
 
     def get(self, space: str, key: bytes) -> bytes | None:
@@ -53,23 +53,33 @@ class Turn:
         """Write down a fact with its projections and sealed parts; the sequence it will have."""
         seq = self.next_seq
         for space, key, value in writes:
-            self._journal.append(((space, key), self._written.get((space, key), ABSENT)))
-            self._written[space, key] = value
+            self._write((space, key), value)
         self.appends.append(Append(fact, (lambda _: writes) if writes else None, sealed))
         return seq
 
     def drop(self, space: str, key: bytes) -> None:
         """Remove a projected value that no entry speaks of any more."""
-        self.dropped.append(Write(space, key, None))
+        self._write((space, key), None)
+        self._dropped.append((space, key))
 
-    def mark(self) -> tuple[int, int]:
+    @property
+    def dropped(self) -> list[Write]:
+        """What is to be removed after the facts are durable: all that was dropped and not written again since."""
+        return [Write(*place, None) for place in self._dropped if self._written[place] is None]
+
+    def _write(self, place: tuple[str, bytes], value: bytes | None) -> None:
+        self._journal.append((place, self._written.get(place, ABSENT)))
+        self._written[place] = value
+
+    def mark(self) -> tuple[int, int, int]:
         """Where a change begins, to go back to when it fails."""
-        return len(self.appends), len(self._journal)
+        return len(self.appends), len(self._journal), len(self._dropped)
 
-    def undo(self, mark: tuple[int, int]) -> None:
-        """Forget what was added since the mark."""
-        added, journaled = mark
+    def undo(self, mark: tuple[int, int, int]) -> None:
+        """Forget what was added and dropped since the mark."""
+        added, journaled, dropped = mark
         del self.appends[added:]
+        del self._dropped[dropped:]
         while len(self._journal) > journaled:
             place, before = self._journal.pop()
             if before is ABSENT:

@@ -115,6 +115,7 @@ class _Batches:
         self._report = report
         self._blame = blame
         self._waiting: list[tuple[int, Sequence[Said]]] = []
+        self._refused: list[tuple[int, KikiError]] = []
         self.size = 0
         self.took_back = False
         """Somebody said no who may have said yes before."""
@@ -126,11 +127,7 @@ class _Batches:
 
     def refuse(self, number: int, error: KikiError) -> None:
         """Take in that a line cannot be imported."""
-        report = self._report
-        report.bad += 1
-        if len(report.problems) < PROBLEMS_MAX:
-            report.problems.append(Problem(number, str(error)))
-        self._blame(number, error)
+        self._refused.append((number, error))
 
     def write(self, number: int) -> None:
         """Make durable what was taken in, up to line `number`."""
@@ -146,7 +143,17 @@ class _Batches:
                     self.took_back |= wrote.takes_back
                 else:
                     report.unchanged += 1
+        self._tell_refused()
         report.durable_line = max(number, report.durable_line)
+
+    def _tell_refused(self) -> None:
+        """In the order of their lines: some are found when they are read, others when they are written."""
+        for number, error in sorted(self._refused, key=lambda one: one[0]):
+            self._report.bad += 1
+            if len(self._report.problems) < PROBLEMS_MAX:
+                self._report.problems.append(Problem(number, str(error)))
+            self._blame(number, error)
+        self._refused = []
 
     def _allowed(self) -> list[tuple[int, Said]]:
         """What is said of persons who were not erased."""
@@ -225,7 +232,7 @@ def export_consents(
     records: Iterable[ConsentRecord] = (
         store.records(sealed=form is Format.CSV) if customer is None else store.status(customer).values()
     )
-    rows = csv.writer(_Writer(write), lineterminator="\n")
+    rows = csv.writer(_Lines(write))
     if form is Format.CSV:
         rows.writerow(COLUMNS)
     count = 0
@@ -241,8 +248,12 @@ def export_consents(
     return count
 
 
-class _Writer:
-    """What the csv module writes to."""
+class _Lines:
+    """What the csv module writes rows to. It quotes what its line ends hold, so it gets both; files get a line feed."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
-        self.write = write
+        self._write = write
+
+    def write(self, row: str) -> None:
+        """One row."""
+        self._write(row.removesuffix("\r\n") + "\n")

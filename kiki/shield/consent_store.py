@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from kiki.clock import Clock
-from kiki.errors import ConsentDenied, KikiError, Unreadable
+from kiki.errors import ConsentDenied, KikiError, NotFound, Unreadable
 from kiki.ledger.entry import Entry
 from kiki.ledger.ledger import META, read_entries
 from kiki.ledger.master_key import KeySource
@@ -30,11 +31,12 @@ from kiki.shield.consent import (
     subject_and_purpose,
 )
 from kiki.shield.consent_change import Given, Said, consent_change, consent_changes, person_of, said, signal_change
+from kiki.shield.consent_json import Receipt, receipt_json, record_json
 from kiki.shield.consent_lease import Leases
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord, past_record, read_details, record_of
 from kiki.shield.decider import Decider
 from kiki.shield.enforcer import Leased
-from kiki.shield.fact import ConsentChanged, decode_fact
+from kiki.shield.fact import ConsentChanged, ConsentUsed, decode_fact
 from kiki.shield.opening import open_decider
 
 HISTORY_MAX: Final = 10_000
@@ -58,7 +60,7 @@ class ConsentStore:
     ) -> None:
         self.decider = decider
         self.purposes = tuple(purposes)
-        self._reader_of = reader_of
+        self._reader_of = reader_of or decider.reader_of
         store = decider.ledger.store
         self._has_leased = store.get(META, _LEASED) is not None
         self._leasing = threading.Lock()
@@ -163,6 +165,10 @@ class ConsentStore:
 
     def check_many(self, asked: Iterable[tuple[str, str]]) -> list[bool]:
         """Whether each customer consents to each purpose now, in order."""
+        return [used.given for used in self.used_many(asked)]
+
+    def used_many(self, asked: Iterable[tuple[str, str]]) -> list[ConsentUsed]:
+        """The same with the entry that each answer rests on."""
         asked = [(parse_customer_id(customer), parse_purpose(purpose, self.purposes)) for customer, purpose in asked]
         now = self.decider.clock()
         persons = {customer: self.decider.subjects.find(person_of(customer)) for customer, _ in asked}
@@ -172,7 +178,7 @@ class ConsentStore:
             if (person := persons[customer]) is not None
         }
         used = dict(zip(known, self.decider.consents.look_many(known.values(), now), strict=True))
-        return [pair in used and used[pair].given for pair in asked]
+        return [used.get(pair) or ConsentUsed("", pair[1]) for pair in asked]
 
     def lease(self, customer: str, purpose: str, holder: str) -> Leased:
         """An answer that `holder`, somebody outside this process, may act on for a short time."""
@@ -214,6 +220,13 @@ class ConsentStore:
         """Everything that was said until this record, the oldest first, as far as its entries are there."""
         return list(self._back(record))[::-1] or [record]
 
+    def receipt(self, customer: str, purpose: str) -> Receipt:
+        """What to hand over to the customer: a copy of the record (ISO/IEC TS 27560). Raises `NotFound`."""
+        history = self.history(customer, parse_purpose(purpose, self.purposes))
+        if not history:
+            raise NotFound(f"nothing is known of the customer's consent to {purpose}, so there is no receipt for it")
+        return receipt_json(record_json(history), f"urn:uuid:{uuid.uuid4()}", self.decider.clock())
+
     def expiring(self, within: timedelta) -> Iterator[ConsentRecord]:
         """Consent that holds now and runs out within this time, in no order; for asking again before it does."""
         until = self.decider.clock() + within // timedelta(microseconds=1)
@@ -221,14 +234,15 @@ class ConsentStore:
             if record.in_force and record.expires_at is not None and record.expires_at <= until:
                 yield record
 
-    def records(self, *, sealed: bool = True) -> Iterator[ConsentRecord]:
+    def records(self, *, sealed: bool = True, after: bytes = b"") -> Iterator[ConsentRecord]:
         """The last word of every customer on every purpose; erased customers are left out.
 
-        Memory does not grow with their number. Without `sealed` no entry is opened, which is much faster.
+        Memory does not grow with their number. Without `sealed` no entry is opened, which is much faster. They come
+        in the order of `consent_key`; `after` is the key of the last one that somebody has seen.
         """
         now, subjects = self.decider.clock(), self.decider.subjects
         subject = customer = ""
-        for key, value in self.decider.ledger.store.scan(CONSENT):
+        for key, value in self.decider.ledger.store.scan(CONSENT, after):
             found, purpose = subject_and_purpose(key)
             if found != subject:
                 subject = found

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, NamedTuple, cast
@@ -37,7 +37,8 @@ from kiki.errors import (
 )
 from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
-from kiki.ledger.ledger import CHECKPOINT_SPAN, Append, Ledger
+from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Append, Ledger
+from kiki.ledger.store import Reader
 from kiki.ledger.subjects import LEASE_SECONDS, Erasure, Person, Subjects
 from kiki.money import format_micros
 from kiki.shield.budget import Reason, Refusal, judge_ltv
@@ -70,6 +71,8 @@ _SETTLING = (Verb.COMMIT, Verb.RELEASE)
 _NEED_CONSENT = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)
 """Money that was spent elsewhere is written down whether or not somebody consented."""
 _NOBODY: tuple[Scopes, ...] = ((),)
+_UNKNOWN = "?"
+"""In the place of a reference, for somebody who has none and gets none by being looked at."""
 
 Work = Call | Switch | Change
 DecisionTicket = Ticket[Work, Any]
@@ -117,6 +120,7 @@ class Decider:
         ltv_min: int,
         ltv_max: int,
         keys_max: int,
+        all_chains: Callable[[], list[Reader]] | None = None,
     ) -> None:
         _require_nobody(policy)
         self.ledger = ledger
@@ -127,6 +131,8 @@ class Decider:
         self.ltv_min = ltv_min
         self.ltv_max = ltv_max
         self.keys_max = keys_max
+        self.all_chains: Callable[[], list[Reader]] = all_chains or (lambda: [ledger.store])
+        """A reader of every chain that lies in the same store, our own among them."""
         self.group: GroupCommit[Work, Decision] = GroupCommit(self._work_off)
         self._looking = threading.Lock()
         """Held while the window is used, so that a look at it need not wait for a commit."""
@@ -250,6 +256,12 @@ class Decider:
 
     # -- looking -------------------------------------------------------------------------------------
 
+    def reader_of(self, chain: str) -> Reader | None:
+        """A reader of one chain by its id; None when it does not lie in the same store."""
+        if chain == self.ledger.chain:
+            return self.ledger.store
+        return next((reader for reader in self.all_chains() if reader.get(META, b"chain") == chain.encode()), None)
+
     def open_holds(self) -> list[OpenHold]:
         """The open holds of this chain, as its ledger knows them."""
         return list(self.kept.holds.values())
@@ -356,8 +368,8 @@ class Decider:
                     ticket.fail(error)
             if turn.appends:
                 self._append(turn.appends)
-            if turn.dropped:
-                self.ledger.keep(turn.dropped)
+            if dropped := turn.dropped:
+                self.ledger.keep(dropped)
         for fact, _, _ in turn.appends:
             if isinstance(fact, ConsentChanged):
                 self.consents.changed(fact.subject, fact.purpose)
@@ -436,7 +448,11 @@ class Decider:
                     subject = scope.partition(":")[2]
                     found = looked.get((subject, purpose))
                     if found is None:
-                        found = looked[subject, purpose] = self.consents.look(subject, purpose, now)
+                        # Whoever has no reference has said nothing.
+                        found = ConsentUsed(subject, purpose)
+                        if subject != _UNKNOWN:
+                            found = self.consents.look(subject, purpose, now)
+                        looked[subject, purpose] = found
                     if not found.given:
                         refused.setdefault(index, Refusal(Reason.CONSENT_MISSING, scope=scope, purpose=purpose))
         used += looked.values()
@@ -703,7 +719,7 @@ def _referenced(given: tuple[Scopes, ...], persons: Mapping[str, Person]) -> tup
         if not scope.startswith(_PERSONAL_PREFIXES):
             return scope
         person = persons.get(scope)
-        shown = f"{kind_of(scope)}:{person.reference if person else '?'}"
+        shown = f"{kind_of(scope)}:{person.reference if person else _UNKNOWN}"
         named[shown] = scope
         return shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from kiki.errors import PolicyError, WindowUnavailable
 from kiki.ledger.ledger import Ledger
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
-from kiki.ledger.store import Store
+from kiki.ledger.source import Database
+from kiki.ledger.store import Reader, Store
 from kiki.ledger.subjects import Subjects
 from kiki.money import MICROS
 from kiki.settings import RedisAddress
@@ -37,6 +39,7 @@ def open_decider(
     path: Path | None,
     policy: Policy | None,
     *,
+    database: Database | None = None,
     keys: KeySource | None = None,
     redis: RedisAddress | None = None,
     redis_prefix: str = "kiki",
@@ -47,7 +50,7 @@ def open_decider(
     ltv_min: int = LTV_MIN,
     ltv_max: int = LTV_MAX,
 ) -> Decider:
-    """A decider over the ledger at `path` (None: in memory), sharing its budgets through `redis` if given.
+    """A decider over the ledger at `path` (None: in memory) or in a `database`, sharing budgets through `redis` if given.
 
     Without a policy it goes on under the one used last. `keys` says where the master key comes from; without it,
     from `master.key` beside the ledger, which is made when it is missing. Raises `LedgerLocked`,
@@ -55,7 +58,7 @@ def open_decider(
     """
     opened: list[Store | Window] = []
     try:
-        store, directory = _stores(path, opened)
+        store, directory = _stores(path, database, opened)
         if keys is None and path is not None:
             keys = KeySource(file=path.with_name(MASTER_KEY_FILE), may_create=True)
         subjects = Subjects(directory, keys, clock or wall_micros)
@@ -85,6 +88,7 @@ def open_decider(
             ltv_min=ltv_min,
             ltv_max=ltv_max,
             keys_max=keys_max,
+            all_chains=_all_chains(store),
         )
         if not isinstance(window, LocalWindow):
             window.on_new_epoch = decider.open_holds
@@ -109,7 +113,17 @@ def subjects_path(ledger_path: Path) -> Path:
     return ledger_path.with_name(f"{ledger_path.stem}-subjects{ledger_path.suffix or '.db'}")
 
 
-def _stores(path: Path | None, opened: list[Store | Window]) -> tuple[Store, Store]:
+def _stores(path: Path | None, database: Database | None, opened: list[Store | Window]) -> tuple[Store, Store]:
+    """The store of the ledger and the one of its keys."""
+    if database is not None:
+        # psycopg is an extra, and loaded only where there is a database.
+        from kiki.ledger.postgres import SCHEMA, PostgresStore
+
+        ledger = PostgresStore(database.url.reveal(), database.replica)
+        opened.append(ledger)
+        keys = PostgresStore(database.url.reveal(), database.replica, schema=f"{SCHEMA}_keys")
+        opened.append(keys)
+        return ledger, keys
     if path is None:
         return MemoryStore(), MemoryStore()
     # apsw is loaded only where there is a file.
@@ -120,6 +134,12 @@ def _stores(path: Path | None, opened: list[Store | Window]) -> tuple[Store, Sto
     directory = SqliteStore(subjects_path(path))
     opened.append(directory)
     return store, directory
+
+
+def _all_chains(store: Store) -> Callable[[], list[Reader]]:
+    """How the chains of a shared store are found: others may begin at any time."""
+    readers: Callable[[], list[Reader]] | None = getattr(store, "readers", None)
+    return readers or (lambda: [store])
 
 
 def _window(

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 
 from kiki.ledger.ledger import first_recorded_since, read_entries
+from kiki.ledger.merkle import TILE_WIDTH
 from kiki.ledger.store import Write
 from kiki.shield import consent
 from kiki.shield.change import Change, Turn
@@ -29,10 +30,12 @@ def prune(decider: Decider, before: int, retention_days: int, actor: str = "") -
     """Remove the entries of this chain below `before`, whose retention is over; the lowest sequence that is left.
 
     Entries that deciding still needs stay whatever their age: those of the longest window, of remembered keys and
-    of open holds. May be repeated after a crash anywhere.
+    of open holds. So do those of the tile that `before` lies in. May be repeated after a crash anywhere.
     """
     ledger, now = decider.ledger, decider.clock()
     before = min(before, _needed_from(decider, now))
+    # The tile of the tree that is not full yet is made again from its entries at the next start.
+    before -= before % TILE_WIDTH
     first = ledger.store.first_seq()
     if before <= first:
         return first

@@ -28,6 +28,7 @@ from kiki.shield.metrics import METERS_MAX, ShieldMetrics
 from kiki.shield.openapi import openapi
 from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
+from kiki.shield.privacy_service import PrivacyService
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
 from kiki.shield.wire_members import require_no_query
@@ -74,6 +75,7 @@ class ShieldService:
         self._async: AsyncGuard | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
+        self._privacy = PrivacyService(guard, self._running)
         self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
         self._registry = new_registry()
         self._registry.register(self._metrics)
@@ -112,15 +114,19 @@ class ShieldService:
             Route("/v1/policies:simulate", self._simulate, ("POST",), role="read"),
             Route("/v1/decisions", self._decisions, role="read"),
             Route("/v1/decisions/{event_id}", self._decision, role="read"),
+            *self._privacy.routes(),
         ]
+
+    def _running(self) -> AsyncGuard:
+        assert self._async is not None, "asked before the service was started"
+        return self._async
 
     # -- deciding ------------------------------------------------------------------------------------
 
     async def _decide(self, request: Request, work: Call | Switch) -> Decision:
-        assert self._async is not None
         work.actor = request.principal.name if request.principal else ""
         work.origin = origin_of(request.remote or "", request.headers.get("User-Agent", ""))
-        decision: Decision = await self._async.decide(work)
+        decision: Decision = await self._running().decide(work)
         self._metrics.count(decision)
         return decision
 
@@ -238,8 +244,7 @@ class ShieldService:
     # -- looking -------------------------------------------------------------------------------------
 
     async def _look(self, at: Callable[[BudgetGuard], Any]) -> Any:
-        assert self._async is not None
-        return await self._async.look(at)
+        return await self._running().look(at)
 
     def _reader(self) -> Reader:
         return self._guard.decider.ledger.store

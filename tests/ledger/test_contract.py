@@ -8,42 +8,93 @@ import pytest
 
 from kiki.errors import LedgerUnavailable
 from kiki.ledger.memory import MemoryStore
+from kiki.ledger.postgres import PostgresReader, PostgresStore
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
 from kiki.ledger.store import Write
 
 BIG = b"x" * 100_000
 
 
-class Kind:
-    """How one kind of store is made, broken, healed and read."""
+class Memory:
+    """How a store in memory is made, broken, healed and read."""
 
-    def __init__(self, name, path):
-        self.name = name
-        self.path = path
+    name = "memory"
 
     def make(self):
-        return MemoryStore() if self.name == "memory" else SqliteStore(self.path)
+        return MemoryStore()
 
     def reader(self, store):
-        return store if self.name == "memory" else SqliteReader(self.path)
+        return store
 
     def break_(self, store):
         """Let the next commit fail as on a full disk."""
-        if self.name == "memory":
-            store.fail = "disk full"
-        else:
-            pages = store._write.pragma("page_count")
-            assert pages == store._write.pragma("max_page_count", pages)
+        store.fail = "disk full"
+        store.recoverable = True
 
     def heal(self, store):
         """Give the disk some room; the store finds out at `reopen`."""
-        if self.name == "memory":
-            store.fail = None
+        store.fail = None
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+class Sqlite:
+    """The same in a file."""
+
+    name = "sqlite"
+
+    def __init__(self, path):
+        self.path = path
+
+    def make(self):
+        return SqliteStore(self.path)
+
+    def reader(self, store):
+        return SqliteReader(self.path)
+
+    def break_(self, store):
+        pages = store._write.pragma("page_count")
+        assert pages == store._write.pragma("max_page_count", pages)
+
+    def heal(self, store):
+        """A connection forgets its limit when it is opened anew."""
+
+
+class Postgres:
+    """The same in a real PostgreSQL, whose disk is made full by a trigger."""
+
+    name = "postgres"
+
+    def __init__(self, server, url):
+        self.server = server
+        self.url = url
+
+    def make(self):
+        return PostgresStore(self.url, "contract")
+
+    def reader(self, store):
+        return PostgresReader(self.url)
+
+    def break_(self, store):
+        self._run(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$",
+            "CREATE TRIGGER full_disk AFTER INSERT ON kiki.entry EXECUTE FUNCTION full_disk()",
+        )
+
+    def heal(self, store):
+        self._run("DROP FUNCTION full_disk CASCADE")
+
+    def _run(self, *statements):
+        for statement in statements:
+            self.server.execute(statement, self.url.rpartition("/")[2])
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def kind(request, tmp_path):
-    return Kind(request.param, tmp_path / "ledger.db")
+    if request.param == "memory":
+        return Memory()
+    if request.param == "sqlite":
+        return Sqlite(tmp_path / "ledger.db")
+    return Postgres(request.getfixturevalue("postgres_server"), request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
@@ -151,8 +202,7 @@ def test_a_failed_commit_leaves_nothing_behind(kind, store):
     kind.break_(store)
     with pytest.raises(LedgerUnavailable) as failed:
         store.commit([(3, b"small"), (4, BIG)], [Write("s", b"k", b"after"), Write("new", b"k", BIG)])
-    if kind.name == "sqlite":
-        assert failed.value.recoverable is True
+    assert failed.value.recoverable is True
     assert before == everything(store)
     kind.heal(store)
     store.reopen()
@@ -248,3 +298,106 @@ def test_a_read_that_began_goes_on_while_entries_are_added(store):
     rest = list(reading)
     assert rows(2000)[: 10 + len(rest)] == first + rest
     assert len(rest) >= 1490
+
+
+def test_many_keys_are_read_at_once(store):
+    """`get_many` gives the keys that are there and says nothing of the others."""
+    store.commit([], [Write("s", b"%d" % key, b"v%d" % key) for key in range(10)])
+    assert {b"3": b"v3", b"7": b"v7"} == store.get_many("s", [b"3", b"absent", b"7", b"3"])
+    assert store.get_many("s", []) == {}
+    assert store.get_many("absent", [b"3"]) == {}
+
+
+def test_a_scan_goes_on_after_a_key(store):
+    """`scan(space, after)` begins behind `after`, whether that key is there or not."""
+    store.commit([], [Write(space, key, b"v") for space in ("r", "s", "t") for key in (b"", b"a", b"c", b"\xff")])
+    assert [b"c", b"\xff"] == [key for key, _ in store.scan("s", b"a")]
+    assert [b"c", b"\xff"] == [key for key, _ in store.scan("s", b"b")]
+    assert [b"", b"a", b"c", b"\xff"] == [key for key, _ in store.scan("s", b"")]
+    assert list(store.scan("s", b"\xff")) == []
+
+
+def test_the_last_key_of_a_space_is_found(store):
+    """`last` gives the highest key by its bytes, None where there is no key."""
+    assert store.last("s") is None
+    store.commit(
+        [], [Write("s", b"a", b"1"), Write("s", b"\xfe", b"2"), Write("s", b"ab", b"3"), Write("t", b"\xff", b"")]
+    )
+    assert store.last("s") == (b"\xfe", b"2")
+
+
+@pytest.mark.parametrize("space", ["s", "shared/s"])
+def test_of_two_who_add_a_key_the_first_wins(store, space):
+    """`add` writes what is absent, leaves what is there, and answers what stands for every key asked."""
+    assert store.add(space, {b"a": b"1", b"b": b"1"}) == {b"a": b"1", b"b": b"1"}
+    assert store.add(space, {b"b": b"2", b"c": b"2"}) == {b"b": b"1", b"c": b"2"}
+    assert store.add(space, {}) == {}
+    assert [(b"a", b"1"), (b"b", b"1"), (b"c", b"2")] == list(store.scan(space))
+
+
+@pytest.mark.parametrize("space", ["s", "shared/s"])
+def test_erased_keys_are_gone(store, space):
+    """`erase` removes exactly the keys asked for; what is not there is no mistake."""
+    store.commit(rows(1), [Write(each, b"%d" % key, b"v") for each in (space, "other") for key in range(5)])
+    store.erase(space, [b"1", b"3", b"absent"])
+    store.erase(space, [b"1"])
+    store.erase(space, [])
+    assert [b"0", b"2", b"4"] == [key for key, _ in store.scan(space)]
+    assert len(list(store.scan("other"))) == 5
+    assert store.traces([b"absent from every file"]) == []
+
+
+def test_compacting_changes_nothing_that_can_be_read(store):
+    """`compact` writes the files anew; everything is there afterwards, and writing goes on."""
+    store.commit(rows(3), [Write(space, b"%d" % key, b"v" * 100) for space in ("s", "shared/s") for key in range(100)])
+    store.trim("s", 50)
+    before = everything(store)
+    store.compact()
+    assert before == everything(store)
+    store.commit(rows(1, first=3))
+    assert rows(4) == list(store.entries())
+
+
+def test_pruning_takes_the_oldest_entries(store):
+    """Entries below the mark are gone, the others keep their places, and the chain goes on where it was."""
+    assert store.first_seq() == 0
+    store.commit(rows(10), [Write("s", b"k", b"v")])
+    store.prune(4)
+    assert store.first_seq() == 4
+    assert store.next_seq() == 10
+    assert rows(6, first=4) == list(store.entries())
+    store.prune(2)
+    assert store.first_seq() == 4
+    store.commit(rows(1, first=10))
+    store.reopen()
+    assert rows(7, first=4) == list(store.entries())
+    assert store.get("s", b"k") == b"v"
+
+
+def test_pruning_everything_leaves_the_last_entry(store):
+    """However far a chain is pruned, it knows where it was; many entries go in steps."""
+    store.prune(5)
+    store.commit(rows(5000))
+    store.prune(6000)
+    assert rows(1, first=4999) == list(store.entries())
+    store.reopen()
+    assert store.next_seq() == 5000
+    store.commit(rows(1, first=5000))
+
+
+def test_a_shared_turn_ends_with_its_block(store):
+    """Reading and writing go on within a turn, and another one can follow, also after an error."""
+    with store.shared_turn():
+        store.commit(rows(1), [Write("shared/s", b"k", b"1")])
+        assert store.get("shared/s", b"k") == b"1"
+    with pytest.raises(RuntimeError, match="cannot go on"), store.shared_turn():
+        raise RuntimeError("cannot go on")
+    with store.shared_turn():
+        store.commit(rows(1, first=1))
+    assert rows(2) == list(store.entries())
+
+
+def test_closing_twice_is_no_mistake(store):
+    """Two owners of one store may both let go of it."""
+    store.close()
+    store.close()

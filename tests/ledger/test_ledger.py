@@ -9,7 +9,7 @@ import pytest
 
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
 from kiki.ledger.entry import decode_entry
-from kiki.ledger.ledger import Ledger, first_recorded_since, read_entries
+from kiki.ledger.ledger import Append, Ledger, first_recorded_since, read_entries
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.store import Write
@@ -90,7 +90,7 @@ def test_what_waits_shares_one_commit():
     tickets = [ledger.append(Noted(str(number))) for number in range(10)]
     assert list(range(10)) == [ticket.result() for ticket in tickets]
     assert store.commits == before + 1
-    assert ledger.append_all([(Noted("a"), None), (Noted("b"), None)]) == 10
+    assert ledger.append_all([Append(Noted("a")), Append(Noted("b"))]) == 10
     assert store.commits == before + 2
     assert [*map(str, range(10)), "a", "b"] == [noted(entry) for entry in ledger.read()]
 
@@ -120,20 +120,20 @@ def test_recorded_at_never_goes_back():
     """Entries are in the order of their moments even when the clock steps back, also over a restart."""
     store, clock = MemoryStore(), FakeClock(1000)
     ledger = Ledger(store, clock)
-    ledger.append_all([(Noted("a"), None)])
+    ledger.append_all([Append(Noted("a"))])
     clock.now = 500
-    ledger.append_all([(Noted("b"), None)])
+    ledger.append_all([Append(Noted("b"))])
     again = Ledger(store, clock)
-    again.append_all([(Noted("c"), None)])
+    again.append_all([Append(Noted("c"))])
     clock.now = 1500
-    again.append_all([(Noted("d"), None)])
+    again.append_all([Append(Noted("d"))])
     assert [entry.recorded_at for entry in again.read()] == [1000, 1000, 1000, 1500]
 
 
 def test_a_restart_goes_on_with_the_chain(tmp_path):
     """The chain keeps its name, and the next sequence follows the last."""
     ledger = Ledger(SqliteStore(tmp_path / "ledger.db"))
-    ledger.append_all([(Noted("a"), None), (Noted("b"), None)])
+    ledger.append_all([Append(Noted("a")), Append(Noted("b"))])
     chain = ledger.chain
     ledger.close()
     again = Ledger(SqliteStore(tmp_path / "ledger.db"))
@@ -158,7 +158,7 @@ def test_a_failure_stops_the_ledger():
     with pytest.raises(LedgerUnavailable, match="disk full"):
         ledger.append(Noted("c")).result()
     with pytest.raises(LedgerUnavailable, match="disk full"):
-        ledger.append_all([(Noted("d"), None)])
+        ledger.append_all([Append(Noted("d"))])
     assert [noted(entry) for entry in ledger.read()] == ["a"]
 
 
@@ -241,7 +241,7 @@ def test_first_recorded_since_is_found_by_bisection():
     moments = [10, 10, 20, 30, 30, 30, 70]
     for moment in moments:
         clock.now = moment
-        ledger.append_all([(Noted(""), None)])
+        ledger.append_all([Append(Noted(""))])
     for moment in range(80):
         expected = next((seq for seq, at in enumerate(moments) if at >= moment), len(moments))
         assert expected == first_recorded_since(store, moment)
@@ -250,7 +250,7 @@ def test_first_recorded_since_is_found_by_bisection():
 def test_read_gives_a_range():
     """`read(first, last)` has both ends."""
     ledger = Ledger(MemoryStore())
-    ledger.append_all([(Noted(str(number)), None) for number in range(5)])
+    ledger.append_all([Append(Noted(str(number))) for number in range(5)])
     assert [noted(entry) for entry in ledger.read(1, 3)] == ["1", "2", "3"]
     assert [decode_entry(data) for _, data in ledger.store.entries()] == list(read_entries(ledger.store))
 

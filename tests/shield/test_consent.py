@@ -338,7 +338,7 @@ def test_words_are_read_as_people_write_them_and_otherwise_refused_with_the_list
     assert Basis.CONSENT is parse_basis("Consent")
     assert GRANTED is parse_state("GRANTED")
     assert Method.PAPER is parse_method("paper")
-    for parse, given, words in (
+    for parse, wrong, words in (
         (parse_basis, "because", "legitimate_interests"),
         (parse_basis, 1, "consent"),
         (parse_state, "expired", "granted, denied, revoked"),
@@ -348,7 +348,7 @@ def test_words_are_read_as_people_write_them_and_otherwise_refused_with_the_list
         (parse_digest, "00", "64 hexadecimal"),
     ):
         with pytest.raises(InvalidInput, match=words):
-            parse(given)
+            parse(wrong)
 
 
 def test_texts_are_bounded_and_printable():

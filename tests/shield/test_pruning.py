@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 
 from kiki.errors import SpendDenied
 from kiki.ledger.checkpoint import VerifierKey, open_note
 from kiki.ledger.entry import leaf_hash
 from kiki.ledger.ledger import CHECKPOINTS, read_entries
-from kiki.ledger.merkle import inclusion_proof, root_from_inclusion
+from kiki.ledger.merkle import inclusion_proof, node_hash, peaks_of, root_from_inclusion
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.tiling import TileReader, open_tiling
 from kiki.shield.budget_guard import BudgetGuard
@@ -92,11 +94,13 @@ def test_proofs_and_old_checkpoints_stay_valid(guard, clock):
 
 
 def test_what_deciding_needs_stays_whatever_its_age(guard, clock):
-    """An open hold without a deadline keeps its entry, and all after it."""
+    """An open hold without a deadline keeps its entry, and all after it; the tile that it lies in stays whole."""
+    for _ in range(300):
+        guard.spend("0.01")
     hold = guard.reserve("5")
     made = int(hold.event_id[:12], 16)
     grow(guard, clock)
-    assert prune(guard.decider, 512, 2555) == made
+    assert prune(guard.decider, 512, 2555) == 256 < made
     hold.commit("2")
     clock.advance(YEAR)
     guard.spend("0.01")
@@ -104,10 +108,28 @@ def test_what_deciding_needs_stays_whatever_its_age(guard, clock):
 
 
 def test_the_longest_window_is_never_cut(guard, clock):
-    grow(guard, clock, spends=10)
-    assert prune(guard.decider, 10**9, 1) < guard.decider.ledger.next_seq
+    grow(guard, clock, spends=500)
+    assert prune(guard.decider, 10**9, 1) == 256
     facts = [decode_fact(entry) for entry in read_entries(guard.decider.ledger.store)]
-    assert [10_000] == [fact.amounts[0] for fact in facts if isinstance(fact, Decided)]
+    spent = [fact.at for fact in facts if isinstance(fact, Decided)]
+    assert clock.now == spent[-1]
+
+
+@pytest.mark.parametrize("spends", [0, 1, 250, 251, 252, 300, 511])
+def test_a_pruned_ledger_opens_again_whatever_its_length(tmp_path, clock, spends):
+    """What the open edge of the tree is made of stays, so the next start finds the same root."""
+    path = tmp_path / "l.db"
+    with BudgetGuard.open(path, limit="1000", clock=clock) as guard:
+        grow(guard, clock, spends=spends)
+        clock.advance(8 * YEAR)
+        prune(guard.decider, guard.decider.ledger.next_seq, 2555)
+        root = guard.decider.ledger._tiling.root()
+    with BudgetGuard.open(path, limit="1000", clock=clock) as guard:
+        store = guard.decider.ledger.store
+        size = guard.decider.ledger.next_seq - 1  # the opening is the one entry that came since
+        peaks = peaks_of(TileReader(store, size).node, size)
+        assert root == reduce(lambda right, left: node_hash(left, right), reversed(peaks))
+        guard.spend("1")
 
 
 def test_erased_persons_are_not_carried_on(guard, clock):
@@ -129,9 +151,8 @@ def test_pruning_twice_changes_nothing(guard, clock):
 
 def test_the_keys_of_old_segments_are_destroyed(guard, clock):
     sealed = guard.decider.subjects.seal_for_segment(b"somebody")
-    grow(guard, clock, spends=400)
-    for _ in range(200):
-        guard.spend("0.01")
+    clock.advance(7200)
+    grow(guard, clock)
     assert guard.decider.subjects.open(sealed) == b"somebody"
     guard.decider.subjects.seal_for_segment(b"somebody else")
     prune(guard.decider, 512, 2555)
