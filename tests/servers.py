@@ -367,7 +367,7 @@ class PostgresServer:
         """What the superuser gets for one statement."""
         with psycopg.connect(self.url(database, "superuser"), autocommit=True) as connection:
             cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.description is not None else []
 
     def log(self) -> str:
         """What it wrote about itself so far."""

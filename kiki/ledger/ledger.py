@@ -100,9 +100,13 @@ class Ledger:
         """
         return self._group.submit(Append(fact, writes))
 
-    def append_all(self, facts: Sequence[Append]) -> int:
-        """Make facts durable now, in one commit; the sequence of the first, the others follow it densely."""
-        return self._group.exclusively(lambda: self._commit(facts)) if facts else self._next
+    def append_all(self, facts: Sequence[Append], under_epoch: tuple[str, int] | None = None) -> int:
+        """Make facts durable now, in one commit; the sequence of the first, the others follow it densely.
+
+        With `under_epoch`, a shared window and its epoch in which they were decided, raises `EpochPassed` and writes
+        nothing when that epoch is over.
+        """
+        return self._group.exclusively(lambda: self._commit(facts, under_epoch)) if facts else self._next
 
     def flush(self) -> None:
         """Make everything that was appended so far durable; failures are on the futures."""
@@ -113,7 +117,7 @@ class Ledger:
         for offset, ticket in enumerate(batch):
             ticket.resolve(first + offset)
 
-    def _commit(self, facts: Sequence[Append]) -> int:
+    def _commit(self, facts: Sequence[Append], under_epoch: tuple[str, int] | None = None) -> int:
         if self.failure is not None:
             raise self.failure.with_traceback(None)
         if os.getpid() != self._process:
@@ -134,15 +138,23 @@ class Ledger:
         due = recorded_at - self._signed_at >= CHECKPOINT_SPAN or seq - self._signed_size >= CHECKPOINT_ENTRIES
         if due and self.signer is not None:
             writes.append(self._checkpoint(self.signer, tiling, recorded_at))
-        self._keep(writes, entries)
+        self._keep(writes, entries, under_epoch)
         self._next, self.recorded_at, self._tiling = seq, recorded_at, tiling
         if due:
             self._signed_size, self._signed_at = seq, recorded_at
         return first
 
-    def _keep(self, writes: Sequence[Write], entries: Sequence[tuple[int, bytes]] = ()) -> None:
+    def _keep(
+        self,
+        writes: Sequence[Write],
+        entries: Sequence[tuple[int, bytes]] = (),
+        under_epoch: tuple[str, int] | None = None,
+    ) -> None:
         try:
-            self.store.commit(entries, writes)
+            if under_epoch is None:
+                self.store.commit(entries, writes)
+            else:
+                self.store.commit(entries, writes, under_epoch=under_epoch)
         except BaseException as error:
             # Also an interrupt, or an error of a kind nobody planned for: what became of the entries is unknown.
             failure = error

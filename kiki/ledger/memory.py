@@ -23,7 +23,13 @@ class MemoryStore:
         """Whether a failure is one that leaves nothing behind, as that of a full disk."""
         self.commits = 0
 
-    def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
+    def commit(
+        self,
+        entries: Sequence[tuple[int, bytes]],
+        writes: Iterable[Write] = (),
+        *,
+        under_epoch: tuple[str, int] | None = None,
+    ) -> None:
         """Keep entries and projections."""
         self._require_working()
         require_dense(entries, self.next_seq())

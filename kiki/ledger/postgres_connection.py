@@ -61,10 +61,16 @@ class _Connection(psycopg.Connection[Row]):
     """Waits for answers only so long: a server that stopped, or a network that swallows packets, never ends a wait."""
 
     answer_seconds: float | None = ANSWER_SECONDS
+    gave_up = False
+    """An answer did not come in time. What psycopg raises while it tidies up may hide that."""
 
     def wait(self, gen: Generator[Any, Any, _Result], *args: Any, **options: Any) -> _Result:
         seconds = self.answer_seconds
-        return super().wait(gen if seconds is None else _bounded(gen, seconds), *args, **options)
+        try:
+            return super().wait(gen if seconds is None else _bounded(gen, seconds), *args, **options)
+        except _AnswerTimeout:
+            self.gave_up = True
+            raise
 
 
 def _bounded(gen: Generator[Any, Any, _Result], seconds: float) -> Generator[Any, Any, _Result]:
@@ -194,7 +200,7 @@ class Session:
         return unavailable
 
     def query(self, statement: sql.Composed, values: Values = ()) -> list[Row]:
-        """The rows of one statement, which is a transaction of its own."""
+        """The rows of one statement, which is a transaction of its own; it may be one that must stand alone."""
         return self.transact([Step(statement, values)])[0]
 
     def transact(self, steps: Sequence[Step]) -> list[list[Row]]:
@@ -206,6 +212,8 @@ class Session:
         with self._turn:
             if self._heals and not self.is_open:
                 self._connection = self._connect(self._answer_timeout)
+            if not self.is_open:
+                raise self.translated(psycopg.OperationalError("the connection is closed"))
             for attempt in range(_TRIES):
                 try:
                     return self._run(steps)
@@ -228,19 +236,14 @@ class Session:
             with connection.pipeline():
                 cursors = [connection.execute(*step, binary=True) for step in steps]
             return [_rows(cursor) for cursor in cursors]
-        except BaseException:
+        except BaseException as error:
             # Whatever is still on its way on this connection would be taken for the answer to the next statement.
-            if connection.closed or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            refused = isinstance(error, psycopg.Error) and not connection.gave_up
+            if not refused or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 connection.close()
+            if connection.gave_up:
+                raise _AnswerTimeout from None
             raise
-
-    def execute_alone(self, statement: sql.Composed) -> None:
-        """Run what must not stand in a transaction, such as VACUUM."""
-        with self._turn:
-            try:
-                self._connection.execute(statement, prepare=False)
-            except (psycopg.Error, _AnswerTimeout) as error:
-                raise self.translated(error) from error
 
     def translated(self, error: Exception) -> KikiError:
         """What a failure of a statement means to whoever writes or reads a ledger."""
@@ -292,8 +295,9 @@ class Session:
         if problems:
             raise DatabaseError(problems, hint=f"the database is {self.place}; nothing in it was changed")
 
-    def close(self) -> None:
-        """Let go of the connection, and with it of every lock."""
+    def close(self, *, for_good: bool = False) -> None:
+        """Let go of the connection, and with it of every lock; `for_good` ends healing too."""
+        self._heals &= not for_good
         self._connection.close()
 
 

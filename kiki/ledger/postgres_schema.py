@@ -20,7 +20,7 @@ WRITER: Final = "kiki_writer"
 PRUNER: Final = "kiki_pruner"
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_ROLE_EXISTS: Final = sql.SQL("SELECT FROM pg_roles WHERE rolname = {}")
+_KNOWN_ROLES: Final = sql.SQL("SELECT rolname FROM pg_roles WHERE rolname IN ({}, {})").format(WRITER, PRUNER)
 
 
 def current_revision(session: Session, schema: str) -> str | None:
@@ -43,7 +43,7 @@ def prepare(session: Session, schema: str) -> None:
     """
     if _became_writer(session) and (current_revision(session, schema) or "") >= HEAD:
         return
-    session.execute_alone(sql.SQL("RESET ROLE").format())
+    session.query(sql.SQL("RESET ROLE").format())
     _migrate(session, schema)
     if not _became_writer(session):
         raise _not_allowed(session, schema, f"the login is no member of {WRITER}")
@@ -54,7 +54,7 @@ def _became_writer(session: Session) -> bool:
         sql.SQL("SELECT FROM pg_roles WHERE rolname = {0} AND pg_has_role(session_user, oid, 'MEMBER')").format(WRITER)
     )
     if allowed:
-        session.execute_alone(sql.SQL("SET ROLE {}").format(sql.Identifier(WRITER)))
+        session.query(sql.SQL("SET ROLE {}").format(sql.Identifier(WRITER)))
     return bool(allowed)
 
 
@@ -103,11 +103,18 @@ def _make_roles(raw: Any) -> None:
 
 
 def _not_allowed(session: Session, schema: str, said: str) -> DatabaseError:
-    name = session.login.replace('"', '""')
+    login = session.login.replace('"', '""')
+    roles = [role for (role,) in session.query(_KNOWN_ROLES)]
+    owner = session.query(
+        sql.SQL("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = {}").format(schema)
+    )
+    needed = [f"CREATE ROLE {role} NOLOGIN;" for role in (WRITER, PRUNER) if role not in roles]
+    needed.append(f'GRANT {WRITER}, {PRUNER} TO "{login}";')
+    if not owner:
+        needed.append(f'CREATE SCHEMA {schema} AUTHORIZATION "{login}";')
+    elif owner[0][0] != session.login:
+        needed.append(f'GRANT "{owner[0][0]}" TO "{login}";  -- or start once with a login that owns the schema')
     return DatabaseError(
         [f"the login may not set up the ledger in {session.place}: {said}"],
-        hint="an administrator runs, once, in this database:\n"
-        f"  CREATE ROLE {WRITER} NOLOGIN; CREATE ROLE {PRUNER} NOLOGIN;  -- unless they exist\n"
-        f'  GRANT {WRITER}, {PRUNER} TO "{name}";\n'
-        f'  CREATE SCHEMA {schema} AUTHORIZATION "{name}";',
+        hint="\n  ".join(["an administrator runs, once, in this database:", *needed]),
     )

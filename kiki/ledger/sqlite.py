@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS projection (
 ) WITHOUT ROWID;
 """
 _READ_ROWS = 1000
+_ASKED_AT_ONCE = (1, 16, 512)
 _PRUNE_ROWS = 4096
 _GREP_BYTES = 1 << 20
 _BUSY_MS = 5000
@@ -97,8 +98,15 @@ class SqliteReader:
 
     def get_many(self, space: str, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that are there."""
-        found = {key: self.get(space, key) for key in keys}
-        return {key: value for key, value in found.items() if value is not None}
+        asked, found = list(keys), dict[bytes, bytes]()
+        for at in range(0, len(asked), _ASKED_AT_ONCE[-1]):
+            part = asked[at : at + _ASKED_AT_ONCE[-1]]
+            # Few lengths of statement, so that each stays prepared: what is missing to one is asked for twice.
+            length = next(each for each in _ASKED_AT_ONCE if each >= len(part))
+            marks = ",".join("?" * length)
+            statement = f"SELECT key, value FROM projection WHERE space = ? AND key IN ({marks})"  # noqa: S608
+            found.update(self._query(statement, space, *part, *part[:1] * (length - len(part))))
+        return found
 
     def scan(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """The keys of a space after `after`, with their values, in the order of the keys' bytes."""
@@ -218,7 +226,13 @@ class SqliteStore(SqliteReader):
                 write.pragma("application_id", _APPLICATION)
                 write.pragma("user_version", _FORMAT)
 
-    def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
+    def commit(
+        self,
+        entries: Sequence[tuple[int, bytes]],
+        writes: Iterable[Write] = (),
+        *,
+        under_epoch: tuple[str, int] | None = None,
+    ) -> None:
         """Write entries and projections in one transaction and wait until the disk has it."""
         require_dense(entries, self._next)
         execute, executemany = self._write.execute, self._write.executemany
@@ -242,11 +256,11 @@ class SqliteStore(SqliteReader):
 
     def add(self, space: str, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Write the keys that are absent; what stands afterwards for each."""
-        found = {key: self.get(space, key) for key in rows}
-        absent = [Write(space, key, rows[key]) for key, value in found.items() if value is None]
+        found = self.get_many(space, rows)
+        absent = [Write(space, key, value) for key, value in rows.items() if key not in found]
         if absent:
             self.commit([], absent)
-        return {key: rows[key] if value is None else value for key, value in found.items()}
+        return {**rows, **found}
 
     def erase(self, space: str, keys: Iterable[bytes]) -> None:
         """Remove keys and overwrite their bytes, in the file and in its write-ahead log."""

@@ -66,8 +66,18 @@ class Store(Reader, Protocol):
     is_shared: bool
     """True where other processes may write other chains and the shared spaces beside this one."""
 
-    def commit(self, entries: Sequence[tuple[int, bytes]], writes: Iterable[Write] = ()) -> None:
-        """Write entries and projections in one transaction."""
+    def commit(
+        self,
+        entries: Sequence[tuple[int, bytes]],
+        writes: Iterable[Write] = (),
+        *,
+        under_epoch: tuple[str, int] | None = None,
+    ) -> None:
+        """Write entries and projections in one transaction.
+
+        `under_epoch` is for stores that many share: a shared window, and the epoch of it in which the entries were
+        decided. It raises `EpochPassed` and writes nothing when that epoch is over.
+        """
         ...
 
     def add(self, space: str, rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

@@ -6,7 +6,7 @@ that is answered after a change was acknowledged has seen that change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +43,13 @@ class Turn:
         """The projected value as it is after the changes that went before."""
         written = self._written.get((space, key), ABSENT)
         return self.reader.get(space, key) if written is ABSENT else written  # type: ignore[return-value]
+
+    def get_many(self, space: str, keys: Collection[bytes]) -> dict[bytes, bytes]:
+        """The same for those keys that are there, in one round trip."""
+        absent = [key for key in keys if (space, key) not in self._written]
+        found = self.reader.get_many(space, absent)
+        written = {key: self._written[space, key] for key in keys if (space, key) in self._written}
+        return found | {key: value for key, value in written.items() if value is not None}
 
     @property
     def next_seq(self) -> int:

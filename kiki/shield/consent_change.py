@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple, TypedDict, Unpack
 
 from kiki.errors import InvalidInput, KikiError
+from kiki.ledger.subjects import Person
 from kiki.shield.change import Change, Turn
 from kiki.shield.consent import (
     AGENT_LENGTH_MAX,
@@ -18,7 +19,6 @@ from kiki.shield.consent import (
     PURPOSES,
     SIGNAL_PURPOSES,
     Basis,
-    ConsentState,
     Method,
     State,
     Statement,
@@ -185,14 +185,19 @@ class Wrote(NamedTuple):
 
 
 def _imported(turn: Turn, many: Sequence[Said]) -> list[Wrote | KikiError]:
+    persons = [turn.persons[person_of(one.customer)] for one in many]
+    keys = [consent_key(person.reference, one.statement.purpose) for person, one in zip(persons, many, strict=True)]
+    values = turn.get_many(CONSENT, keys)
     done: list[Wrote | KikiError] = []
-    for one in many:
+    for key, person, one in zip(keys, persons, many, strict=True):
         try:
-            fact = _written(turn, one)[0]
+            fact, value = _written(turn, one, person, values.get(key))
         except KikiError as error:
             done.append(error)
-        else:
-            done.append(Wrote(fact is not None, fact is not None and fact.granted_at is not None))
+            continue
+        if value is not None:
+            values[key] = value
+        done.append(Wrote(fact is not None, fact is not None and fact.granted_at is not None))
     return done
 
 
@@ -204,22 +209,27 @@ def _tried(turn: Turn, one: Said) -> ConsentRecord | KikiError:
 
 
 def _act(turn: Turn, one: Said) -> ConsentRecord:
-    fact, state = _written(turn, one)
-    subject = turn.persons[person_of(one.customer)].reference
+    person, purpose = turn.persons[person_of(one.customer)], one.statement.purpose
+    value = turn.get(CONSENT, consent_key(person.reference, purpose))
+    fact, value = _written(turn, one, person, value)
     details = one.details if fact is not None else None
     return record_of(
-        one.customer, subject, one.statement.purpose, state, turn.now, details=details, changed=fact is not None
+        one.customer,
+        person.reference,
+        purpose,
+        read_state(value),
+        turn.now,
+        details=details,
+        changed=fact is not None,
     )
 
 
-def _written(turn: Turn, one: Said) -> tuple[ConsentChanged | None, ConsentState | None]:
-    """The fact that a statement adds, if any, and the state that holds then."""
-    person = turn.persons[person_of(one.customer)]
-    prior = read_state(turn.get(CONSENT, consent_key(person.reference, one.statement.purpose)))
+def _written(turn: Turn, one: Said, person: Person, value: bytes | None) -> tuple[ConsentChanged | None, bytes | None]:
+    """The fact that a statement adds after the projected `value`, if any, and the value that holds then."""
     network = coarsened(one.details.ip) if one.details.ip else ""
-    fact = follow(one.statement, prior, person.reference, turn.now, actor=one.actor, network=network)
+    fact = follow(one.statement, read_state(value), person.reference, turn.now, actor=one.actor, network=network)
     if fact is None:
-        return None, prior
+        return None, value
     (write,) = writes_of(fact, turn.chain, turn.next_seq)
     turn.add(fact, [write], [turn.subjects.seal(person, write_details(one.details))])
-    return fact, read_state(write.value)
+    return fact, write.value

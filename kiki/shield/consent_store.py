@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from kiki.errors import ConsentDenied, KikiError, NotFound, Unreadable
 from kiki.ledger.entry import Entry
 from kiki.ledger.ledger import META, read_entries
 from kiki.ledger.master_key import KeySource
-from kiki.ledger.store import Reader, Write
+from kiki.ledger.store import Write
 from kiki.shield.change import Change
 from kiki.shield.consent import (
     CONSENT,
@@ -56,11 +56,9 @@ class ConsentStore:
         decider: Decider,
         *,
         purposes: Collection[str] = PURPOSES,
-        reader_of: Callable[[str], Reader | None] | None = None,
     ) -> None:
         self.decider = decider
         self.purposes = tuple(purposes)
-        self._reader_of = reader_of or decider.reader_of
         store = decider.ledger.store
         self._has_leased = store.get(META, _LEASED) is not None
         self._leasing = threading.Lock()
@@ -296,10 +294,7 @@ class ConsentStore:
             place = fact.previous
 
     def _entry(self, chain: str, seq: int) -> Entry | None:
-        ledger = self.decider.ledger
-        reader: Reader | None = ledger.store
-        if chain != ledger.chain:
-            reader = None if self._reader_of is None else self._reader_of(chain)
+        reader = self.decider.reader_of(chain)
         return None if reader is None else next(read_entries(reader, seq, seq), None)
 
     def _details(self, chain: str, seq: int) -> ConsentDetails | None:

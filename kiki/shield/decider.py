@@ -346,7 +346,8 @@ class Decider:
                 pending.append(prepared)
         written, latest = self._decide(pending, now)
         written += self._switch(switches, now, persons)
-        self._write_down(written, latest)
+        # A shared window that was rebuilt meanwhile has not counted this: then it must not be written down.
+        self._write_down(written, latest, self.window.under_epoch if pending else None)
         self._trim()
         return later
 
@@ -585,7 +586,7 @@ class Decider:
 
     # -- writing down --------------------------------------------------------------------------------
 
-    def _write_down(self, written: list[Written], latest: int) -> None:
+    def _write_down(self, written: list[Written], latest: int, under_epoch: tuple[str, int] | None) -> None:
         """Steps 3 and 4: one commit, and then the answers. What ran out on the way stands before what came after it."""
         facts = self._expired(latest)
         expired = len(facts)
@@ -594,14 +595,14 @@ class Decider:
             return
         if not self.window.restorable:
             facts[-1] = self.kept.meet(facts, latest)
-        first = self._append(facts) + expired
+        first = self._append(facts, under_epoch) + expired
         for offset, (ticket, fact, _) in enumerate(written):
             ticket.resolve(Decision(first + offset, fact))
 
-    def _append(self, facts: Sequence[Append]) -> int:
+    def _append(self, facts: Sequence[Append], under_epoch: tuple[str, int] | None = None) -> int:
         """One commit; the sequence of its first fact. When it fails, nobody decides before the disk was read again."""
         try:
-            return self.ledger.append_all(facts)
+            return self.ledger.append_all(facts, under_epoch)
         except BaseException as error:
             if self.ledger.failure is None:
                 # Not the disk: a fact that cannot be written. Window and projections have run ahead of the ledger.

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar, cast
 
 from aiohttp import web
 
@@ -24,6 +24,7 @@ from kiki.ledger.proof import make_proof
 from kiki.ledger.shipper import Lag, courteous
 from kiki.ledger.tiling import TileReader
 from kiki.shield.async_guard import AsyncGuard
+from kiki.shield.evidence import find_event
 from kiki.shield.wire import dump
 from kiki.shield.wire_call import parse_event_id
 from kiki.shield.wire_evidence import (
@@ -114,7 +115,7 @@ class EvidenceRoutes:
             raise Unavailable("another bundle is being made; one at a time", retry_after=5)
         async with self._bundling:
             with tempfile.TemporaryFile(dir=self._scratch) as file:
-                await asyncio.to_thread(bundle_into, file, self._ledger, span)
+                await asyncio.to_thread(bundle_into, cast("BinaryIO", file), self._ledger, span)
                 size = file.seek(0, 2)
                 file.seek(0)
                 headers = [
@@ -134,14 +135,14 @@ def proof_of(ledger: Ledger, event: str) -> str:
     """The inclusion proof of the entry behind an event id; under a fresh checkpoint when none covers it yet."""
     seq = int(event[:_SEQ_DIGITS], 16)
     entry = next((body for _, body in ledger.store.entries(seq, seq)), None)
-    if entry is None:
+    if entry is None or find_event(ledger.store, event) is None:
         raise NotFound(f"there is no event {event} in this ledger", hint="it may lie in another chain, or be pruned")
     note = _covering(ledger, seq + 1)
     size = checkpoint_reply(note).size
     return make_proof(ledger.chain, entry, note, TileReader(ledger.store, size).node, _signer(ledger).verifier_key)
 
 
-def bundle_into(file: IO[bytes], ledger: Ledger, span: Span) -> None:
+def bundle_into(file: BinaryIO, ledger: Ledger, span: Span) -> None:
     """Write the bundle of every entry that was recorded in a span of time, and of those up to the next checkpoint."""
     reader = ledger.store
     first = reader.first_seq() if span.since is None else first_recorded_since(reader, span.since)
@@ -172,10 +173,10 @@ def _covering(ledger: Ledger, size: int) -> bytes:
     """The first checkpoint over at least so many entries."""
     for _, note in ledger.store.scan(CHECKPOINTS, _key(size - 1)):
         return note
-    note = ledger.checkpoint()
-    if note is None:
+    latest = ledger.checkpoint()
+    if latest is None:
         raise Unavailable("the ledger has no checkpoint yet", retry_after=1)
-    return note
+    return latest
 
 
 def _key(size: int) -> bytes:

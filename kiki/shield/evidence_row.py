@@ -23,6 +23,7 @@ from kiki.shield.budget import Reason
 from kiki.shield.decision import event_id
 from kiki.shield.fact import (
     EXPIRE,
+    BreachDeclared,
     ConsentChanged,
     Decided,
     Halted,
@@ -47,7 +48,7 @@ COLUMNS = (
 CSV_HEADER = ",".join(COLUMNS) + "\n"
 
 HALT, RESUME, POLICY, OPEN = "halt", "resume", "policy", "open"
-CONSENT, REQUEST, LEGAL_HOLD, PRUNE = "consent", "request", "legal_hold", "prune"
+CONSENT, REQUEST, LEGAL_HOLD, PRUNE, BREACH = "consent", "request", "legal_hold", "prune", "breach"
 LATE = "late"
 """The reason code of a commit or release whose deadline had passed."""
 
@@ -99,6 +100,7 @@ _PRIVACY = {
     REQUEST: _Privacy("GDPR/CCPA data subject request", "data_subject_request", "process_request"),
     LEGAL_HOLD: _Privacy("Legal hold", "admin_action", "legal_hold"),
     PRUNE: _Privacy("Retention ended", "data_deletion", "prune"),
+    BREACH: _Privacy("Breach declared", "data_breach", "declare"),
 }
 _RECEIVED = "received"
 """The first step of a request, which the original called create_request."""
@@ -117,7 +119,8 @@ class Row(msgspec.Struct, gc=False):
     recorded_at: int
     """When the ledger took it in; filters go by this, because it never decreases."""
     verb: str
-    """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`, `consent`, `request`, `legal_hold`, `prune`."""
+    """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`, `consent`, `request`, `legal_hold`, `prune`,
+    `breach`."""
     outcome: str
     """One of `OUTCOMES`; of consent and requests their state; empty for `policy` and `open`, which decide nothing."""
     reason_code: str = ""
@@ -241,7 +244,9 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
     return [row]
 
 
-def _privacy(fact: ConsentChanged | RequestChanged | LegalHeld | Pruned, seq: int, recorded_at: int, chain: str) -> Row:
+def _privacy(
+    fact: ConsentChanged | RequestChanged | LegalHeld | Pruned | BreachDeclared, seq: int, recorded_at: int, chain: str
+) -> Row:
     row = Row(event_id(seq), chain, fact.at, recorded_at, "", "", actor=fact.actor)
     if isinstance(fact, ConsentChanged):
         row.verb, row.outcome, row.resource = CONSENT, fact.state.upper(), fact.purpose
@@ -256,10 +261,18 @@ def _privacy(fact: ConsentChanged | RequestChanged | LegalHeld | Pruned, seq: in
             "person" if fact.subject else "all",
         )
         row.detail = {"matter": fact.reference}
-    else:
+    elif isinstance(fact, Pruned):
         row.verb, row.outcome, row.resource = PRUNE, "DELETED", "evidence"
         row.detail = {"before": event_id(fact.before)}
-    if isinstance(fact, Pruned):
+    else:
+        row.verb, row.outcome, row.resource = BREACH, "DECLARED", fact.reference
+        row.network = fact.network
+        row.detail = {"found_at": _iso(fact.found_at)}
+        if fact.notified_at is not None:
+            row.detail["notified_at"] = _iso(fact.notified_at)
+        if fact.affected is not None:
+            row.detail["affected"] = str(fact.affected)
+    if isinstance(fact, Pruned | BreachDeclared):
         return row
     row.customer = fact.subject
     if not isinstance(fact, LegalHeld):

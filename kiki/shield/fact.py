@@ -212,6 +212,22 @@ class Pruned(msgspec.Struct, array_like=True, tag="pruned", frozen=True):
     actor: str = ""
 
 
+class BreachDeclared(msgspec.Struct, array_like=True, tag="breach", frozen=True):
+    """Somebody declared a breach of personal data, or told more about one: the register of GDPR 33(5)."""
+
+    at: int
+    reference: str
+    """The incident, in the words of whoever declares it; no personal data belongs here."""
+    found_at: int
+    """When it became known: from here the authority's 72 hours run."""
+    notified_at: int | None = None
+    """When the authority was told."""
+    affected: int | None = None
+    """How many persons it concerns, as far as that is known."""
+    actor: str = ""
+    network: str = ""
+
+
 Fact = (
     Opened
     | PolicyUsed
@@ -222,6 +238,7 @@ Fact = (
     | RequestChanged
     | LegalHeld
     | Pruned
+    | BreachDeclared
 )
 
 _decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)

@@ -28,6 +28,7 @@ class LocalWindow:
     restorable = True
     shared_secret = None
     epoch = ""
+    under_epoch = None
 
     def __init__(self, policy: Policy, clock: Clock | None = None, *, scopes_max: int = 1_000_000) -> None:
         self.clock = clock or steady_clock()

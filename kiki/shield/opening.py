@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kiki.clock import Clock, steady_clock, wall_micros
 from kiki.errors import PolicyError, WindowUnavailable
@@ -22,6 +22,7 @@ from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.projections import POLICY, known_epoch
 from kiki.shield.window import Window
+from kiki.shield.window_rebuild import EpochAuthority, Numbering
 
 if TYPE_CHECKING:
     from kiki.shield.redis_window import RedisWindow
@@ -77,7 +78,8 @@ def open_decider(
             # Never before what the ledger says has happened, whatever the wall clock says now.
             clock = steady_clock(ledger.recorded_at + 1)
             ledger.clock = clock
-        window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max)
+        authority = _authority(store, subjects, redis_prefix)
+        window = _window(policy, clock, ledger, redis, redis_prefix, redis_timeout, scopes_max, keys_max, authority)
         opened.append(window)
         decider = Decider(
             ledger,
@@ -142,6 +144,13 @@ def _all_chains(store: Store) -> Callable[[], list[Reader]]:
     return readers or (lambda: [store])
 
 
+def _authority(store: Store, subjects: Subjects, prefix: str) -> EpochAuthority | None:
+    """Who numbers the epochs of a shared window: a database that all its processes write to."""
+    if not store.is_shared:
+        return None
+    return EpochAuthority(cast("Numbering", store), prefix, _all_chains(store), subjects)
+
+
 def _window(
     policy: Policy,
     clock: Clock,
@@ -151,6 +160,7 @@ def _window(
     timeout: float,
     scopes_max: int,
     keys_max: int,
+    authority: EpochAuthority | None,
 ) -> LocalWindow | RedisWindow:
     if redis is not None:
         # redis-py is loaded only where it is used.
@@ -169,6 +179,7 @@ def _window(
                 keys_max=keys_max,
                 key_retention=key_retention(policy),
                 local_clock=clock,
+                authority=authority,
             )
         except WindowUnavailable as error:
             # Only a loopback address raises here: on this machine a missing Redis means that there is none.

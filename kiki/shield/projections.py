@@ -26,6 +26,8 @@ HOLDS = "hold"
 """Open holds of this chain, so that one made long ago is found without reading the whole ledger."""
 HALTS = "halt"
 """The scope patterns halted by this chain."""
+LAPSED = "lapsed"
+"""Holds in a shared window whose deadline passed, by that moment and their id: the window has charged them."""
 EPOCH = "epoch"
 """The life of the shared window that this chain met last: a `MetEpoch`."""
 POLICY = "policy"
@@ -176,9 +178,18 @@ class Projections:
                 *(writes(seq) if writes else ()),
                 Write(EPOCH, b"", value),
                 *(Write(HOLDS, bytes.fromhex(hold.id), None) for hold in gone),
+                *self._lapse(gone),
             ],
             sealed,
         )
+
+    def _lapse(self, gone: list[OpenHold]) -> list[Write]:
+        places = ((hold, self.making_of(hold.id)) for hold in gone)
+        return [
+            Write(LAPSED, (hold.deadline or 0).to_bytes(8, "big") + bytes.fromhex(hold.id), place.to_bytes(8, "big"))
+            for hold, place in places
+            if place is not None
+        ]
 
     def _keep(self, hold: OpenHold) -> None:
         self.holds[hold.id] = hold

@@ -49,7 +49,7 @@ end
 local MINE = 'c:' .. call.chain
 local fields = {
   'sequence', 'last', 'ready_at', 'lost_at', 'span_max', 'windows', 'scopes', 'holds', 'deadlines', 'halts',
-  'keys_at', 'generation', 'retention', 'keys1', 'keys2', MINE,
+  'keys_at', 'generation', 'retention', 'keys1', 'keys2', 'authority', MINE,
 }
 local meta, was = {}, {}
 local epoch, salt, prior, why
@@ -66,6 +66,7 @@ if meta.generation == 0 then meta.generation = 1 end
 local function reply(status, answers)
   return cmsgpack.pack({
     status, now, epoch or '', meta.sequence, meta.ready_at, salt or '', why, meta.halts, answers or {},
+    meta.authority,
   })
 end
 
@@ -477,6 +478,9 @@ if epoch ~= call.known then
   return reply('moved')
 end
 
+-- The caller is about to count this state anew from the ledgers of all: it begins with empty windows.
+if call.renew == epoch then return begin('rebuilding') end
+
 ---------------------------------------------------------------------------------------------------
 -- 3. A clock that ran ahead
 ---------------------------------------------------------------------------------------------------
@@ -785,6 +789,39 @@ local function adopt(given)
   return 'counted'
 end
 
+-- Count spends of the past, as (end of their slot, sum), besides what the window has counted since.
+local function restore(name, given)
+  local w = load_alive(name)
+  advance(w, now)
+  local sums, ends = {}, {}
+  local function add(ending, sum)
+    if not sums[ending] then
+      sums[ending] = 0
+      ends[#ends + 1] = ending
+    end
+    sums[ending] = sums[ending] + sum
+  end
+  for at = w.head, w.tail - 1 do add(unpack(slot(w, at, 200))) end
+  if w.current > 0 then add(w.slot_end, w.current) end
+  for _, spent in ipairs(given) do
+    if spent[1] + w.span > now then add(math.min(spent[1], w.slot_end), spent[2]) end
+  end
+  table.sort(ends)
+  w.used, w.current, w.head, w.tail, w.head_end, w.last_end = 0, 0, 0, 0, 0, 0
+  w.appended, w.slots, w.released, w.wiped = {}, NONE, NONE, true
+  for _, ending in ipairs(ends) do
+    w.used = w.used + sums[ending]
+    if ending >= w.slot_end then
+      w.current = sums[ending]
+    else
+      w.appended[w.tail] = { ending, sums[ending] }
+      if w.tail == 0 then w.head_end = ending end
+      w.last_end, w.tail = ending, w.tail + 1
+    end
+  end
+  enrol(w)
+end
+
 local function switch(pattern, on)
   if on then
     meta.halts = meta.halts + redis_call('HSETNX', HALTS, pattern, int(meta.sequence))
@@ -836,6 +873,11 @@ local function work()
   end_run()
   for at, hold in ipairs(call.adopt) do answers[at] = adopt(hold) end
   for at, name in ipairs(call.look) do answers[at] = look(name) end
+  for _, given in ipairs(call.restore) do restore(given[1], given[2]) end
+  if call.lift > 0 then
+    -- Everything that was spent is counted: there is nothing left to wait out.
+    meta.authority, meta.ready_at, meta.lost_at = call.lift, 0, 0
+  end
   meta.sequence = first + #call.asks + (#call.halt > 0 and 1 or 0)
   meta[MINE] = max(meta.sequence, 1)
   return answers

@@ -35,6 +35,7 @@ from kiki.shield.policy import Policy
 from kiki.shield.redis_connection import Address, NotReached, OutcomeUnknown, RedisConnection, Refused, ScriptMissing
 from kiki.shield.scope import PERSONAL_KINDS, Pattern, Scopes, kind_of
 from kiki.shield.window import Answer, Ask, MeterStatus, OpenHold, Verb
+from kiki.shield.window_rebuild import NOBODY, EpochAuthority, Past
 
 SUM_MAX = 2**53 - 1
 """The largest sum a window may hold, in micros: the script counts in doubles."""
@@ -57,6 +58,7 @@ _WHY = {
     "damaged": "a part of the shared budget windows is gone from Redis",
     "clock": "the clock of Redis jumped",
     "replaced": "another process set up new shared budget windows while this one still had spends in the old ones",
+    "rebuilding": "the shared budget windows are being counted anew from the ledgers",
 }
 
 # How far the server's clock may run ahead of ours, at once and for each microsecond that passed.
@@ -67,6 +69,7 @@ _ROUNDS_MAX = 6
 _LANES_KNOWN_MAX = 10_000
 _REFERENCES_KNOWN_MAX = 100_000
 _ADOPTED_AT_ONCE = 500
+_RESTORED_AT_ONCE = 50
 _LISTED_AT_ONCE = 1000
 _DELAY_FIRST = 0.2
 _DELAY_MAX = 2.0
@@ -107,6 +110,9 @@ class _Call(msgspec.Struct):
     adopt: Sequence[Any] = ()
     look: Sequence[str] = ()
     halt: Sequence[Any] = ()
+    renew: str = ""
+    restore: Sequence[Any] = ()
+    lift: int = 0
 
 
 class _Reply(msgspec.Struct, array_like=True):
@@ -121,6 +127,8 @@ class _Reply(msgspec.Struct, array_like=True):
     why: str
     halts: int
     answers: list[Any]
+    authority: int = 0
+    """The authority's number of this epoch, once it was counted from the ledgers; 0 before."""
 
 
 class _Hold(msgspec.Struct, array_like=True):
@@ -179,7 +187,7 @@ class RedisWindow:
     """The window of many processes. One caller at a time; a thread of its own brings a lost Redis back.
 
     Made without I/O: `connect` is the usual way. `chain` names this process's ledger and stays the same over
-    restarts. `on_new_epoch` is called from within `take`, before anything is decided in an epoch that is new
+    restarts. With an `authority`, a lost state is counted anew from every ledger instead of waited out. `on_new_epoch` is called from within `take`, before anything is decided in an epoch that is new
     to this process, and returns the holds that this process has open; they are counted again if need be.
     `clock` replaces the server's TIME in tests. Raises `PolicyError` for limits that it cannot count.
     """
@@ -202,6 +210,7 @@ class RedisWindow:
         local_clock: Clock | None = None,
         on_new_epoch: Callable[[], Iterable[OpenHold]] | None = None,
         clock: Clock | None = None,
+        authority: EpochAuthority | None = None,
     ) -> None:
         self.address = address
         self.chain = chain
@@ -211,6 +220,11 @@ class RedisWindow:
         self.key_retention = key_retention
         self._on_new_epoch = on_new_epoch
         self._clock = clock
+        self.authority = authority
+        self._number = 0
+        self._taken_in = 0
+        self._rebuild_at = 0
+        self._rebuilding = False
         self._local = local_clock or steady_clock()
         tag = "{" + prefix + "}:"
         names = ("meta", "live", "grave", "scopes", "holds", "deadlines", "halts", "keys:1", "keys:2")
@@ -274,6 +288,11 @@ class RedisWindow:
     def sequence(self) -> int:
         """The highest sequence that this process was answered in that epoch."""
         return self._mine
+
+    @property
+    def under_epoch(self) -> tuple[str, int] | None:
+        """The epoch in which `take` answered last: what its decisions are written down under."""
+        return None if self.authority is None else (self.authority.window, self._taken_in)
 
     @property
     def on_new_epoch(self) -> Callable[[], Iterable[OpenHold]] | None:
@@ -416,6 +435,7 @@ class RedisWindow:
                 for index in sent:
                     answers[index] = self._unknown(asks[index], error)
             else:
+                self._taken_in = reply.authority
                 self._decoded(asks, sent, reply, answers)
         return [answer for answer in answers if answer is not None]
 
@@ -433,6 +453,48 @@ class RedisWindow:
                 raise
         if self._adopt_due:
             self._bring_back()
+        if self.authority is not None and not self._rebuilding and (not self._number or self._quarantine_left() > 0):
+            self._rebuild(self.authority)
+
+    def _rebuild(self, authority: EpochAuthority) -> None:
+        """Count what all ledgers say instead of waiting until it is out of every window."""
+        now = self._local()
+        if now < self._rebuild_at:
+            return  # it failed a moment ago: the quarantine keeps everybody safe meanwhile
+        self._rebuild_at = now + SECOND
+        self._rebuilding = True
+        try:
+            with authority.turn():
+                self._look()
+                if self._number and self._quarantine_left() <= 0:
+                    return  # another process did it just now
+                number = authority.raise_epoch()
+                self._run(_Batch(), renew=self._known)
+                epoch = self._known
+                past = authority.past(self._server_now(), self.policy)
+                self.adopt_holds(past.holds, past.persons)
+                windows = self._counted(past)
+                for start in range(0, len(windows), _RESTORED_AT_ONCE):
+                    self._run(_Batch(), restore=windows[start : start + _RESTORED_AT_ONCE])
+                if self._known != epoch:
+                    raise WindowUnavailable(f"{self._reason()}; it begins again", retry_after=1.0)
+                self._run(_Batch(), lift=number)
+        except OutcomeUnknown as error:
+            raise NotReached(str(error), retry_after=error.retry_after) from error
+        finally:
+            self._rebuilding = False
+
+    def _counted(self, past: Past) -> list[tuple[str, list[tuple[int, int]]]]:
+        """The slots that the spends of the past fill, for each window that counts them."""
+        slots: dict[str, dict[int, int]] = {}
+        for at, amount, scopes in past.spends:
+            for name, _ in self._lane(scopes, past.persons).windows:
+                span = int(name.partition(":")[0])
+                width = -(-span // SLOTS)
+                ends = slots.setdefault(name, {})
+                end = at - at % width + width
+                ends[end] = min(ends.get(end, 0) + amount, SUM_MAX)
+        return [(name, sorted(ends.items())) for name, ends in slots.items()]
 
     def _bring_back(self) -> None:
         try:
@@ -574,14 +636,14 @@ class RedisWindow:
 
     # -- holds ---------------------------------------------------------------------------------------
 
-    def adopt_holds(self, holds: Iterable[OpenHold]) -> None:
-        """Count holds of this process, unless they are counted already, even over a limit.
+    def adopt_holds(self, holds: Iterable[OpenHold], persons: Mapping[str, str] = NOBODY) -> None:
+        """Count holds, unless they are counted already, even over a limit. `persons` gives who references stand for.
 
         Idempotent by hold id; what was resolved or ran out meanwhile stays so. Raises `WindowUnavailable`.
         """
         waiting = []
         for hold in holds:
-            names, scopes = self._windows_of(hold)
+            names, scopes = self._windows_of(hold, persons)
             deadline = -1 if hold.deadline is None else hold.deadline
             waiting.append((hold.id, hold.amount, deadline, hold.made_at, names, scopes))
         for start in range(0, len(waiting), _ADOPTED_AT_ONCE):
@@ -589,8 +651,11 @@ class RedisWindow:
             if "sum" in reply.answers:
                 raise InvalidMoney(f"the open reservations sum up to more than {format_micros(SUM_MAX)}")
 
-    def _windows_of(self, hold: OpenHold) -> tuple[list[str], list[str]]:
+    def _windows_of(self, hold: OpenHold, persons: Mapping[str, str]) -> tuple[list[str], list[str]]:
         own = self._own.get(hold.id)
+        if persons:
+            lane = self._lane(hold.scopes, persons)
+            return [name for name, _ in lane.windows], list(lane.scopes)
         if own is None or own.persons is not None or own.salt != self._salt:
             lane = self._lane(hold.scopes, (own and own.persons) or {})
             return [name for name, _ in lane.windows], list(lane.scopes)
@@ -766,6 +831,9 @@ class RedisWindow:
         adopt: Sequence[Any] = (),
         look: Sequence[str] = (),
         halt: Sequence[Any] = (),
+        renew: str = "",
+        restore: Sequence[Any] = (),
+        lift: int = 0,
     ) -> _Reply:
         local = self._local()
         ceiling = self._ceiling(local)
@@ -794,6 +862,9 @@ class RedisWindow:
             adopt=adopt,
             look=look,
             halt=halt,
+            renew=renew,
+            restore=restore,
+            lift=lift,
         )
         windows = [self._window_prefix + name for name, _ in batch.windows]
         arguments = (len(self._keys) + len(windows), *self._keys, *windows, _encode(call), self._window_prefix)
@@ -816,7 +887,7 @@ class RedisWindow:
             self._salt = reply.salt
             self._lanes.clear()
             self._references.clear()
-        self._ready_at, self._why = reply.ready_at, reply.why
+        self._ready_at, self._why, self._number = reply.ready_at, reply.why, reply.authority
         # The anchor only ever gets tighter, so that a clock cannot creep ahead unseen.
         ceiling = self._ceiling(asked_at)
         if ceiling is None or reply.now < ceiling - _AHEAD_MAX:

@@ -128,6 +128,11 @@ class Window(Protocol):
         """Which life of a shared window decides; empty for a local one."""
         ...
 
+    @property
+    def under_epoch(self) -> tuple[str, int] | None:
+        """The window and the epoch of it in which `take` answered last, where a database says which epoch holds."""
+        ...
+
     def take(self, asks: Sequence[Ask]) -> list[Answer]:
         """Decide the asks in order, each against the state that the ones before it left.
 

@@ -2,7 +2,7 @@
 
 | route | request | answer |
 |---|---|---|
-| `GET /v1/evidence` | | 200 chain first_seq next_seq checkpoint\\|null verifier_key archive\\|null |
+| `GET /v1/evidence` | | 200 chain first_seq next_seq checkpoint verifier_key archive; null where there is none |
 | `GET /v1/evidence/checkpoints` | ?after=&limit= | 200 `{"checkpoints": [checkpoint], "next": size or null}` |
 | `GET /v1/evidence/{event_id}/proof` | | 200 the document of `kiki.ledger.proof`; 404 |
 | `GET /v1/evidence/bundle` | ?from=&to= | 200 the file of `kiki.ledger.bundle`, with every entry of that time |

@@ -38,7 +38,9 @@ class MethodNotAllowed(HttpRefusal):
 
     def __init__(self, allowed: str) -> None:
         """`allowed` is the value of the Allow header: `GET, POST`."""
-        super().__init__(f"this path takes {allowed} only")
+        # The original's words, and no others where it answers plain text; what is accepted stands beside them.
+        super().__init__("Method not allowed")
+        self.allowed = allowed
         self.headers = (("Allow", allowed),)
 
 

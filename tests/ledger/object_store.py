@@ -128,14 +128,6 @@ class ObjectStore:
             configuration = LOCKED.format(mode=mode)
             httpx.put(f"{self.upstream}/{name}?object-lock", content=configuration).raise_for_status()
 
-    def put(self, path: str, content: bytes) -> None:
-        """Write an object behind everybody's back."""
-        httpx.put(f"{self.upstream}/{path}", content=content).raise_for_status()
-
-    def get(self, path: str) -> bytes:
-        """What an object holds."""
-        return httpx.get(f"{self.upstream}/{path}").raise_for_status().content
-
 
 @contextmanager
 def running_object_store() -> Iterator[ObjectStore]:

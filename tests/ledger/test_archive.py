@@ -240,7 +240,7 @@ def test_a_fault_of_the_network_loses_nothing_and_doubles_nothing(clean_store, b
     stored = put(archive, "c/a", b"sealed")
     assert hashlib.sha256(b"sealed").digest() == stored.sha256
     assert ["c/a"] == list(archive.list())
-    assert b"sealed" == clean_store.get(f"{bucket}/p/c/a")
+    assert b"sealed" == read(archive, "c/a")
 
 
 def test_a_store_that_stays_away_is_unavailable_and_nothing_secret_is_said(clean_store, bucket):

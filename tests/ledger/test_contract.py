@@ -8,7 +8,8 @@ import pytest
 
 from kiki.errors import LedgerUnavailable
 from kiki.ledger.memory import MemoryStore
-from kiki.ledger.postgres import PostgresReader, PostgresStore
+from kiki.ledger.postgres import PostgresStore
+from kiki.ledger.postgres_reader import PostgresReader
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
 from kiki.ledger.store import Write
 

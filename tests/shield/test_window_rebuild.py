@@ -1,0 +1,154 @@
+"""PostgreSQL is the authority of a shared window: a Redis that lost it is counted anew from every chain, at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from kiki.errors import EpochPassed, SpendDenied, Unavailable
+from kiki.ledger.master_key import KeySource
+from kiki.ledger.source import Database
+from kiki.settings import Secret, redis_address
+from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.opening import open_decider
+from kiki.shield.policy import parse_policy
+
+POLICY = parse_policy(
+    """
+    budgets:
+      - {name: all, scope: "*", limit: 100, window: 1h}
+      - {name: each, scope: "customer:*", limit: 10, window: 30m}
+    """
+)
+KEYS = KeySource(text=Secret("11" * 32))
+
+
+@pytest.fixture
+def replica(postgres, redis):
+    """Opens a replica by its name; all share one Redis and one database."""
+    opened = []
+
+    def start(name):
+        guard = BudgetGuard(
+            open_decider(
+                None,
+                POLICY,
+                database=Database(Secret(postgres), name),
+                keys=KEYS,
+                redis=redis_address(redis.address),
+                redis_timeout=5,
+            )
+        )
+        opened.append(guard)
+        return guard
+
+    yield start
+    for guard in opened:
+        guard.close()
+
+
+def left(guard, scope="*"):
+    (meter,) = guard.status(scope=scope)
+    return meter.limit - meter.spent - meter.held
+
+
+def eventually(act, seconds=6.0):
+    """The result of `act`, once it is available again."""
+
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return act()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def test_an_emptied_redis_is_counted_anew_at_once(replica, redis):
+    """Every spend of every replica still counts, and nobody waits for an hour."""
+    a, b = replica("a"), replica("b")
+    a.spend("30")
+    b.spend("8", {"customer": "c-1"})
+    a.record("5")
+    redis.flush()
+    assert eventually(lambda: a.spend("7")).allowed
+    assert left(a) == left(b) == 50_000_000
+    with pytest.raises(SpendDenied):
+        eventually(lambda: b.spend("3", {"customer": "c-1"}))
+    assert eventually(lambda: b.spend("2", {"customer": "c-1"})).allowed
+    with pytest.raises(SpendDenied):
+        a.spend("48.01")
+
+
+def test_holds_of_every_replica_are_counted_too(replica, redis):
+    """Also those of one that is away, and they can be settled afterwards."""
+    a, b = replica("a"), replica("b")
+    hold = b.reserve("40")
+    spent = b.reserve("20")
+    spent.commit("4")
+    b.close()
+    redis.flush()
+    eventually(lambda: a.spend("6"))
+    assert left(a) == 50_000_000
+    again = replica("b")
+    again.commit(hold.id, "10")
+    assert left(a) == 80_000_000
+
+
+def test_a_first_replica_on_an_empty_redis_counts_what_the_database_knows(replica, redis):
+    """A loopback Redis without any state is no licence to start from nothing."""
+    a = replica("a")
+    a.spend("95")
+    a.close()
+    redis.flush()
+    b = replica("b")
+    with pytest.raises(SpendDenied):
+        eventually(lambda: b.spend("6"))
+    assert eventually(lambda: b.spend("5")).allowed
+
+
+def test_what_an_older_epoch_decided_is_never_written_down(replica):
+    """A replica that slept through a rebuild has its decision refused, and decides again in the new epoch."""
+    a, b = replica("a"), replica("b")
+    a.spend("1")
+    b.spend("1")
+    b.decider.ledger.store.raise_epoch("kiki")
+    before = a.decider.ledger.next_seq
+    with pytest.raises(EpochPassed):
+        a.spend("50")
+    assert before == a.decider.ledger.store.next_seq()
+
+
+def test_a_storm_around_a_loss_is_never_over(replica, redis):
+    """Four threads on two replicas spend while Redis is emptied again and again: the sum stays within the limit."""
+    guards = [replica("a"), replica("b")]
+    stop = threading.Event()
+    admitted = []
+
+    def spend(guard):
+        while not stop.is_set():
+            try:
+                guard.spend("0.7")
+                admitted.append(700_000)
+            except SpendDenied:
+                stop.wait(0.01)
+            except Unavailable:
+                stop.wait(0.02)
+
+    threads = [threading.Thread(target=spend, args=(guard,)) for guard in guards for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        stop.wait(0.4)
+        redis.flush()
+    stop.wait(2.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert 10 < len(admitted)
+    assert sum(admitted) <= 100_000_000
+    for reader in guards[0].decider.all_chains():
+        assert reader.next_seq() > 3
