@@ -555,6 +555,7 @@ ARCHIVE_VARIABLES: Final = (
     Variable("KIKI_WITNESS_URL", "witness_url", _url, None, "C2SP witness that cosigns checkpoints"),
     Variable("KIKI_WITNESS_KEY", "witness_key", _user_name, None, "verifier key of that witness"),
     Variable("KIKI_TSA_URL", "tsa_url", _url, None, "RFC 3161 service that stamps checkpoints"),
+    Variable("KIKI_TSA_ROOTS_FILE", "tsa_roots_file", path, None, "certificates that it must lead to, PEM; unset: those of the system"),
 )  # fmt: skip
 
 CLIENT_VARIABLES: Final = (
@@ -613,6 +614,7 @@ class LedgerSettings:
     witness_url: str | None
     witness_key: str | None
     tsa_url: str | None
+    tsa_roots_file: Path | None
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Self:
@@ -693,6 +695,8 @@ def _ledger(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any] |
         problems.append(f"{' and '.join(given)}: the master key comes from one place; set one of them")
     host, port, name, user = (values.pop(field, None) for field in ("db_host", "db_port", "db_name", "db_user"))
     passwords = [values.pop(field, None) for field in ("db_password", "postgres_password")]
+    if values.get("witness_url") and not values.get("witness_key"):
+        problems.append("KIKI_WITNESS_URL: KIKI_WITNESS_KEY must hold the witness's verifier key, name+id+key")
     if all(passwords) and passwords[0] != passwords[1]:
         problems.append("DB_PASSWORD and POSTGRES_PASSWORD differ; set one of them")
     if len(problems) > before:

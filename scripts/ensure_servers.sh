@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that the servers which the tests start are on PATH.
+# Makes sure that the servers which the tests start are on this machine.
 #
 #   scripts/ensure_servers.sh            all of them
 #   scripts/ensure_servers.sh NAME...    only these
@@ -12,9 +12,15 @@ set -euo pipefail
 # program on PATH : Debian package
 SERVERS=(
   "redis-server:redis-server"
+  "postgres:postgresql"
 )
 
 say() { printf '%s\n' "$*" >&2; }
+
+# Debian keeps the programs of PostgreSQL's server off PATH, in a folder for each version; the tests look there too.
+is_there() {
+  command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+}
 
 package_of() {
   local entry
@@ -55,7 +61,7 @@ fi
 packages=()
 for name in "${wanted[@]}"; do
   package=$(package_of "$name")
-  command -v "$name" >/dev/null || packages+=("$package")
+  is_there "$name" || packages+=("$package")
 done
 ((${#packages[@]})) || exit 0
 
@@ -63,14 +69,14 @@ if ((EUID == 0)) && [[ -e /etc/debian_version ]] && command -v apt-get >/dev/nul
   say "installing for the tests: ${packages[*]}"
   install_packages "${packages[@]}"
 else
-  say "The tests need programs that are not on PATH. Please install the packages (as named on Debian): ${packages[*]}"
+  say "The tests need programs that are not on this machine. Please install the packages (as named on Debian): ${packages[*]}"
   say "On Debian or Ubuntu: sudo apt-get install ${packages[*]}"
   exit 1
 fi
 
 for name in "${wanted[@]}"; do
-  if ! command -v "$name" >/dev/null; then
-    say "'$name' is still not on PATH after installing ${packages[*]}."
+  if ! is_there "$name"; then
+    say "'$name' is still not to be found after installing ${packages[*]}."
     exit 1
   fi
 done

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from redis import Redis
 from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 
 def client_of(server: RedisServer) -> Redis:
@@ -61,3 +62,32 @@ def test_the_cluster_serves_every_slot(redis_cluster: RedisServer):
         for number in range(20):
             client.set(f"key{number}", number)
         assert client.get("key7") == b"7"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_each_test_gets_an_empty_database_of_its_own(postgres: str, attempt: int):
+    with psycopg.connect(postgres) as connection:
+        assert connection.execute("SELECT current_user, current_setting('fsync')").fetchone() == ("kiki", "on")
+        connection.execute("CREATE TABLE left_behind ()")
+
+
+def test_a_crashed_database_server_comes_back_with_what_was_committed(own_postgres: PostgresServer):
+    url, port = own_postgres.new_database(), own_postgres.port
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1")
+        own_postgres.crash()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT 1")
+    assert not own_postgres.is_running
+    own_postgres.start()
+    assert own_postgres.port == port
+    with psycopg.connect(url) as connection:
+        assert connection.execute("TABLE kept").fetchall() == [(1,)]
+
+
+def test_a_paused_database_server_is_silent_until_it_resumes(own_postgres: PostgresServer):
+    own_postgres.pause()
+    with pytest.raises(psycopg.OperationalError, match="timeout"):
+        psycopg.connect(own_postgres.url("postgres"), connect_timeout=2)
+    own_postgres.resume()
+    psycopg.connect(own_postgres.url("postgres")).close()

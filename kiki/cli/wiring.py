@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kiki.errors import ConfigurationError, LedgerUnavailable
+from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
+from kiki.ledger.timestamp import TimestampService, read_roots
+from kiki.ledger.witness import Witness
 from kiki.settings import LedgerSettings, ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.evidence_keeper import EvidenceKeeper
 from kiki.shield.opening import MASTER_KEY_FILE, open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
@@ -55,8 +59,21 @@ def run_shield(environ: Mapping[str, str]) -> None:
         if settings.audit_csv
         else None
     )
+    keeper = EvidenceKeeper(
+        decider,
+        retention_days=settings.retention_days,
+        archive=None if settings.ledger.archive is None else open_archive(settings.ledger.archive),
+        segment_seconds=settings.ledger.segment_seconds,
+        segment_entries=settings.ledger.segment_entries,
+        witness=_witness(settings.ledger),
+        timestamps=_timestamps(settings.ledger),
+    )
     service = ShieldService(
-        BudgetGuard(decider), read_policy=read, audit_view=audit_view, redis_expected=settings.redis_mode == "auto"
+        BudgetGuard(decider),
+        read_policy=read,
+        audit_view=audit_view,
+        redis_expected=settings.redis_mode == "auto",
+        keeper=keeper,
     )
     run(service.service(), settings.listen, tokens)
 
@@ -74,6 +91,18 @@ def key_source(settings: LedgerSettings) -> KeySource:
 def database(settings: LedgerSettings) -> Database | None:
     """The shared database of the ledger, if there is one."""
     return None if settings.database_url is None else Database(settings.database_url, settings.replica)
+
+
+def _witness(settings: LedgerSettings) -> Witness | None:
+    if settings.witness_url is None:
+        return None
+    return Witness(settings.witness_url, settings.witness_key or "")
+
+
+def _timestamps(settings: LedgerSettings) -> TimestampService | None:
+    if settings.tsa_url is None:
+        return None
+    return TimestampService(settings.tsa_url, read_roots(settings.tsa_roots_file))
 
 
 def _files(tokens_file: Path | None, read: Callable[[], Policy]) -> tuple[Tokens | None, Policy]:

@@ -108,8 +108,11 @@ def _copy_entries(ledger: Source, target: Target, tell: Progress) -> None:
     done = max(target.next_seq(), first)
     entries = ledger.entries(done)
     while batch := list(islice(entries, _ROWS)):
-        if batch[0][0] != done:
-            raise LedgerCorrupt(f"entry {done} is missing in the ledger to copy", hint="restore it from a backup")
+        for expected, (seq, _) in enumerate(batch, done):
+            if seq != expected:
+                raise LedgerCorrupt(
+                    f"entry {expected} is missing in the ledger to copy", hint="restore it from a backup"
+                )
         target.commit(batch)
         done += len(batch)
         tell("entries", done - first, following - first)

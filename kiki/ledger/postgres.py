@@ -76,10 +76,10 @@ class PostgresStore(PostgresReader):
         self._open()
         try:
             self._read = self._session(heals=True)
+            self._may_vacuum = bool(self._read.query(self._statements.may_vacuum)[0][0])
         except BaseException:
             self._write.close()
             raise
-        self._may_vacuum = bool(self._write.query(self._statements.may_vacuum)[0][0])
         if not self._may_vacuum:
             logger.warning(
                 "the login does not own the tables of the ledger, so that what is erased stays in their free space "

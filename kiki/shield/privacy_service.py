@@ -7,29 +7,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from kiki.clock import wall_micros
 from kiki.ledger.shipper import Lag
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.compliance_routes import ComplianceRoutes
 from kiki.shield.consent_routes import ConsentRoutes
 from kiki.shield.evidence_routes import EvidenceRoutes
+from kiki.shield.probe import Surroundings
 from kiki.web import Route
+
+RETENTION_DAYS = 2555
+
+
+class Deployment(NamedTuple):
+    """Where and how a service runs, as far as the privacy routes show it or need it."""
+
+    data_dir: Path | None = None
+    """None: the ledger lies in no directory of this machine."""
+    master_key_file: Path | None = None
+    retention_days: int = RETENTION_DAYS
+    lag: Callable[[], Lag] | None = None
+    """How far the archive is behind, where there is one."""
 
 
 class PrivacyService:
     """The routes over one guard; `asynchronous` gives its awaited form once the service has started."""
 
     def __init__(
-        self,
-        guard: BudgetGuard,
-        asynchronous: Callable[[], AsyncGuard],
-        *,
-        lag: Callable[[], Lag] | None = None,
-        scratch: Path | None = None,
+        self, guard: BudgetGuard, asynchronous: Callable[[], AsyncGuard], deployment: Deployment | None = None
     ) -> None:
+        self._guard = guard
+        self._deployment = found = deployment or Deployment()
+        decider = guard.decider
         self._consents = ConsentRoutes(guard.consents, asynchronous)
-        self._evidence = EvidenceRoutes(guard.decider.ledger, asynchronous, lag=lag, scratch=scratch)
+        self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=found.lag, scratch=found.data_dir)
+        self._compliance = ComplianceRoutes(self._surroundings, asynchronous, decider.clock)
 
     def routes(self) -> Sequence[Route]:
         """All of them."""
-        return [*self._consents.routes(), *self._evidence.routes()]
+        return [*self._consents.routes(), *self._compliance.routes(), *self._evidence.routes()]
+
+    def _surroundings(self) -> Surroundings:
+        decider, deployment = self._guard.decider, self._deployment
+        ledger = decider.ledger
+        return Surroundings(
+            reader=ledger.store,
+            now=decider.clock(),
+            wall=wall_micros(),
+            retention_days=deployment.retention_days,
+            subjects=decider.subjects,
+            verifier_key=None if ledger.signer is None else ledger.signer.verifier_key,
+            failure=None if ledger.failure is None else str(ledger.failure),
+            data_dir=deployment.data_dir,
+            master_key_file=deployment.master_key_file,
+            lag=None if deployment.lag is None else deployment.lag(),
+            has_archive=deployment.lag is not None,
+        )

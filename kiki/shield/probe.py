@@ -43,7 +43,9 @@ class Surroundings(NamedTuple):
 
     reader: Reader
     now: int
-    """The wall clock, in microseconds since the epoch."""
+    """By the ledger's own clock, in microseconds since the epoch."""
+    wall: int
+    """By the wall clock."""
     retention_days: int
     requests: Sequence[RequestLine] = ()
     subjects: Subjects | None = None
@@ -273,10 +275,10 @@ def clock(around: Surroundings) -> Probe:
     if not end:
         return _skipped(clock, "the ledger holds no entry yet")
     latest = next(decode_entry(body).recorded_at for _, body in around.reader.entries(end - 1, end - 1))
-    if latest > around.now + CLOCK_AHEAD_MAX:
+    if latest > around.wall + CLOCK_AHEAD_MAX:
         return _failed(
             clock,
-            f"the last entry is of {to_iso(latest)}, and the clock says {to_iso(around.now)}",
+            f"the last entry is of {to_iso(latest)}, and the clock says {to_iso(around.wall)}",
             "set the clock: use NTP",
         )
     return _passed(clock, "The clock agrees with the log")

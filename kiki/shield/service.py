@@ -24,6 +24,7 @@ from kiki.shield.call import Call, Switch, invalid_call
 from kiki.shield.decider import new_hold_id
 from kiki.shield.decision import Decision, Outcome
 from kiki.shield.evidence import find_event, page
+from kiki.shield.evidence_keeper import EvidenceKeeper
 from kiki.shield.metrics import METERS_MAX, ShieldMetrics
 from kiki.shield.openapi import openapi
 from kiki.shield.origin import origin_of
@@ -67,11 +68,13 @@ class ShieldService:
         read_policy: Callable[[], Policy] | None = None,
         audit_view: AuditViewProcess | None = None,
         redis_expected: bool = False,
+        keeper: EvidenceKeeper | None = None,
     ) -> None:
         self._guard = guard
         self._read_policy = read_policy
         self._audit_view = audit_view
         self._redis_expected = redis_expected
+        self._keeper = keeper
         self._async: AsyncGuard | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
@@ -344,6 +347,8 @@ class ShieldService:
         }
         if self._audit_view is not None:
             gauges["audit_view_running"] = float(self._audit_view.is_running())
+        if self._keeper is not None:
+            gauges.update(self._keeper.gauges())
         return gauges
 
     def _shown_meters(self) -> list[MeterStatus]:
@@ -363,6 +368,8 @@ class ShieldService:
         self._async = AsyncGuard(self._guard)
         if self._audit_view is not None:
             self._audit_view.start()
+        if self._keeper is not None:
+            self._keeper.start()
         self._ticking = asyncio.create_task(self._tick())
 
     async def _tick(self) -> None:
@@ -394,6 +401,8 @@ class ShieldService:
     async def _close(self) -> None:
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.stop)
         if self._async is not None:
             await self._async.close()
         if self._audit_view is not None and not await asyncio.to_thread(self._audit_view.stop):

@@ -161,6 +161,19 @@ def test_a_lost_session_is_claimed_again_by_the_next_write(store, admin):
     store.commit(rows(1, first=1))
 
 
+def test_a_session_that_only_the_server_believes_in_is_ended(store, monkeypatch):
+    """After a partition the server may keep the old session, with its lock, for as long as nothing is heard of it."""
+    store.commit(rows(1))
+    kept = store._write._connection
+    with monkeypatch.context() as partition:
+        partition.setattr(type(store._write), "close", lambda *_, **_options: None)
+        store.reopen()
+    store.commit(rows(1, first=1))
+    with pytest.raises(psycopg.OperationalError):
+        kept.execute("SELECT 1")
+    kept.close()
+
+
 def test_reading_goes_on_after_its_connection_was_lost(store, postgres, admin):
     """A reader connects again by itself."""
     store.commit(rows(3), [Write("s", b"k", b"v")])
@@ -518,11 +531,12 @@ def test_erased_bytes_leave_the_tables(own_postgres):
         assert found() == {other}
 
 
-def test_erasing_says_so_when_a_transaction_still_sees_the_rows(store, postgres, monkeypatch):
+@pytest.mark.parametrize("login", ["kiki", "superuser"])
+def test_erasing_says_so_when_a_transaction_still_sees_the_rows(store, postgres, monkeypatch, login):
     """VACUUM must leave what somebody may still look at: the erasure is not complete, and asking again completes it."""
     monkeypatch.setattr(postgres_module, "_WATCHED_SECONDS", 0.2)
     store.add("shared/subject", {b"k": b"v"})
-    with psycopg.connect(postgres) as watcher:
+    with psycopg.connect(postgres.replace("kiki:", f"{login}:")) as watcher:
         watcher.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         watcher.execute("SELECT 1 FROM kiki.shared")
         with pytest.raises(LedgerUnavailable, match="a transaction still sees it") as refused:
