@@ -309,9 +309,7 @@ class PostgresServer:
         assert self._process is not None
         workers = self._workers()
         self._process.kill()
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _signal(workers, signal.SIGKILL)
         self._process.wait()
         deadline = time.monotonic() + STOP_SECONDS
         while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
@@ -331,19 +329,18 @@ class PostgresServer:
     def pause(self) -> None:
         """Let every connection hang, as a network that swallows packets does."""
         assert self._process is not None
-        for pid in (self._process.pid, *self._workers()):
-            os.kill(pid, signal.SIGSTOP)
+        _signal([self._process.pid, *self._workers()], signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it answer again."""
         assert self._process is not None
-        for pid in (*self._workers(), self._process.pid):
-            os.kill(pid, signal.SIGCONT)
+        _signal([*self._workers(), self._process.pid], signal.SIGCONT)
 
     def _workers(self) -> list[int]:
         assert self._process is not None
         pid = self._process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in children.read_text().split()] if self.is_running else []
 
     def _url(self, port: int, login: str, database: str) -> str:
         return f"postgresql://{login}:{quote(self.password, safe='')}@{self.host}:{port}/{database}"
@@ -379,6 +376,12 @@ class PostgresServer:
             self.stop()
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+            os.kill(pid, number)
 
 
 @contextlib.contextmanager

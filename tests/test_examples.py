@@ -23,6 +23,13 @@ EXPECTED = {
     ],
     "03_reserve_and_commit": ["80.00 does not fit", "30 more? 30.00 fits", "35 more? 35.00 fits", "left now: -24.20"],
     "04_shadow_mode": ["6 spends, 2 of them would have been refused", "2 by each-campaign"],
+    "05_consent": [
+        "granted by a form, seen from 203.0.113.0/24",
+        "said again, written again: False",
+        "profiling: nothing is known of the customer's consent to profiling",
+        "targeting: tell the person",
+        "after the revocation: consent_missing",
+    ],
 }
 
 

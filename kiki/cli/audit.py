@@ -114,7 +114,7 @@ def written(output: Path | None) -> Iterator[Callable[[str], object]]:
         return
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        with part.open("x", encoding="utf-8", newline="") as file:
+        with open(part, "x", encoding="utf-8", newline="", opener=_for_us_alone) as file:
             yield file.write
             file.flush()
             os.fsync(file.fileno())
@@ -123,6 +123,10 @@ def written(output: Path | None) -> Iterator[Callable[[str], object]]:
         raise KikiError(f"{output} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _progress(output: Path | None) -> Callable[[int, int], None] | None:

@@ -18,6 +18,7 @@ from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.evidence_keeper import EvidenceKeeper
 from kiki.shield.opening import MASTER_KEY_FILE, open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
+from kiki.shield.privacy_service import Deployment
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
 from kiki.telemetry import configure_logging
 from kiki.web import Tokens, load_tokens, run
@@ -69,11 +70,16 @@ def run_shield(environ: Mapping[str, str]) -> None:
         timestamps=_timestamps(settings.ledger),
     )
     service = ShieldService(
-        BudgetGuard(decider),
+        BudgetGuard(decider, purposes=settings.purposes),
         read_policy=read,
         audit_view=audit_view,
         redis_expected=settings.redis_mode == "auto",
         keeper=keeper,
+        deployment=Deployment(
+            data_dir=settings.data_dir,
+            master_key_file=key_file(settings.ledger),
+            retention_days=settings.retention_days,
+        ),
     )
     run(service.service(), settings.listen, tokens)
 
@@ -86,6 +92,13 @@ def key_source(settings: LedgerSettings) -> KeySource:
         command=settings.master_key_command,
         may_create=settings.database_url is None,
     )
+
+
+def key_file(settings: LedgerSettings) -> Path | None:
+    """The file of the master key, if it comes from one."""
+    if settings.master_key is not None or settings.master_key_command is not None:
+        return None
+    return settings.master_key_file or settings.data_dir / MASTER_KEY_FILE
 
 
 def database(settings: LedgerSettings) -> Database | None:

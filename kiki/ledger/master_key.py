@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -151,11 +152,12 @@ def _read_file(path: Path) -> MasterKey | None:
 
 def _write_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    # It gets its name when all of it is durable: a crash leaves no half of a key, and another start none of two.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="ascii") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
+        os.link(file.name, path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)  # the name, too, must survive what is locked with the key

@@ -50,6 +50,9 @@ _NAMES: Final = (b"lookup", b"suppression", b"signing", b"wrapping")
 _KNOWN_MAX: Final = 100_000
 _NONCE_BYTES: Final = 12
 _NONCES_AT_ONCE: Final = 256
+_AT_BYTES: Final = 8
+_OPEN: Final = b"open"
+"""Ends the tombstone of somebody whose erasure was not read back yet."""
 
 
 class Person(NamedTuple):
@@ -189,39 +192,28 @@ class Subjects:
         found = self._find(persons)
         absent = [person for person in dict.fromkeys(persons) if person not in found]
         if absent:
-            found.update(self._add(absent))
+            with self._stopping(), self.store.shared_turn():
+                found.update(self._add(absent))
         return found
 
     def _add(self, absent: list[str]) -> dict[str, Person]:
-        made: dict[bytes, tuple[str, Person]] = {}
+        # Another replica may have made some of them meanwhile.
+        found = self._find(absent)
+        made: list[tuple[bytes, str, Person]] = []
         rows: list[Write] = []
         for person in absent:
-            reference, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
+            if person in found:
+                continue
+            lookup, reference, key = self.keyed_hash(person), os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
             identity = seal(key, reference, person.encode(), os.urandom(NONCE_BYTES))
             rows.append(Write(SUBJECTS, reference, _encode(_Row(self._wrap(reference, key), identity))))
-            made[self.keyed_hash(person)] = person, Person(reference.hex(), key)
-        # The key comes before the name that leads to it.
-        self._commit(rows)
-        stood = self._add_names({lookup: bytes.fromhex(each.reference) for lookup, (_, each) in made.items()})
+            rows.append(Write(DIRECTORY, lookup, reference))
+            made.append((lookup, person, Person(reference.hex(), key)))
+        # The key and the name that leads to it in one transaction: a key that no name leads to, no erasure would find.
+        self.store.commit([], rows)
         now = time.monotonic()
-        found: dict[str, Person] = {}
-        beaten: list[str] = []
-        for lookup, (name, each) in made.items():
-            if stood[lookup].hex() == each.reference:
-                found[name] = self._remember(lookup, each, now)
-            else:
-                beaten.append(name)
-        if beaten:
-            found.update(self._follow(beaten))
+        found.update((person, self._remember(lookup, each, now)) for lookup, person, each in made)
         return found
-
-    def _commit(self, writes: list[Write]) -> None:
-        with self._stopping():
-            self.store.commit([], writes)
-
-    def _add_names(self, names: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        with self._stopping():
-            return self.store.add(DIRECTORY, names)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -234,16 +226,6 @@ class Subjects:
             if not error.recoverable:
                 self.failure = error
             raise
-
-    def _follow(self, beaten: list[str]) -> dict[str, Person]:
-        """Who has a directory row already: made by another replica just now, or left by an erasure cut short."""
-        found = self._find(beaten)
-        halfway = [self.keyed_hash(person) for person in beaten if person not in found]
-        if halfway:
-            # The key is destroyed; the row that led to it goes too, and then there is room for a new person.
-            self.store.erase(DIRECTORY, halfway)
-            found.update(self.enrol(beaten))
-        return found
 
     def person_of(self, reference: str) -> Person | None:
         """The person behind a reference; None when there was none or the key was destroyed."""
@@ -262,26 +244,51 @@ class Subjects:
     def erased_at(self, person: str) -> int | None:
         """When a person was erased, by a hash that says so to nobody without the suppression secret."""
         value = self.store.get(ERASED, self._suppressed(person))
-        return None if value is None else int.from_bytes(value, "big")
+        return None if value is None else int.from_bytes(value[:_AT_BYTES], "big")
 
     def forget(self, person: str) -> Erasure:
         """Destroy a person's key and directory row, in the store's files too. May be repeated.
 
         Every part sealed with that key is unreadable from now on. Other replicas of a shared store may use the key
-        for `LEASE_SECONDS` more. `read_back` says what became of it.
+        for `LEASE_SECONDS` more. `read_back` says what became of it, and `conclude` that this was found good.
         """
-        lookup, at = self.keyed_hash(person), self._clock()
-        reference = self.store.get(DIRECTORY, lookup)
-        if reference is None:
-            return Erasure("", self.erased_at(person) or at)
-        # The tombstone first: whatever stops this halfway, an import does not bring the person back.
-        self.store.commit([], [Write(ERASED, self._suppressed(person), at.to_bytes(8, "big"))])
-        row = self.store.get(SUBJECTS, reference)
-        self.store.erase(SUBJECTS, [reference])
-        self.store.erase(DIRECTORY, [lookup])
-        self._known.pop(lookup, None)
+        lookup, at, tombstone = self.keyed_hash(person), self._clock(), self._suppressed(person)
+        row: bytes | None = None
+        with self._stopping():
+            with self.store.shared_turn():
+                reference, known = self.store.get(DIRECTORY, lookup), self.store.get(ERASED, tombstone)
+                if reference is not None:
+                    row = self.store.get(SUBJECTS, reference)
+                    # One transaction: there is no moment at which an import would bring the person back.
+                    removed = [Write(SUBJECTS, reference, None), Write(DIRECTORY, lookup, None)]
+                    self.store.commit([], [Write(ERASED, tombstone, at.to_bytes(_AT_BYTES, "big") + _OPEN), *removed])
+            self._known.pop(lookup, None)
+            if reference is None:
+                return self._forget_rest(lookup, known, at)
+            # The bytes, too.
+            self.store.erase(SUBJECTS, [reference])
+            self.store.erase(DIRECTORY, [lookup])
         needles = (lookup,) if row is None else (lookup, _row(row).wrapped)
         return Erasure(reference.hex(), at, needles)
+
+    def _forget_rest(self, lookup: bytes, tombstone: bytes | None, at: int) -> Erasure:
+        """Of somebody who has no row: the bytes that an erasure left when it was cut short."""
+        if tombstone is None:
+            return Erasure("", at)
+        if tombstone.endswith(_OPEN):
+            self.store.erase(DIRECTORY, [lookup])
+            if not self.store.is_shared:
+                # Nobody knows any more which bytes the wrapped key had, so no page may keep a stale copy.
+                self.store.compact()
+        return Erasure("", int.from_bytes(tombstone[:_AT_BYTES], "big"), (lookup,))
+
+    def conclude(self, person: str) -> None:
+        """Note that an erasure was read back and nothing was left: repeating it has nothing more to look for."""
+        tombstone = self._suppressed(person)
+        with self._stopping():
+            value = self.store.get(ERASED, tombstone)
+            if value is not None and value.endswith(_OPEN):
+                self.store.commit([], [Write(ERASED, tombstone, value[:_AT_BYTES])])
 
     def read_back(self, erasure: Erasure) -> Erasure:
         """Look, in the key store and in every byte of its files, whether an erased person is really gone."""
@@ -313,7 +320,8 @@ class Subjects:
         if self._segment is None or len(self._sealed) >= SEGMENT_SEALS_MAX or now >= self._segment_until:
             key_id, key = os.urandom(ID_BYTES), os.urandom(KEY_BYTES)
             row = _encode(_SegmentRow(self._wrap(key_id, key), now))
-            self._commit([Write(SEGMENT_KEYS, key_id, row)])
+            with self._stopping():
+                self.store.commit([], [Write(SEGMENT_KEYS, key_id, row)])
             self._segment, self._segment_until = (key_id, key), now + SEGMENT_SPAN
             self._sealed.clear()
         return self._segment

@@ -88,16 +88,19 @@ class BudgetGuard:
     Amounts are decimal text, whole numbers or `Decimal`, never floats.
     """
 
-    def __init__(self, decider: Decider) -> None:
+    def __init__(self, decider: Decider, *, purposes: Iterable[str] = ()) -> None:
+        """`purposes` of consent are added to those that always are."""
         self.decider = decider
+        self._purposes = tuple(purposes)
 
     @cached_property
     def consents(self) -> ConsentStore:
         """The consents in the same ledger: what is granted or revoked there counts in the next decision."""
         # Loaded where it is used: most scripts only spend.
+        from kiki.shield.consent import parse_purposes
         from kiki.shield.consent_store import ConsentStore
 
-        return ConsentStore(self.decider)
+        return ConsentStore(self.decider, purposes=parse_purposes(self._purposes))
 
     @classmethod
     def open(

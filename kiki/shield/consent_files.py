@@ -22,7 +22,7 @@ from kiki.shield.consent_store import ConsentStore
 
 BATCH: Final = 500
 """Statements in one commit: the decisions of a service wait for one batch at most."""
-BATCH_ALONE: Final = 5000
+BATCH_ALONE: Final = 20_000
 """The same where nobody else waits."""
 PROBLEMS_MAX: Final = 1000
 LINE_LENGTH_MAX: Final = 16 * 1024 * 1024

@@ -385,6 +385,8 @@ class Decider:
             # A page that was split may keep a stale copy; writing the files anew leaves none.
             self.group.exclusively(self.subjects.store.compact)
             found = self.subjects.read_back(erasure)
+        if found.is_gone and not found.traces:
+            self.group.exclusively(lambda: self.subjects.conclude(person))
         return found
 
     def _forget(self, person: str) -> Erasure:

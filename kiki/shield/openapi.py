@@ -2,87 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from kiki import __version__
-from kiki.shield import wire, wire_schema
+from kiki.shield import privacy_openapi, wire, wire_schema
+from kiki.shield.consent import PURPOSES
+from kiki.shield.openapi_operation import (
+    BODY,
+    BROKEN,
+    FREE,
+    PRINTABLE,
+    TEXT_CONTENT,
+    Document,
+    json_answer,
+    operation,
+    path_parameter,
+    problem_answer,
+    query_parameter,
+    schema_of,
+    with_text,
+)
 
-Document = dict[str, Any]
-
-_TEXT = {"text/plain": {"schema": {"type": "string"}}}
-_FREE = {"type": "object"}
-_STRING = {"type": "string"}
-
-
-# What Python calls printable, as ECMA-262 says it: no controls, no unassigned characters, no space but the plain one.
-_PRINTABLE = r"[\p{L}\p{M}\p{N}\p{P}\p{S} ]"
 # Any scope's value but a lone asterisk, which means "each" in a pattern.
-_VALUE = rf"(?!\*$){_PRINTABLE}{{1,128}}"
+_VALUE = rf"(?!\*$){PRINTABLE}{{1,128}}"
 _KIND = "[a-z][a-z0-9_]{0,31}"
 _PATTERN = rf"^(\*|{_KIND}:(\*|{_VALUE}))$"
 _NOT_ZERO = r"(?=.*[1-9])"
 # A little less than the 9223372036854.775807 that fit: a pattern is no place for arithmetic.
 _DECIMAL = r"([0-9]{1,12}|[0-8][0-9]{12})(\.[0-9]{1,6})?"
 _NUMBER_MAX = 9223372036854.775
-
-
-def _schema(name: str) -> Document:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _json(schema: Document, description: str) -> Document:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
-
-
-def _problem(description: str, schema: str = "Problem", *, text: bool = False) -> Document:
-    content: Document = {wire.PROBLEM_TYPE: {"schema": _schema(schema)}}
-    return {"description": description, "content": content | _TEXT if text else content}
-
-
-_AUTH = {"401": _problem("No valid bearer token."), "403": _problem("The caller lacks the role.")}
-_BROKEN = {
-    "400": _problem("The request cannot be read; nothing was charged."),
-    "408": _problem("The body did not arrive in time."),
-    "421": _problem("Not under this Host."),
-    "429": _problem("Too many requests."),
-    "500": _problem("kiki failed."),
-    "503": _problem("kiki cannot decide now; nothing was acknowledged."),
-}
-_BODY = {"413": _problem("The body is too large."), "415": _problem("The body is not JSON.")}
-_REFUSED = _problem("Refused, or the caller lacks the role.", "RefusalProblem")
-_REFUSED["content"][wire.PROBLEM_TYPE]["schema"] = {"anyOf": [_schema("RefusalProblem"), _schema("Problem")]}
-
-
-def _operation(
-    summary: str,
-    answers: Document,
-    *,
-    body: str | None = None,
-    body_required: bool = True,
-    parameters: list[Document] | None = None,
-    tag: str = "shield",
-) -> Document:
-    operation: Document = {
-        "summary": summary,
-        "tags": [tag],
-        "responses": {**_BROKEN, **(_BODY if body else {}), **_AUTH, **answers},
-    }
-    if body:
-        operation["requestBody"] = {
-            "required": body_required,
-            "content": {"application/json": {"schema": _schema(body)}},
-        }
-    if parameters:
-        operation["parameters"] = parameters
-    return operation
-
-
-def _query(name: str, schema: Document, description: str, *, required: bool = False) -> Document:
-    return {"name": name, "in": "query", "required": required, "schema": schema, "description": description}
-
-
-def _path(name: str, pattern: str) -> Document:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
+_REFUSED = problem_answer("Refused, or the caller lacks the role.", "RefusalProblem")
+_REFUSED["content"][wire.PROBLEM_TYPE]["schema"] = {"anyOf": [schema_of("RefusalProblem"), schema_of("Problem")]}
 
 
 _KEY_HEADER = {
@@ -107,40 +57,42 @@ _SCOPES_PARAMETER = {
 
 
 def _money_routes(currency: str) -> Document:
-    currency_query = _query("currency", {"const": currency, "type": "string"}, "Must be the currency of the budgets.")
-    purpose_query = _query(
+    currency_query = query_parameter(
+        "currency", {"const": currency, "type": "string"}, "Must be the currency of the budgets."
+    )
+    purpose_query = query_parameter(
         "purpose",
         {"pattern": "^[a-z][a-z0-9_]{0,31}$", "type": "string"},
         "What a customer named in the scopes must have consented to.",
     )
-    conflict = {"409": _problem("The idempotency key was used for another request.")}
-    admitted = _json(_schema("OutcomeReply"), "Taken, durably.")
-    plain = {"description": "Taken, durably.", "content": {**_TEXT, **admitted["content"]}}
+    conflict = {"409": problem_answer("The idempotency key was used for another request.")}
+    admitted = json_answer(schema_of("OutcomeReply"), "Taken, durably.")
+    plain = {"description": "Taken, durably.", "content": {**TEXT_CONTENT, **admitted["content"]}}
     passed = plain | {"description": "It would be admitted; nothing was taken."}
-    refused = {"description": "Refused; nothing was charged.", "content": {**_TEXT, **_REFUSED["content"]}}
-    invalid = {code: _problem(answer["description"], text=True) for code, answer in {**_BROKEN, **_BODY}.items()}
-    guide = {**invalid, "401": _problem("No valid bearer token.", text=True), "403": refused}
+    refused = {"description": "Refused; nothing was charged.", "content": {**TEXT_CONTENT, **_REFUSED["content"]}}
+    invalid = with_text({**BROKEN, **BODY})
+    guide = {**invalid, "401": problem_answer("No valid bearer token.", text=True), "403": refused}
     spend = [
-        _query("amount", _AMOUNT_TEXT, "Money as decimal text.", required=True),
+        query_parameter("amount", _AMOUNT_TEXT, "Money as decimal text.", required=True),
         currency_query,
         purpose_query,
         _SCOPES_PARAMETER,
     ]
     check = [
-        _query("ltv", _LTV_TEXT, "The predicted value.", required=True),
+        query_parameter("ltv", _LTV_TEXT, "The predicted value.", required=True),
         currency_query,
         purpose_query,
         _SCOPES_PARAMETER,
     ]
     # That one of two parameters must be there is more than OpenAPI can say of a query.
     also = "amount=12.34 may stand beside ltv, or instead of it: see /v1/checks."
-    conflict_text = {"409": _problem("The idempotency key was used for another request.", text=True)}
+    conflict_text = {"409": problem_answer("The idempotency key was used for another request.", text=True)}
     return {
         "/spend": {
-            "get": _operation(
+            "get": operation(
                 "Spend", {**guide, **conflict_text, "200": plain}, parameters=[*spend, _KEY_HEADER], tag="guide"
             ),
-            "post": _operation(
+            "post": operation(
                 "Spend",
                 {**guide, **conflict_text, "200": plain},
                 body="SpendBody",
@@ -148,31 +100,31 @@ def _money_routes(currency: str) -> Document:
             ),
         },
         "/check": {
-            "get": _operation("Check a bid", {**guide, "200": passed}, parameters=check, tag="guide")
+            "get": operation("Check a bid", {**guide, "200": passed}, parameters=check, tag="guide")
             | {"description": also},
-            "post": _operation("Check a bid", {**guide, "200": passed}, body="CheckBody", tag="guide"),
+            "post": operation("Check a bid", {**guide, "200": passed}, body="CheckBody", tag="guide"),
         },
         "/v1/spends": {
-            "post": _operation(
+            "post": operation(
                 "Spend",
                 {"200": admitted, "403": _REFUSED, **conflict},
                 body="SpendBody",
             )
         },
         "/v1/spends:batch": {
-            "post": _operation(
+            "post": operation(
                 "Spend many amounts in one durable commit",
-                {"200": _json(_schema("BatchReply"), "One outcome for each amount."), **conflict},
+                {"200": json_answer(schema_of("BatchReply"), "One outcome for each amount."), **conflict},
                 body="BatchBody",
             )
         },
         "/v1/checks": {
-            "post": _operation(
-                "Check, audited", {"200": _json(_schema("OutcomeReply"), "Whether it fits.")}, body="CheckBody"
+            "post": operation(
+                "Check, audited", {"200": json_answer(schema_of("OutcomeReply"), "Whether it fits.")}, body="CheckBody"
             )
         },
         "/v1/records": {
-            "post": _operation(
+            "post": operation(
                 "Count money spent elsewhere",
                 {"200": admitted, **conflict},
                 body="RecordBody",
@@ -182,30 +134,30 @@ def _money_routes(currency: str) -> Document:
 
 
 def _hold_routes() -> Document:
-    hold = _path("id", "^[0-9a-f]{32}$")
+    hold = path_parameter("id", "^[0-9a-f]{32}$")
     settled = {
-        "200": _json(_schema("SettlementReply"), "Settled, durably."),
-        "404": _problem("No such reservation is open."),
-        "409": _problem("Settled already in another way, or more than was reserved."),
+        "200": json_answer(schema_of("SettlementReply"), "Settled, durably."),
+        "404": problem_answer("No such reservation is open."),
+        "409": problem_answer("Settled already in another way, or more than was reserved."),
     }
     return {
         "/v1/reservations": {
-            "get": _operation("Open reservations", {"200": _json(_schema("ReservationsReply"), "All of them.")}),
-            "post": _operation(
+            "get": operation("Open reservations", {"200": json_answer(schema_of("ReservationsReply"), "All of them.")}),
+            "post": operation(
                 "Set money aside",
                 {
-                    "201": _json(_schema("ReservationReply"), "Set aside, durably."),
+                    "201": json_answer(schema_of("ReservationReply"), "Set aside, durably."),
                     "403": _REFUSED,
-                    "409": _problem("The idempotency key was used for another request."),
+                    "409": problem_answer("The idempotency key was used for another request."),
                 },
                 body="ReserveBody",
             ),
         },
         "/v1/reservations/{id}/commit": {
-            "post": _operation("Turn a reservation into a spend", settled, body="CommitBody", parameters=[hold])
+            "post": operation("Turn a reservation into a spend", settled, body="CommitBody", parameters=[hold])
         },
         "/v1/reservations/{id}/release": {
-            "post": _operation("End a reservation", settled, body="ReleaseBody", body_required=False, parameters=[hold])
+            "post": operation("End a reservation", settled, body="ReleaseBody", body_required=False, parameters=[hold])
         },
     }
 
@@ -213,69 +165,72 @@ def _hold_routes() -> Document:
 def _other_routes() -> Document:
     pattern = {"type": "string", "pattern": _PATTERN}
     moment = {"type": "string", "format": "date-time"}
-    halted = {"200": _json(_schema("HaltReply"), "Done, durably.")}
+    halted = {"200": json_answer(schema_of("HaltReply"), "Done, durably.")}
     return {
         "/v1/budgets": {
-            "get": _operation(
+            "get": operation(
                 "What is spent, held and left",
-                {"200": _json(_schema("BudgetsReply"), "The windows.")},
+                {"200": json_answer(schema_of("BudgetsReply"), "The windows.")},
                 parameters=[
-                    _query(
+                    query_parameter(
                         "budget",
-                        {"type": "string", "pattern": f"^{_PRINTABLE}+$", "maxLength": 255},
+                        {"type": "string", "pattern": f"^{PRINTABLE}+$", "maxLength": 255},
                         "Only this budget.",
                     ),
-                    _query("scope", {"anyOf": [{"const": "*"}, _SCOPE_TEXT]}, "Only this scope."),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
+                    query_parameter("scope", {"anyOf": [{"const": "*"}, _SCOPE_TEXT]}, "Only this scope."),
+                    query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
                 ],
             )
         },
         "/v1/halts": {
-            "get": _operation("What is halted", {"200": _json(_schema("HaltsReply"), "The patterns.")}),
-            "post": _operation("Turn the kill switch on", halted, body="HaltBody"),
-            "delete": _operation(
+            "get": operation("What is halted", {"200": json_answer(schema_of("HaltsReply"), "The patterns.")}),
+            "post": operation("Turn the kill switch on", halted, body="HaltBody"),
+            "delete": operation(
                 "Turn the kill switch off",
                 halted,
-                parameters=[_query("pattern", pattern, "Which halt.", required=True)],
+                parameters=[query_parameter("pattern", pattern, "Which halt.", required=True)],
             ),
         },
         "/v1/policies:simulate": {
-            "post": _operation(
+            "post": operation(
                 "What another policy would have decided",
-                {"200": _json(_schema("Simulation"), "The figures.")},
+                {"200": json_answer(schema_of("Simulation"), "The figures.")},
                 body="SimulateBody",
             )
         },
         "/v1/decisions": {
-            "get": _operation(
+            "get": operation(
                 "The audit",
-                {"200": _json(_schema("DecisionsReply"), "A page, oldest first.")},
+                {"200": json_answer(schema_of("DecisionsReply"), "A page, oldest first.")},
                 parameters=[
-                    _query("after", {"type": "string", "pattern": "^[0-9a-f]{16}$"}, "Go on after this event."),
-                    _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
-                    _query("since", moment, "Decided at this moment or later."),
-                    _query("until", moment, "Decided before this moment."),
-                    _query("outcome", {"enum": ["APPROVED", "DENIED", "UNKNOWN"]}, "Only this outcome."),
-                    _query("scope", _SCOPE_TEXT, "Only this scope; a customer by reference."),
+                    query_parameter(
+                        "after", {"type": "string", "pattern": "^[0-9a-f]{16}$"}, "Go on after this event."
+                    ),
+                    query_parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many."),
+                    query_parameter("since", moment, "Decided at this moment or later."),
+                    query_parameter("until", moment, "Decided before this moment."),
+                    query_parameter("outcome", {"enum": ["APPROVED", "DENIED", "UNKNOWN"]}, "Only this outcome."),
+                    query_parameter("scope", _SCOPE_TEXT, "Only this scope; a customer by reference."),
                 ],
             )
         },
         "/v1/decisions/{event_id}": {
-            "get": _operation(
+            "get": operation(
                 "One decision",
-                {"200": _json(_FREE, "The row."), "404": _problem("No such decision.")},
-                parameters=[_path("event_id", "^[0-9a-f]{16}$")],
+                {"200": json_answer(FREE, "The row."), "404": problem_answer("No such decision.")},
+                parameters=[path_parameter("event_id", "^[0-9a-f]{16}$")],
             )
         },
-        "/health": {"get": _operation("The original's health", {"200": _json(_FREE, "It serves.")}, tag="guide")},
+        "/health": {"get": operation("The original's health", {"200": json_answer(FREE, "It serves.")}, tag="guide")},
         "/metrics": {
-            "get": _operation("Numbers for Prometheus", {"200": {"description": "As text.", "content": _TEXT}})
+            "get": operation("Numbers for Prometheus", {"200": {"description": "As text.", "content": TEXT_CONTENT}})
         },
-        "/openapi.json": {"get": _operation("This document", {"200": _json(_FREE, "OpenAPI 3.1.")})},
-        "/livez": {"get": _operation("Alive", {"200": {"description": "The loop turns.", "content": _TEXT}})},
+        "/openapi.json": {"get": operation("This document", {"200": json_answer(FREE, "OpenAPI 3.1.")})},
+        "/livez": {"get": operation("Alive", {"200": {"description": "The loop turns.", "content": TEXT_CONTENT}})},
         "/readyz": {
-            "get": _operation(
-                "Ready", {"200": _json(_FREE, "A spend can be decided."), "503": _json(_FREE, "Which part failed.")}
+            "get": operation(
+                "Ready",
+                {"200": json_answer(FREE, "A spend can be decided."), "503": json_answer(FREE, "Which part failed.")},
             )
         },
     }
@@ -288,7 +243,7 @@ def _schemas(currency: str) -> Document:
     found["Money"]["oneOf"] = [_AMOUNT_TEXT, number | {"exclusiveMinimum": 0}]
     from_zero = {"oneOf": [_LTV_TEXT, number | {"minimum": 0}]}
     found["Key"] |= {
-        "pattern": f"^{_PRINTABLE}*$",
+        "pattern": f"^{PRINTABLE}*$",
         "description": "The same key: the same spend. The header Idempotency-Key may carry it instead; never two of them.",
     }
     found["Scopes"] |= {
@@ -309,13 +264,13 @@ def _schemas(currency: str) -> Document:
     found["SimulateBody"]["properties"]["policy"] = {"type": "string", "description": "A policy file, YAML."}
     found["HaltBody"]["properties"] = {
         "pattern": {"type": "string", "pattern": _PATTERN, "examples": ["*", "platform:meta", "campaign:*"]},
-        "note": {"type": "string", "pattern": f"^{_PRINTABLE}*$", "maxLength": 255},
+        "note": {"type": "string", "pattern": f"^{PRINTABLE}*$", "maxLength": 255},
     }
     return found
 
 
-def openapi(currency: str) -> Document:
-    """The document, OpenAPI 3.1."""
+def openapi(currency: str, purposes: Sequence[str] = PURPOSES) -> Document:
+    """The document, OpenAPI 3.1. `purposes` are those of consent."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -324,9 +279,9 @@ def openapi(currency: str) -> Document:
             "description": "Sliding-window budgets that are never exceeded; every decision is durable first.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_money_routes(currency), **_hold_routes(), **_other_routes()},
+        "paths": {**_money_routes(currency), **_hold_routes(), **_other_routes(), **privacy_openapi.paths(purposes)},
         "components": {
-            "schemas": _schemas(currency),
+            "schemas": {**_schemas(currency), **privacy_openapi.schemas(purposes)},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],

@@ -29,21 +29,27 @@ class Deployment(NamedTuple):
     """None: the ledger lies in no directory of this machine."""
     master_key_file: Path | None = None
     retention_days: int = RETENTION_DAYS
-    lag: Callable[[], Lag] | None = None
-    """How far the archive is behind, where there is one."""
 
 
 class PrivacyService:
-    """The routes over one guard; `asynchronous` gives its awaited form once the service has started."""
+    """The routes over one guard; `asynchronous` gives its awaited form once the service has started.
+
+    `lag` says how far the archive is behind, where there is one.
+    """
 
     def __init__(
-        self, guard: BudgetGuard, asynchronous: Callable[[], AsyncGuard], deployment: Deployment | None = None
+        self,
+        guard: BudgetGuard,
+        asynchronous: Callable[[], AsyncGuard],
+        deployment: Deployment | None = None,
+        lag: Callable[[], Lag] | None = None,
     ) -> None:
         self._guard = guard
+        self._lag = lag
         self._deployment = found = deployment or Deployment()
         decider = guard.decider
         self._consents = ConsentRoutes(guard.consents, asynchronous)
-        self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=found.lag, scratch=found.data_dir)
+        self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=lag, scratch=found.data_dir)
         self._compliance = ComplianceRoutes(self._surroundings, asynchronous, decider.clock)
 
     def routes(self) -> Sequence[Route]:
@@ -63,6 +69,6 @@ class PrivacyService:
             failure=None if ledger.failure is None else str(ledger.failure),
             data_dir=deployment.data_dir,
             master_key_file=deployment.master_key_file,
-            lag=None if deployment.lag is None else deployment.lag(),
-            has_archive=deployment.lag is not None,
+            lag=None if self._lag is None else self._lag(),
+            has_archive=self._lag is not None,
         )

@@ -113,7 +113,7 @@ def sealed(around: Surroundings) -> Probe:
         return _skipped(sealed, "the ledger holds no entry yet")
     seen = f"of the latest {looked} entries none names a person in clear"
     if opened:
-        seen += f", and the {opened} parts that are sealed in them open with their persons' keys only"
+        seen += f", and what is sealed in them ({opened} parts read) stands nowhere in clear"
     return _passed(sealed, f"Personal data is encrypted at rest: {seen}")
 
 
@@ -177,7 +177,7 @@ def files(around: Surroundings) -> Probe:
         return _failed(
             files,
             f"the data directory has mode {stat.S_IMODE(mode):04o}: others may look into it",
-            f"chmod 700 {around.data_dir}",
+            f"close it with: chmod 700 {around.data_dir}",
         )
     return _passed(files, "The data directory is open to its owner only")
 

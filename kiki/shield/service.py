@@ -14,6 +14,7 @@ from typing import Any
 
 from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput, InvalidKey, KikiError, NotFound, Unavailable
+from kiki.ledger.shipper import Lag
 from kiki.ledger.store import Reader
 from kiki.shield import wire, wire_call
 from kiki.shield.async_guard import AsyncGuard
@@ -29,7 +30,7 @@ from kiki.shield.metrics import METERS_MAX, ShieldMetrics
 from kiki.shield.openapi import openapi
 from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
-from kiki.shield.privacy_service import PrivacyService
+from kiki.shield.privacy_service import Deployment, PrivacyService
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
 from kiki.shield.wire_members import require_no_query
@@ -69,6 +70,7 @@ class ShieldService:
         audit_view: AuditViewProcess | None = None,
         redis_expected: bool = False,
         keeper: EvidenceKeeper | None = None,
+        deployment: Deployment | None = None,
     ) -> None:
         self._guard = guard
         self._read_policy = read_policy
@@ -78,7 +80,7 @@ class ShieldService:
         self._async: AsyncGuard | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
-        self._privacy = PrivacyService(guard, self._running)
+        self._privacy = PrivacyService(guard, self._running, deployment, _lag(keeper))
         self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
         self._registry = new_registry()
         self._registry.register(self._metrics)
@@ -90,7 +92,7 @@ class ShieldService:
             routes=self._routes(),
             checks=self._checks,
             registry=self._registry,
-            openapi=openapi(self._guard.policy.currency),
+            openapi=openapi(self._guard.policy.currency, self._guard.consents.purposes),
             on_start=self._start,
             on_reload=self._reload,
             on_close=self._close,
@@ -443,6 +445,10 @@ def _plain(outcome: Outcome, text: str, decision: Decision) -> Reply:
 
 def _unknown(outcome: Outcome) -> Unavailable:
     return Unavailable(outcome.explanation, retry_after=1)
+
+
+def _lag(keeper: EvidenceKeeper | None) -> Callable[[], Lag] | None:
+    return None if keeper is None or keeper.shipper is None else keeper.shipper.lag
 
 
 def ledger_path(data_dir: Path) -> Path:

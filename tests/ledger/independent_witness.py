@@ -67,7 +67,7 @@ class IndependentWitness:
         self.key = f"{name}+{self._id.hex()}+{base64.b64encode(bytes([4]) + public).decode()}"
 
     def trust(self, verifier_key: str) -> None:
-        self.trusted[verifier_key.split("+")[0]] = verifier_key
+        self.trusted[verifier_key.split("+", maxsplit=1)[0]] = verifier_key
 
     async def add_checkpoint(self, request: web.Request) -> web.Response:
         body = (await request.read()).decode()
@@ -99,7 +99,7 @@ class IndependentWitness:
         known_size, known_root = self.largest.get(origin, (0, EMPTY))
         if old != known_size or (old == size and root != known_root):
             return self._conflict(known_size)
-        if old == 0 or old == size:
+        if old in {0, size}:
             is_consistent = not proof
         else:
             try:

@@ -82,7 +82,7 @@ def test_the_request_is_as_the_specification_has_it(witness, client):
     assert "" == lines[1 + len(log.proof(4, 6))]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
 def test_any_growth_is_cosigned(witness, client, steps):
     witness.largest.clear()
@@ -169,7 +169,7 @@ def test_a_log_that_the_witness_does_not_know_hears_what_to_do(witness, client):
 def test_a_witness_that_is_not_there_is_unavailable_and_its_password_is_not_said():
     log = Log()
     client = Witness("http://user:canary@127.0.0.1:1/", VerifierKey.of_seed("w", SEED, 4).text)
-    with pytest.raises(AnchorUnavailable, match="127.0.0.1 did not answer: ConnectError") as caught:
+    with pytest.raises(AnchorUnavailable, match=r"127\.0\.0\.1 did not answer: ConnectError") as caught:
         client.cosign(log.note(5), 0, log.proof)
     assert "canary" not in str(caught.value)
 
@@ -180,7 +180,7 @@ def test_a_witness_that_drips_its_answer_is_given_up(monkeypatch):
     enough = threading.Event()
 
     class Dripping(BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802 -- http.server wants this name
+        def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             self.end_headers()

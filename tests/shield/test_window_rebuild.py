@@ -98,6 +98,19 @@ def test_holds_of_every_replica_are_counted_too(replica, redis):
     assert left(a) == 80_000_000
 
 
+def test_a_hold_that_ran_out_counts_as_a_spend(replica, redis):
+    """Its chain has no entry about the deadline: the window charged it, and the rebuilt one must, too."""
+    a = replica("a")
+    a.reserve("40", seconds=0.3)
+    time.sleep(0.5)
+    a.spend("1")
+    a.spend("1")
+    redis.flush()
+    b = replica("b")
+    eventually(lambda: b.spend("1"))
+    assert left(b) == 57_000_000
+
+
 def test_a_first_replica_on_an_empty_redis_counts_what_the_database_knows(replica, redis):
     """A loopback Redis without any state is no licence to start from nothing."""
     a = replica("a")

@@ -1,0 +1,75 @@
+"""Where `kiki consent` finds the consents: in a ledger that this process owns as long as the command lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiki.cli import show
+from kiki.cli.options import LEDGER
+from kiki.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from kiki.shield.consent_store import ConsentStore
+
+LedgerPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        metavar="PATH",
+        help="The ledger that no service has open: its file, or its directory. By default the one in KIKI_DATA_DIR, "
+        "or the one in DATABASE_URL.",
+    ),
+]
+
+
+@contextlib.contextmanager
+def opened(given: Path | None, *, may_make: bool = False) -> Iterator[ConsentStore]:
+    """The consents in a ledger that this process owns as long as it lasts."""
+    from dataclasses import replace
+
+    from kiki.cli.wiring import database, key_source
+    from kiki.settings import LedgerSettings
+    from kiki.shield.consent import parse_purposes
+    from kiki.shield.consent_store import ConsentStore
+    from kiki.shield.opening import open_decider
+
+    settings = LedgerSettings.parse(os.environ)
+    shared = database(settings) if given is None else None
+    path = None
+    if shared is None:
+        path = _ledger_file(settings.data_dir if given is None else given, may_make=may_make)
+        settings = replace(settings, data_dir=path.parent, database_url=None)
+    purposes = parse_purposes(_purposes())
+    decider = open_decider(path, None, database=shared, keys=key_source(settings))
+    with ConsentStore(decider, purposes=purposes) as store:
+        yield store
+
+
+def _ledger_file(path: Path, *, may_make: bool) -> Path:
+    if path.suffix != ".db" and not path.is_file():
+        path /= LEDGER
+    if not path.exists():
+        if not may_make:
+            raise NotFound(f"there is no ledger at {path}", hint="name it with --ledger or KIKI_DATA_DIR")
+        show.talk(f"a new ledger is made: {path}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"{path.parent} cannot be made: {error.strerror}") from None
+    return path
+
+
+def _purposes() -> tuple[str, ...]:
+    from kiki.settings import purposes
+
+    text = os.environ.get("KIKI_PURPOSES")
+    try:
+        return purposes(text) if text else ()
+    except ValueError as error:
+        raise InvalidInput(f"KIKI_PURPOSES={text!r}: {error}") from None
