@@ -62,6 +62,8 @@ def import_(
                 blame=blame,
                 progress=progress,
             )
+        except InvalidInput:
+            raise  # the file makes no sense: nothing was begun
         except BaseException:
             show.talk(f"stopped: everything up to line {report.durable_line} is durable; run it again, or go on with")
             show.talk(f"  kiki consent import {file} --after-line {report.durable_line}")

@@ -161,7 +161,7 @@ def _verify_seal(records: _Records, body: bytes, key: PublicKey, chains: list[Ve
     if name != key.name or blob[:4] != key.key_id:
         raise EvidenceInvalid("the seal is not signed with the key of the bundle", place=place)
     require_signature(key.public, blob[4:], text, place)
-    time = text.split("\n", 2)[1]
+    time = text.split("\n")[1]
     lines = [
         "kiki evidence bundle",
         time,
@@ -184,7 +184,7 @@ def _absent(chains: list[VerifiedChain]) -> dict[str, int]:
     named: dict[str, int] = {}
     for chain in chains:
         for other, size in chain.others.items():
-            if sizes.get(other, -1) < size:
+            if other not in sizes or sizes[other] < size:
                 named[other] = max(size, named.get(other, 0))
     return named
 
@@ -225,10 +225,10 @@ class _Records:
         start, head_bytes = self._at, _HEAD.size
         if len(self._buffer) - start < head_bytes:
             self._fill(head_bytes)
-            start = self._at
+            start = self._start = self._at
+            if len(self._buffer) < head_bytes:
+                raise self.failure("the file ends before the seal")
         self._start = start
-        if len(self._buffer) - start < head_bytes:
-            raise self.failure("the file ends before the seal")
         kind, length, check = _HEAD.unpack_from(self._buffer, start)
         if kind not in _KINDS:
             raise self.failure(f"there is no kind of record {kind!r}")

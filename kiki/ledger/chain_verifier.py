@@ -106,7 +106,7 @@ def read_key(text: str, place: str, kind: int = _LOG) -> PublicKey:
     if found is None:
         raise EvidenceInvalid("a verifier key is written name+id+base64", place=place)
     data = exact_base64(found[3], place)
-    if len(data) != 33 or data[0] != kind:
+    if data[0] != kind:
         raise EvidenceInvalid(f"this is not the Ed25519 key of {_KINDS[kind]}", place=place)
     key_id = _key_id(found[1], data)
     if key_id.hex() != found[2]:
@@ -226,7 +226,7 @@ class ChainVerifier:
         self._leaf_of = leaf_of
         self._recent: list[bytes] = []
         # Perfect subtrees from the left, each with its width: the widths are the powers of two in the number of leaves.
-        self._widths = [1 << bit for bit in range(first.bit_length() - 1, -1, -1) if first >> bit & 1]
+        self._widths = [1 << bit for bit in reversed(range(first.bit_length())) if first >> bit & 1]
         self._hashes = list(peaks)
         if len(self._hashes) != len(self._widths) or any(len(peak) != 32 for peak in peaks):
             raise EvidenceInvalid("the hashes of what lies before the range do not fit its start", place=self.place())

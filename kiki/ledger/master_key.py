@@ -70,7 +70,7 @@ class MasterKey:
         nonce, ciphertext = wrapped[_ID_BYTES:][:_NONCE_BYTES], wrapped[_ID_BYTES + _NONCE_BYTES :]
         try:
             return self._cipher.decrypt(nonce, ciphertext, name)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # the latter where next to nothing of it is left
             raise MasterKeyError(
                 f"a key in the key store ({name.decode('ascii', 'replace')}) was altered",
                 hint="restore the key store from a backup; nothing was changed",

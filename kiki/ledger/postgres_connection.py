@@ -332,7 +332,7 @@ def _said(error: Exception) -> str:
         return "it did not answer in time"
     # The primary message alone: details may quote rows.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return primary or " ".join(str(error).split()) or type(error).__name__
+    return (primary or " ".join(str(error).split()) or type(error).__name__).rstrip(".")
 
 
 def _rows(cursor: psycopg.Cursor[Row]) -> list[Row]:

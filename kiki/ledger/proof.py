@@ -18,6 +18,8 @@ from kiki.ledger.entry import decode_entry, leaf_hash
 from kiki.ledger.merkle import NodeReader, inclusion_proof, root_from_inclusion
 
 FORMAT: Final = "kiki-inclusion-proof/1"
+PROOF_BYTES: Final = 1 << 20
+"""The longest document: a verifier reads no more."""
 
 
 def make_proof(chain: str, entry: bytes, note: bytes, node: NodeReader, key: str) -> str:
@@ -25,7 +27,7 @@ def make_proof(chain: str, entry: bytes, note: bytes, node: NodeReader, key: str
 
     `entry` is its stored bytes, which hold its sequence; `note` a signed checkpoint of the chain that covers it; `node` reads
     the chain's tree; `key` is the verifier key of the log. Raises `InvalidInput` when the checkpoint does not cover the entry
-    or is another chain's, `LedgerCorrupt` when the tree does not lead from the entry to the signed root.
+    or is another chain's, or when the entry is too long for one document, `LedgerCorrupt` when the tree does not lead from the entry to the signed root.
     """
     seq = decode_entry(entry).seq
     verifier_key = VerifierKey.parse(key)
@@ -50,7 +52,13 @@ def make_proof(chain: str, entry: bytes, note: bytes, node: NodeReader, key: str
         "checkpoint": note.decode(),
         "key": verifier_key.text,
     }
-    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    if len(text) > PROOF_BYTES:
+        raise InvalidInput(
+            f"the proof of entry {seq} would be longer than {PROOF_BYTES} bytes",
+            hint="make a bundle that holds the entry",
+        )
+    return text
 
 
 def _encoded(data: bytes) -> str:

@@ -150,7 +150,10 @@ class Shipper:
     def flush(self) -> None:
         """Cut what there is now and ship everything that waits, what was set aside included; raises what fails."""
         with self._turn:
-            while self._seal() is not None:
+            self._load()
+            # What comes meanwhile is not waited for: under load there would be no end.
+            end = self._reader.next_seq()
+            while (self._next_first or 0) < end and self._seal() is not None:
                 pass
             for segment in list(self._load().values()):
                 self._ship(segment)
@@ -197,7 +200,12 @@ class Shipper:
 
     def _seal(self) -> Segment | None:
         waiting = self._load()
-        segment = self._owner.seal(self._entries)
+        try:
+            segment = self._owner.seal(self._entries)
+        except Exception:
+            # Its row may be durable all the same: what waits is read again.
+            self._waiting = None
+            raise
         if segment is not None:
             waiting[segment.first] = segment
             self._next_first = segment.last + 1

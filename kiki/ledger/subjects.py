@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -92,9 +92,11 @@ class _SegmentRow(msgspec.Struct, array_like=True, frozen=True):
     made_at: int
 
 
+Row = TypeVar("Row")
+
 _encode = msgspec.msgpack.Encoder().encode
-_row = msgspec.msgpack.Decoder(_Row).decode
-_segment_row = msgspec.msgpack.Decoder(_SegmentRow).decode
+_rows: msgspec.msgpack.Decoder[_Row] = msgspec.msgpack.Decoder(_Row)
+_segment_rows: msgspec.msgpack.Decoder[_SegmentRow] = msgspec.msgpack.Decoder(_SegmentRow)
 
 
 class Subjects:
@@ -114,6 +116,7 @@ class Subjects:
         self._wrapping = AESGCM(secrets[b"wrapping"])
         self._lease = LEASE_SECONDS if store.is_shared else float("inf")
         self._known: OrderedDict[bytes, tuple[Person, float]] = OrderedDict()
+        self._erasures = 0
         self._segment: tuple[bytes, bytes] | None = None
         self._sealed: dict[bytes, Sealed] = {}
         self._segment_until = 0
@@ -167,7 +170,7 @@ class Subjects:
         return self._find([person]).get(person)
 
     def _find(self, persons: Iterable[str]) -> dict[str, Person]:
-        now = time.monotonic()
+        now, erasures = time.monotonic(), self._erasures
         found: dict[str, Person] = {}
         asked: dict[bytes, str] = {}
         for person in persons:
@@ -183,7 +186,7 @@ class Subjects:
             for lookup, reference in references.items():
                 row = rows.get(reference)
                 if row is not None:
-                    found[asked[lookup]] = self._remember(lookup, self._person(reference, row), now)
+                    found[asked[lookup]] = self._remember(lookup, self._person(reference, row), now, erasures)
         return found
 
     def enrol(self, persons: Iterable[str]) -> dict[str, Person]:
@@ -212,7 +215,7 @@ class Subjects:
         # The key and the name that leads to it in one transaction: a key that no name leads to, no erasure would find.
         self.store.commit([], rows)
         now = time.monotonic()
-        found.update((person, self._remember(lookup, each, now)) for lookup, person, each in made)
+        found.update((person, self._remember(lookup, each, now, self._erasures)) for lookup, person, each in made)
         return found
 
     @contextmanager
@@ -239,7 +242,7 @@ class Subjects:
         row = self.store.get(SUBJECTS, key)
         if row is None:
             return None
-        return unseal(self._person(key, row).key, _row(row).identity).decode()
+        return unseal(self._person(key, row).key, _read(_rows, key, row).identity).decode()
 
     def erased_at(self, person: str) -> int | None:
         """When a person was erased, by a hash that says so to nobody without the suppression secret."""
@@ -262,13 +265,14 @@ class Subjects:
                     # One transaction: there is no moment at which an import would bring the person back.
                     removed = [Write(SUBJECTS, reference, None), Write(DIRECTORY, lookup, None)]
                     self.store.commit([], [Write(ERASED, tombstone, at.to_bytes(_AT_BYTES, "big") + _OPEN), *removed])
+            self._erasures += 1  # before the key leaves the memory: see `_remember`
             self._known.pop(lookup, None)
             if reference is None:
                 return self._forget_rest(lookup, known, at)
             # The bytes, too.
             self.store.erase(SUBJECTS, [reference])
             self.store.erase(DIRECTORY, [lookup])
-        needles = (lookup,) if row is None else (lookup, _row(row).wrapped)
+        needles = (lookup,) if row is None else (lookup, _wrapped_in(row))
         return Erasure(reference.hex(), at, needles)
 
     def _forget_rest(self, lookup: bytes, tombstone: bytes | None, at: int) -> Erasure:
@@ -292,9 +296,14 @@ class Subjects:
 
     def read_back(self, erasure: Erasure) -> Erasure:
         """Look, in the key store and in every byte of its files, whether an erased person is really gone."""
-        reference = bytes.fromhex(erasure.reference)
-        is_gone = not reference or self.store.get(SUBJECTS, reference) is None
-        return erasure._replace(is_gone=is_gone, traces=tuple(self.store.traces(erasure.needles)))
+        if not erasure.needles:
+            return erasure._replace(is_gone=True)
+        reference, (lookup, *wrapped) = bytes.fromhex(erasure.reference), erasure.needles
+        leads_to = self.store.get(DIRECTORY, lookup)
+        is_gone = not reference or (leads_to != reference and self.store.get(SUBJECTS, reference) is None)
+        # Who came again meanwhile has a row under the same hash, and it leads to nothing of before.
+        needles = erasure.needles if leads_to in {None, reference} else wrapped
+        return erasure._replace(is_gone=is_gone, traces=tuple(self.store.traces(needles)))
 
     # -- sealing -------------------------------------------------------------------------------------
 
@@ -334,14 +343,14 @@ class Subjects:
         segment = self.store.get(SEGMENT_KEYS, sealed.key_id)
         if segment is None:
             raise Unreadable("the key of a sealed part was destroyed: its person was erased, or its time was over")
-        return unseal(self._unwrap(sealed.key_id, _segment_row(segment).wrapped), sealed)
+        return unseal(self._unwrap(sealed.key_id, _read(_segment_rows, sealed.key_id, segment).wrapped), sealed)
 
     def prune(self, before: int) -> int:
         """Destroy the keys of segments that ended before a moment; how many."""
         gone = [
             key_id
             for key_id, row in self.store.scan(SEGMENT_KEYS)
-            if _segment_row(row).made_at + SEGMENT_SPAN < before
+            if _read(_segment_rows, key_id, row).made_at + SEGMENT_SPAN < before
             and (self._segment is None or key_id != self._segment[0])
         ]
         if gone:
@@ -356,7 +365,7 @@ class Subjects:
         return self._nonces.pop()
 
     def _person(self, reference: bytes, row: bytes) -> Person:
-        return Person(reference.hex(), self._unwrap(reference, _row(row).wrapped))
+        return Person(reference.hex(), self._unwrap(reference, _read(_rows, reference, row).wrapped))
 
     def _wrap(self, name: bytes, key: bytes) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -365,13 +374,14 @@ class Subjects:
     def _unwrap(self, name: bytes, wrapped: bytes) -> bytes:
         try:
             return self._wrapping.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name)
-        except InvalidTag:
-            raise LedgerCorrupt(
-                f"the key {name.hex()} in the key store was altered", hint="restore the key store from a backup"
-            ) from None
+        except (InvalidTag, ValueError):  # the latter where next to nothing of it is left
+            raise _altered(name) from None
 
-    def _remember(self, lookup: bytes, person: Person, now: float) -> Person:
+    def _remember(self, lookup: bytes, person: Person, now: float, erasures: int) -> Person:
         self._known[lookup] = person, now
+        if erasures != self._erasures:
+            # Somebody was erased since this was read, and it may have been this person.
+            self._known.pop(lookup, None)
         if len(self._known) > _KNOWN_MAX:
             self._known.popitem(last=False)
         return person
@@ -384,6 +394,27 @@ class Subjects:
         self.store.close()
 
 
+def _read(decoder: msgspec.msgpack.Decoder[Row], name: bytes, data: bytes) -> Row:
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:
+        raise _altered(name) from None
+
+
+def _wrapped_in(row: bytes) -> bytes:
+    """What must stand nowhere once a row is gone; all of it where it was altered: that, too, can be erased."""
+    try:
+        return _rows.decode(row).wrapped
+    except msgspec.DecodeError:
+        return row
+
+
+def _altered(name: bytes) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"the key {name.hex()} in the key store was altered", hint="restore the key store from a backup"
+    )
+
+
 def rotate_master_key(store: Store, old: MasterKey, new: MasterKey) -> None:
     """Lock the key store with another master key, in one commit; no entry and no person's key is rewritten.
 
@@ -394,3 +425,25 @@ def rotate_master_key(store: Store, old: MasterKey, new: MasterKey) -> None:
         raise MasterKeyError("this key store is not locked with any master key yet", hint="start a service on it first")
     store.commit([], [Write(SECRETS, name, new.wrap(name, old.unwrap(name, data))) for name, data in locked.items()])
     store.compact()
+
+
+def read_signing_seed(reader: Reader, source: KeySource) -> bytes:
+    """The Ed25519 seed that signs a ledger's checkpoints, for who reads its key store beside the owner.
+
+    Raises `MasterKeyError` when `source` has no key or another one.
+    """
+    locked = reader.get(SECRETS, b"signing")
+    master = source.read()
+    if locked is None or master is None:
+        what = "this key store is not locked yet" if locked is None else f"there is no master key at {source.file}"
+        raise MasterKeyError(
+            f"{what}, so the key that signs checkpoints cannot be read",
+            hint="name the master key with KIKI_MASTER_KEY_FILE, KIKI_MASTER_KEY or KIKI_MASTER_KEY_COMMAND",
+        )
+    return master.unwrap(b"signing", locked)
+
+
+def is_locked_with(reader: Reader, master: MasterKey) -> bool:
+    """Whether this is the master key that opens a key store."""
+    locked = reader.get(SECRETS, b"signing")
+    return locked is not None and locked.startswith(master.id)

@@ -19,21 +19,18 @@ between the window and its ledger). If a limit was passed only with such money, 
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import msgspec
 
-from kiki.clock import SECOND
 from kiki.shield.audit_finding import Findings, Kind, Overrun
+from kiki.shield.audit_meter import Lane, Meter, Rule, SlidingSum
 from kiki.shield.decision import event_id
 from kiki.shield.policy import Policy
 from kiki.shield.scope import Scopes
 
-CLOCKS_APART: Final = 10 * SECOND
-"""How far apart the clocks of two hosts, or a decision and its entry, may lie where they have to be compared."""
 SPEND: Final = "spend"
 RESERVE: Final = "reserve"
 RECORD: Final = "record"
@@ -43,9 +40,6 @@ EXPIRE: Final = "expire"
 
 _NEVER: Final = 2**63 - 1
 _SEQ_BITS: Final = 48
-_SHOWN: Final = 20
-_MERGED_FROM: Final = 100_000
-_CUT_FROM: Final = 4096
 _METERS_KEPT: Final = 100_000
 
 
@@ -67,147 +61,14 @@ class Money(msgspec.Struct, array_like=True):
     sequence: int = 0
 
 
-class SlidingSum:
-    """Amounts by moment, and the sum of those of the last `span` microseconds. Moments never go back."""
-
-    __slots__ = ("_at", "_entries", "_head", "_micros", "_recorded", "span", "total")
-
-    def __init__(self, span: int, *, keeps_recorded: bool = False) -> None:
-        self.span = span
-        self.total = 0
-        self._at = array("q")
-        self._micros = array("q")
-        self._entries = array("q")
-        self._recorded = array("q") if keeps_recorded else None
-        self._head = 0
-
-    def add(self, at: int, micros: int, entry: int, recorded_at: int = 0) -> None:
-        """Count an amount from `at` on."""
-        self.total += micros
-        moments = self._at
-        if moments:
-            last = moments[-1]
-            if at < last:
-                at = last
-            if at == last and len(moments) > _MERGED_FROM and self._micros[-1] < 2**61:
-                # The names of single entries matter less than memory when there are so many.
-                self._micros[-1] += micros
-                return
-        moments.append(at)
-        self._micros.append(micros)
-        self._entries.append(entry)
-        if self._recorded is not None:
-            self._recorded.append(recorded_at)
-
-    def slide(self, now: int) -> None:
-        """Let go of what is out of the window that ends at `now`."""
-        head, moments, gone = self._head, self._at, now - self.span
-        end = len(moments)
-        while head < end and moments[head] <= gone:
-            self.total -= self._micros[head]
-            head += 1
-        self._head = head
-        if head == end:
-            if head:
-                self.clear()
-        elif head > _CUT_FROM and head > end // 2:
-            self._cut()
-
-    def slide_by_recorded(self, gone: int) -> None:
-        """Let go of everything up to the last amount that was recorded at `gone` or before."""
-        assert self._recorded is not None
-        while self._head < len(self._at) and self._recorded[self._head] <= gone:
-            self.total -= self._micros[self._head]
-            self._head += 1
-
-    def take_over(self, other: SlidingSum) -> None:
-        """Go on with what another one still counts, each amount no longer than any amount after it."""
-        assert self._recorded is not None
-        assert other._recorded is not None
-        self._cut()
-        self._at += other._at[other._head :]
-        self._micros += other._micros[other._head :]
-        self._entries += other._entries[other._head :]
-        self._recorded += other._recorded[other._head :]
-        self.total += other.total
-        # Clocks of another life may have been ahead: never count anything longer for being behind that.
-        for moments in (self._at, self._recorded):
-            for place in range(len(moments) - 2, -1, -1):
-                moments[place] = min(moments[place], moments[place + 1])
-        other.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        for column in (self._at, self._micros, self._entries, self._recorded):
-            if column is not None:
-                del column[:]
-        self._head = self.total = 0
-
-    def _cut(self) -> None:
-        for column in (self._at, self._micros, self._entries, self._recorded):
-            if column is not None:
-                del column[: self._head]
-        self._head = 0
-
-    def entries(self) -> Sequence[int]:
-        """The entries that count now: all, or of many the oldest and the newest."""
-        counted = self._entries[self._head :]
-        return counted if len(counted) <= _SHOWN else counted[: _SHOWN // 2] + counted[-_SHOWN // 2 :]
-
-
-class Meter:
-    """What one window of one scope holds."""
-
-    __slots__ = ("before", "held", "held_unsure", "recorded", "scope", "spent", "unsure")
-
-    def __init__(self, scope: str, span: int, *, shared: bool) -> None:
-        self.scope = scope
-        self.spent = SlidingSum(span, keeps_recorded=shared)
-        self.held = 0
-        # Seldom needed, so made when they are: see `_add`.
-        self.before: SlidingSum | None = None
-        """Spends of an earlier life of a shared window."""
-        self.unsure: SlidingSum | None = None
-        self.held_unsure = 0
-        self.recorded: SlidingSum | None = None
-
-    def slide(self, now: int, recorded_at: int) -> None:
-        """Move every window to `now`."""
-        self.spent.slide(now)
-        if self.before is not None:
-            self.before.slide(now)
-            self.before.slide_by_recorded(recorded_at - self.before.span + CLOCKS_APART)
-        for other in (self.unsure, self.recorded):
-            if other is not None:
-                other.slide(now)
-
-    def is_idle(self) -> bool:
-        """True when forgetting it changes nothing."""
-        sums = (self.spent, self.before, self.unsure, self.recorded)
-        return not self.held and not self.held_unsure and not any(each is not None and each.total for each in sums)
-
-
-class Rule(NamedTuple):
-    """A limit of a budget on one meter."""
-
-    meter: Meter
-    limit: int
-    budget: str
-
-
-class Lane(NamedTuple):
-    """Everything that a spend with certain scopes is counted on, and every limit that it must keep."""
-
-    meters: tuple[Meter, ...]
-    rules: tuple[Rule, ...]
-
-
 class _Hold(NamedTuple):
     micros: int
     meters: tuple[Meter, ...]
     deadline: int | None
     entry: int
     is_sure: bool
+    lag: int
+    """How much later than the window's moment the writer's clock was when it was made."""
 
 
 @dataclass(slots=True)
@@ -367,8 +228,16 @@ class BudgetSums:
 
     # -- counting ------------------------------------------------------------------------------------
 
-    def apply(self, money: Money, chain: int, *, judged: bool = True) -> None:
-        """Count an entry; unless it is not `judged`, compare with every limit that it must keep."""
+    def take_over(self, money: Money) -> None:
+        """Count what this process decided with another window, before it counted by itself."""
+        for micros, scopes in money.taken if money.verb in {SPEND, COMMIT, EXPIRE} else ():
+            for meter in self._lane(scopes).meters:
+                if meter.before is None:
+                    meter.before = SlidingSum(meter.spent.span)
+                meter.before.add(money.at, micros, money.seq)
+
+    def apply(self, money: Money, chain: int = 0) -> None:
+        """Count an entry of the chain with this number, and compare with every limit that it must keep."""
         at = money.at
         if at < self._last:
             self._wrong(money, chain, "it was decided before the decision that stands before it")
@@ -384,34 +253,31 @@ class BudgetSums:
                 for meter in lane.meters:
                     meter.slide(at, money.recorded_at)
                     meter.spent.add(at, micros, entry, money.recorded_at)
-                self._judge(lane, money, chain, judged=judged)
+                self._judge(lane, money, chain)
             for micros, scopes in money.unsure:
                 for meter in self._lane(scopes).meters:
-                    _add_unsure(meter, at, micros, entry)
+                    meter.add_unsure(at, micros, entry)
         elif verb == RESERVE:
-            self._reserve(money, at, entry, chain, judged=judged)
+            self._reserve(money, at, entry, chain)
         elif verb == RECORD:
             for micros, scopes in money.taken:
                 self._record(micros, self._lane(scopes), money, entry)
         else:
             self._settle(money, at, entry, chain)
 
-    def _judge(self, lane: Lane, money: Money, chain: int, *, judged: bool) -> None:
+    def _judge(self, lane: Lane, money: Money, chain: int) -> None:
         self._checked.admitted += 1
-        if not judged:
-            return
         if not self._current:
             self._checked.policy_unknown += 1
         for meter, limit, budget in lane.rules:
             total = meter.spent.total + meter.held
             if meter.before is not None:
                 total += meter.before.total
+            unsure = meter.held_unsure + (0 if meter.unsure is None else meter.unsure.total)
             if total > limit:
                 self._found(Kind.OVERRUN, Rule(meter, limit, budget), money, chain, total)
-            elif meter.unsure is not None or meter.held_unsure:
-                total += meter.held_unsure + (0 if meter.unsure is None else meter.unsure.total)
-                if total > limit:
-                    self._found(Kind.DOUBT, Rule(meter, limit, budget), money, chain, total)
+            elif total + unsure > limit:
+                self._found(Kind.DOUBT, Rule(meter, limit, budget), money, chain, total + unsure)
             elif self._over:
                 self._over.pop((budget, meter.scope, meter.spent.span), None)
 
@@ -455,14 +321,14 @@ class BudgetSums:
 
     # -- reservations --------------------------------------------------------------------------------
 
-    def _reserve(self, money: Money, at: int, entry: int, chain: int, *, judged: bool) -> None:
+    def _reserve(self, money: Money, at: int, entry: int, chain: int) -> None:
         if money.hold in self._holds:
             self._wrong(money, chain, f"reservation {money.hold} was made twice")
             return
         ((micros, scopes),) = money.taken or money.unsure
         lane = self._lane(scopes)
         is_sure = bool(money.taken) and (not self._shared or bytes.fromhex(money.hold) in self._settled)
-        self._holds[money.hold] = _Hold(micros, lane.meters, money.deadline, entry, is_sure)
+        self._holds[money.hold] = _Hold(micros, lane.meters, money.deadline, entry, is_sure, money.recorded_at - at)
         if money.deadline is not None:
             heapq.heappush(self._deadlines, (money.deadline, money.hold))
             self._next_deadline = self._deadlines[0][0]
@@ -472,7 +338,7 @@ class BudgetSums:
                 meter.held += micros
             else:
                 meter.held_unsure += micros
-        self._judge(lane, money, chain, judged=judged)
+        self._judge(lane, money, chain)
 
     def _settle(self, money: Money, at: int, entry: int, chain: int) -> None:
         hold = self._holds.pop(money.hold, None)
@@ -513,7 +379,7 @@ class BudgetSums:
             if is_sure:
                 meter.spent.add(at, micros, entry, recorded_at)
             else:
-                _add_unsure(meter, at, micros, entry)
+                meter.add_unsure(at, micros, entry)
 
     def _expire(self, now: int) -> None:
         """What was not ended by its deadline is a spend of that moment."""
@@ -526,7 +392,7 @@ class BudgetSums:
             if not self._shared:
                 self._expired[hold_id] = deadline
             self._free(hold)
-            self._spend(hold.meters, deadline, hold.micros, hold.entry, deadline, is_sure=hold.is_sure)
+            self._spend(hold.meters, deadline, hold.micros, hold.entry, deadline + hold.lag, is_sure=hold.is_sure)
         self._next_deadline = self._deadlines[0][0] if self._deadlines else _NEVER
 
     # -- money spent elsewhere -----------------------------------------------------------------------
@@ -537,9 +403,7 @@ class BudgetSums:
         recorded.micros += micros
         for meter in lane.meters:
             meter.slide(money.at, money.recorded_at)
-            if meter.recorded is None:
-                meter.recorded = SlidingSum(meter.spent.span)
-            meter.recorded.add(money.at, micros, entry)
+            meter.add_recorded(money.at, micros, entry)
         for rule in lane.rules:
             meter = rule.meter
             total = meter.spent.total + meter.held + (meter.recorded.total if meter.recorded else 0)
@@ -557,9 +421,3 @@ def instance(pattern: str, scopes: Scopes) -> str | None:
     if pattern.endswith(":*"):
         return next((scope for scope in scopes if scope.startswith(pattern[:-1])), None)
     return pattern if pattern in scopes else None
-
-
-def _add_unsure(meter: Meter, at: int, micros: int, entry: int) -> None:
-    if meter.unsure is None:
-        meter.unsure = SlidingSum(meter.spent.span)
-    meter.unsure.add(at, micros, entry)

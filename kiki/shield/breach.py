@@ -31,7 +31,7 @@ def breach_change(
 ) -> Change:
     """A change that declares a breach; its result is the fact and its sequence. Raises `InvalidInput`.
 
-    Moments are microseconds since the epoch; `found_at` None: it became known just now.
+    Moments are microseconds since the epoch; `found_at` None: it became known just now, or when it was notified.
     """
     text = parse_text(reference, "reference of the breach")
     if not text:
@@ -39,7 +39,7 @@ def breach_change(
     count = parse_affected(affected)
 
     def act(turn: Turn) -> tuple[BreachDeclared, int]:
-        found = turn.now if found_at is None else found_at
+        found = next(moment for moment in (found_at, notified_at, turn.now) if moment is not None)
         for moment, what in ((found, "found"), (notified_at, "notified")):
             if moment is not None and not 0 <= moment <= turn.now:
                 raise InvalidInput(f"the breach cannot have been {what} at {to_iso(moment)}: that lies in the future")

@@ -22,9 +22,10 @@ from kiki.shield.consent_store import ConsentStore
 
 BATCH: Final = 500
 """Statements in one commit: the decisions of a service wait for one batch at most."""
-BATCH_ALONE: Final = 20_000
+BATCH_ALONE: Final = 50_000
 """The same where nobody else waits."""
 PROBLEMS_MAX: Final = 1000
+_TOLD_EVERY: Final = 1000
 LINE_LENGTH_MAX: Final = 16 * 1024 * 1024
 
 
@@ -100,6 +101,8 @@ def import_consents(
         if waiting >= batch_max or batches.size >= batch_max:
             batches.write(number)
             waiting = 0
+            progress(report)
+        elif waiting % _TOLD_EVERY == 0:
             progress(report)
     batches.write(number)
     progress(report)

@@ -194,6 +194,8 @@ class ConsentRoutes:
         require_no_query(pairs(request))
         given, confirmed = wire_consent.confirm_body(await read_json(request))
         holder = _holder(request, given)
+        for each in confirmed:
+            parse_purpose(each.purpose, self._store.purposes)
 
         def confirm(store: ConsentStore) -> wire_consent.RecallsReply:
             subjects = store.decider.subjects

@@ -177,18 +177,31 @@ class RequestChanged(msgspec.Struct, array_like=True, tag="request", frozen=True
     state: str
     """A word of `kiki.shield.dsr.State`: what the request is in afterwards."""
     due_at: int | None = None
+    """When the answer is due, as far as was known at this step."""
     regime: str = ""
+    """The laws that the request comes under, words of `kiki.shield.deadline.Regime` divided by a space."""
     system: str = ""
     """The store or system that the step is about."""
     outcome: str = ""
+    """Why or how, in a word: how identity was checked, what stays, what failed."""
     article: str = ""
     """The legal provision that a refusal, exception or extension rests on."""
     count: int = 0
     """Records that were found, exported, erased or left."""
     digest: bytes = b""
-    """SHA-256 of what was handed over: the export, a receipt, the signed proof."""
+    """SHA-256 of what was handed over, or the keyed hash of a code that was sent."""
     actor: str = ""
     network: str = ""
+    until: int | None = None
+    """When it ends: the life of a code, an exception, the wait for the next attempt."""
+    key: bytes = b""
+    """The keyed hash of the idempotency key that the request came with."""
+    readable: bool = False
+    """Of what stays: somebody can still read the person in it."""
+    purposes: list[str] = []
+    """Of an objection or opt-out: what was objected to."""
+    run: list[str | int] = []
+    """Of a step of a run: chain and sequence of the entry that started the run."""
 
 
 class LegalHeld(msgspec.Struct, array_like=True, tag="legal_hold", frozen=True):

@@ -49,11 +49,15 @@ from kiki.shield.wire_consent import (
 from kiki.shield.wire_evidence import BUNDLE_TYPE, CHECKPOINTS_LIMIT_MAX, CheckpointsReply, EvidenceReply
 
 _READING_METHODS: Final = ("delete", "get", "options", "patch", "post", "put")
-_CUSTOMER_PATTERN: Final = rf"^(?!\*$){PRINTABLE}{{1,{CUSTOMER_LENGTH_MAX}}}$"
-_CUSTOMER: Final = {"type": "string", "pattern": _CUSTOMER_PATTERN, "examples": ["cust_123"]}
+_CUSTOMER: Final = {
+    "type": "string",
+    "pattern": rf"^(?!\*$){PRINTABLE}+$",
+    "maxLength": CUSTOMER_LENGTH_MAX,
+    "examples": ["cust_123"],
+}
 _MOMENT: Final = {"type": "string", "format": "date-time"}
 # What stands in a path as a whole segment: not the two that every client takes for directories.
-_CUSTOMER_PATH: Final = rf"^(?!\.{{1,2}}$){_CUSTOMER_PATTERN[1:]}"
+_CUSTOMER_PATH: Final = _CUSTOMER | {"pattern": rf"^(?!(\.{{1,2}}|\*)$){PRINTABLE}+$"}
 
 
 def _printable(longest: int) -> Document:
@@ -77,7 +81,7 @@ def _members(purposes: Sequence[str]) -> Document:
         "version": _printable(TEXT_LENGTH_MAX) | {"description": "Of the policy or notice that was shown."},
         "method": {"enum": list(Method)},
         "notice": _lines(NOTICE_LENGTH_MAX) | {"description": "The text that was shown; kept sealed."},
-        "notice_sha256": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"},
+        "notice_sha256": {"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"},
         "jurisdiction": _printable(TEXT_LENGTH_MAX),
         "guardian": _printable(CUSTOMER_LENGTH_MAX) | {"description": "Who speaks for the person; sealed."},
         "ip_address": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
@@ -120,7 +124,7 @@ def schemas(purposes: Sequence[str]) -> Document:
     either = {"oneOf": [{"required": ["consent_type"]}, {"required": ["type"]}]}
     pair = {"customer_id": _CUSTOMER, "purpose": known["purpose"]}
     confirmed = pair | {"lease": {"type": "string", "pattern": "^([0-9a-f]{2}){1,20}$"}}
-    holder = {"type": "string", "pattern": rf"^{PRINTABLE}{{1,{HOLDER_LENGTH_MAX}}}$"}
+    holder = {"type": "string", "pattern": rf"^{PRINTABLE}+$", "maxLength": HOLDER_LENGTH_MAX}
     return {
         **components,
         "GuideGrantBody": _body(granted, ["customer_id"], **either),
@@ -207,7 +211,7 @@ def _guide_paths() -> Document:
 
 
 def _consent_paths(purposes: Sequence[str]) -> Document:
-    customer = path_parameter("customer_id", _CUSTOMER_PATH)
+    customer = path_parameter("customer_id", "") | {"schema": _CUSTOMER_PATH}
     purpose = query_parameter("purpose", {"enum": list(purposes)}, "Only this purpose.")
     known = [each for each in State if each is not State.NONE]
     return {
@@ -314,7 +318,9 @@ def _evidence_paths() -> Document:
                 {"200": json_answer(schema_of("CheckpointsReply"), "A page, by size.")},
                 parameters=[
                     query_parameter(
-                        "after", {"type": "integer", "minimum": 0, "maximum": 10**17}, "Over more entries than that."
+                        "after",
+                        {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+                        "Over more entries than that.",
                     ),
                     query_parameter(
                         "limit", {"type": "integer", "minimum": 1, "maximum": CHECKPOINTS_LIMIT_MAX}, "At most so many."

@@ -63,6 +63,8 @@ import msgspec
 from kiki.clock import SECOND, to_iso
 from kiki.errors import (
     ConfigurationError,
+    ConsentDenied,
+    EvidenceInvalid,
     InvalidInput,
     KikiError,
     MissingExtra,
@@ -531,6 +533,11 @@ def error_of(found: Problem) -> KikiError | None:
             name: found[name] for name in ("budget", "remaining", "event_id") if isinstance(found.get(name), str)
         }
         return kind(message or title_of(kind), reason=str(found.get("reason", "")), retry_after=seconds, **members)
+    if issubclass(kind, ConsentDenied):
+        return kind(message or title_of(kind), purpose=str(found.get("purpose", "")), state=str(found.get("state", "")))
+    if issubclass(kind, EvidenceInvalid):
+        place = str(found.get("place", ""))
+        return kind((message or title_of(kind)).removeprefix(f"{place}: "), place=place, hint=hint)
     if issubclass(kind, ConfigurationError):
         problems = found.get("problems")
         listed = [str(each) for each in problems] if isinstance(problems, list) else [message or title_of(kind)]

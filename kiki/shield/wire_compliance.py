@@ -54,6 +54,8 @@ def _period(found: dict[str, str], now: int) -> Period:
 def breach_body(body: object, *, actor: str, network: str) -> Change:
     """The declaration of a breach."""
     found = read_members(body, BREACH_MEMBERS, ("reference",))
+    if "affected" in found and found["affected"] is None:
+        raise InvalidInput("'affected' is a number, not null; leave it out if not known")
     return breach_change(
         found["reference"],
         found_at=micros_or_none(text_or_none(found, "found_at")),

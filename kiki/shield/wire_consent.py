@@ -148,9 +148,9 @@ def _guide(found: dict[str, str], state: State) -> Asked:
 
 
 def one_of(found: dict[str, str], name: str, alias: str) -> str:
-    """A member under either of its names; raises `InvalidInput` when the two contradict one another."""
-    if name in found and alias in found and found[name] != found[alias]:
-        raise InvalidInput(f"{name!r} and {alias!r} are the same, and differ: send one of them")
+    """A member under either of its names; raises `InvalidInput` when it is given under both."""
+    if name in found and alias in found:
+        raise InvalidInput(f"{name!r} and {alias!r} are the same: send one of them")
     return found.get(name, found.get(alias, ""))
 
 
@@ -197,8 +197,8 @@ def _given(found: dict[str, Any]) -> Given:
     for name in TEXT_MEMBERS:
         if name in found:
             given[name] = text_of(found, name)
-    if address := given.get("ip_address"):
-        _require_address(address)
+    if "ip_address" in given:
+        _require_address(given["ip_address"])
     return given
 
 
@@ -221,7 +221,8 @@ def records_query(query: Query, purposes: Sequence[str]) -> RecordsQuery:
         known = ", ".join(each for each in State if each is not State.NONE)
         raise InvalidInput(f"{quoted(state)} is not a state: write one of {known}")
     limit = limit_of(single, default=RECORDS_LIMIT, most=RECORDS_LIMIT_MAX)
-    return RecordsQuery(_hex(single.get("after", ""), "after", _KEY_DIGITS_MAX), limit, purpose, state)
+    after = _hex(single["after"], "after", _KEY_DIGITS_MAX) if "after" in single else b""
+    return RecordsQuery(after, limit, purpose, state)
 
 
 def history_query(query: Query, purposes: Sequence[str]) -> str | None:
@@ -271,12 +272,10 @@ def _holder(found: dict[str, Any]) -> str:
 
 def _hex(text: str, name: str, digits_max: int) -> bytes:
     try:
-        if len(text) <= digits_max and text == text.lower() and text.isalnum():
+        if 0 < len(text) <= digits_max and text == text.lower() and text.isalnum():
             return bytes.fromhex(text)
     except ValueError:
         pass
-    if not text:
-        return b""
     raise InvalidInput(f"{name!r} is not one that came from here: send back what was answered, unchanged")
 
 

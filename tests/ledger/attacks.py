@@ -38,19 +38,13 @@ NEIGHBOUR = VerifierKey.of_seed("w2", OTHER_SEED, WITNESS_KEY)
 WITNESSES = (NEIGHBOUR.text, WITNESS.text)
 BUNDLE = bundle(ONE.stretch(1, checkpoints=[1, 3]), TWO.stretch())
 RECORDS = taken_apart(BUNDLE)
-SECOND = 8
-"""Where the second chain begins."""
+KINDS = b"".join(kind for kind, _ in RECORDS).decode()
+ENTRY, SECOND = KINDS.index("E"), KINDS.rindex("C")
+"""Where the first entry is, and where the second chain begins; the last checkpoint of the first is before that."""
 
 
 def cosigned(note: bytes, at: int) -> bytes:
     return add_signature(note, cosign(note.decode().rpartition("\n\n")[0] + "\n", "w1", WITNESS_SEED, at))
-
-
-def all_attacks() -> list[Attack]:
-    files = list(bundles())
-    attacks = [on_bundle(data) for data in files]
-    attacks += [on_bundle(data, None) for data in files if data.startswith(b"kiki")]
-    return [*attacks, *callers_of_bundles(), *on_ledgers(), *on_proofs()]
 
 
 def on_bundle(data: bytes, key: str | None = KEY, **more: Any) -> Attack:
@@ -62,6 +56,15 @@ def with_record(number: int, body: bytes) -> bytes:
     return sealed([(kind, body if at == number else old) for at, (kind, old) in enumerate(RECORDS[:-1])])
 
 
+def on_bundles() -> Iterator[Attack]:
+    yield from callers_of_bundles()
+    for data in bundles():
+        yield on_bundle(data)
+    for data in keys():
+        yield on_bundle(data)
+        yield on_bundle(data, None)
+
+
 def bundles() -> Iterator[bytes]:
     yield BUNDLE
     yield bundle(LONG.stretch(6, checkpoints=[6, 7, 12]))
@@ -70,7 +73,7 @@ def bundles() -> Iterator[bytes]:
     yield bundle(ONE.stretch(others={"two": 4, "gone": 0}), TWO.stretch(others={"gone": 9}))
     yield bundle(FOREIGN.stretch(), signer=FORGER)
     # Bytes.
-    for position in range(0, len(BUNDLE) * 8, 61):
+    for position in range(3, len(BUNDLE) * 8, 97):
         flipped = bytearray(BUNDLE)
         flipped[position // 8] ^= 1 << position % 8
         yield bytes(flipped)
@@ -84,16 +87,19 @@ def bundles() -> Iterator[bytes]:
         yield put_together(RECORDS[:number] + RECORDS[number + 1 :])
         yield sealed(RECORDS[:number] + RECORDS[number + 1 : -1])
         yield sealed([*RECORDS[: number + 1], *RECORDS[number:-1]])
-        for other in range(number + 1, len(RECORDS) - 1):
-            swapped = list(RECORDS[:-1])
-            swapped[number], swapped[other] = swapped[other], swapped[number]
-            yield sealed(swapped)
+        for other in (number + 1, number + 2):
+            if other < len(RECORDS) - 1:
+                swapped = list(RECORDS[:-1])
+                swapped[number], swapped[other] = swapped[other], swapped[number]
+                yield sealed(swapped)
     head, first, second = RECORDS[:1], RECORDS[1:SECOND], RECORDS[SECOND:-1]
     for records in ([*head, *second, *first], [*head, *first, *first], [*head, *first, *second, *first], head):
         yield sealed(records)
         yield put_together([*records, RECORDS[-1]])
     yield sealed([*head, *first, (b"E", entry(5)), *second])
     yield sealed([*head, *first[:-1], (b"E", entry(5)), first[-1]])
+    for number in (0, 1, ENTRY, SECOND, len(RECORDS) - 1):
+        yield put_together([*RECORDS[:number], (b"X", RECORDS[number][1]), *RECORDS[number + 1 :]])
     # Heads, entries, checkpoints, keys, seals.
     peak = RECORDS[1][1].split(b"\n")[3] + b"\n"
     for body in (
@@ -104,15 +110,26 @@ def bundles() -> Iterator[bytes]:
         b"one\n1\n4\n" + peak,
         b"one\n1\n6\n" + peak,
         b"one\n9\n5\n",
+        b"one\n01\n5\n" + peak,
+        b"one\n1\n5\n" + peak + b"\n",
+        b"",
         b"\xff",
     ):
         yield with_record(1, body)
-    yield with_record(3, b"\x02junk")
-    yield with_record(3, entry(1, "forged"))
-    yield with_record(6, entry(4, "forged"))
+    yield with_record(ENTRY, b"\x02junk")
+    yield with_record(ENTRY, entry(1, "forged"))
+    yield with_record(SECOND - 2, entry(4, "forged"))
     for note in notes():
-        yield with_record(7, note)
-    yield with_record(5, ONE.note(3, root=bytes(32)))
+        yield with_record(SECOND - 1, note)
+    yield with_record(ENTRY + 2, ONE.note(3, root=bytes(32)))
+    for seal in seals():
+        yield put_together([*RECORDS[:-1], (b"S", seal)])
+
+
+def keys() -> Iterator[bytes]:
+    """Bundles with another key in them."""
+    yield BUNDLE
+    yield bundle(FOREIGN.stretch(), signer=FORGER)
     for key in (
         b"",
         b"\xff",
@@ -124,8 +141,6 @@ def bundles() -> Iterator[bytes]:
         yield with_record(0, key)
     yield sealed([(b"K", FORGER.verifier_key.encode()), *RECORDS[1:-1]], FORGER)
     yield sealed(RECORDS[:-1], FORGER)
-    for seal in seals():
-        yield put_together([*RECORDS[:-1], (b"S", seal)])
 
 
 def notes() -> Iterator[bytes]:
@@ -146,6 +161,7 @@ def notes() -> Iterator[bytes]:
             Checkpoint("kiki/one", 5, ONE.root(5), (f"time {time}", "time 2026-09-21T14:13:20.000001Z"))
         )
     yield cosigned(good, 1234)
+    yield cosigned(good, (1 << 63) - 1)
     yield add_signature(good, Signature("kiki/one", b"elif", bytes(64)))
     yield add_signature(good, Signature("kiki/one", ONE.signer.key.key_id, bytes(64)))
     unsigned = good.rpartition("— ".encode())[0]
@@ -190,10 +206,11 @@ def callers_of_bundles() -> Iterator[Attack]:
     for key in (ONE.signer.verifier_key, FORGER.verifier_key, WITNESS.text, "junk", KEY[:-1] + "=", ""):
         yield on_bundle(BUNDLE, key)
     for note in notes():
-        yield on_bundle(with_record(7, note), witnesses=WITNESSES)
+        yield on_bundle(with_record(SECOND - 1, note), witnesses=WITNESSES)
     yield on_bundle(BUNDLE, witnesses=(KEY,))
     data = bundle(ONE.stretch(others={"two": 4, "gone": 0}), TWO.stretch(others={"gone": 9, "one": 5}))
     yield on_bundle(data, partial=True)
+    yield on_bundle(bundle(ONE.stretch(others={"gone": 0})), partial=True)
     two = Chain("two", 3)
     stretch = two.stretch()._replace(checkpoints=[two.note(1, {"gone": 7}), two.note(2, {"gone": 5})])
     yield on_bundle(bundle(stretch), partial=True)
@@ -240,6 +257,7 @@ def on_ledgers() -> Iterator[Attack]:
     yield verify(pairs, [cosigned(good[0], 10), cosigned(good[1], 20), good[2]], witnesses=WITNESSES)
     yield verify(pairs, [FOREIGN.note(2), *good[1:]], 0)
     yield verify(pairs[7:], good, 7, peaks=[bytes(32)] * 3)
+    yield verify(pairs[4:], good, 4, peaks=[bytes(32)])
     yield verify(pairs[7:], good, 7, peaks=[])
     yield verify(pairs[7:], good, 7, peaks=[bytes(31)] * 3)
     yield verify(pairs, good, key="junk")
@@ -253,8 +271,11 @@ def on_ledgers() -> Iterator[Attack]:
         yield verify([*pairs[:seq], (seq, pairs[(seq + 1) % 13][1]), *pairs[seq + 1 :]], good)
         yield verify([*pairs[:seq], (seq, b"\x02?")], good)
     yield lambda verifiers: seen_by(verifiers.verify_entries, "one", pairs, good, KEY)
+    yield lambda verifiers: seen_by(verifiers.verify_entries, "one", pairs[4:], good, KEY, 4, LONG.peaks(4))
     many = [(seq, entry(seq)) for seq in range(4100)]
+    yield verify(many, [])
     yield lambda verifiers: seen_by(verifiers.verify_entries, "one", many, [], KEY)
+    yield lambda verifiers: seen_by(verifiers.verify_entries, "one", many[4:], [], KEY, 4, LONG.peaks(4))
 
 
 def on_proofs() -> Iterator[Attack]:
@@ -305,8 +326,9 @@ def on_proofs() -> Iterator[Attack]:
         sibling = base64.b64decode(alone["hashes"][0])
         shifted = sibling[1:] if moved < 0 else b"?" + sibling
         yield verify(json.dumps(alone | {"hashes": [base64.b64encode(shifted).decode()]}))
-    yield verify(" " * (1 << 25))
-    yield verify(" " * (1 << 25) + json.dumps(good))
+    text = json.dumps(good)
+    yield verify(" " * ((1 << 20) - len(text)) + text)
+    yield verify(" " * ((1 << 20) - len(text) + 1) + text)
     yield verify("")
     yield verify(b"\xff")
     yield verify("\ud800")

@@ -18,7 +18,7 @@ from kiki.ledger.timestamp import TimestampService, verify_timestamp
 from kiki.ledger.witness import Witness
 from tests.ledger.doubles import FakeClock
 from tests.ledger.independent_witness import running_witness
-from tests.ledger.test_shipper import Noted, Steady
+from tests.ledger.shipping import Noted, Steady
 from tests.ledger.timestamp_authority import running_authority
 
 

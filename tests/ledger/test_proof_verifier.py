@@ -120,7 +120,11 @@ def test_another_document_is_no_proof(document):
 
 
 def test_a_huge_document_is_not_even_read():
-    assert "proof" == place(" " * (1 << 25) + PROOF)
+    assert "proof" == place(" " * (1 << 20) + PROOF)
+    huge = Chain("one", 1)
+    huge.entries[0] = entry(0, "x" * (1 << 20))
+    with pytest.raises(InvalidInput, match="longer than"):
+        make_proof("one", huge.entries[0], huge.note(1), huge.node, OWN_KEY)
 
 
 def test_a_tree_of_one_entry_needs_no_hashes():

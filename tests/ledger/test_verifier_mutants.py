@@ -13,18 +13,45 @@ import copy
 import signal
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import pytest
 
 import kiki
 from kiki.errors import EvidenceInvalid
-from tests.ledger.attacks import Attack, all_attacks
+from kiki.ledger import proof_verifier
+from tests.ledger.attacks import Attack, on_bundles, on_ledgers, on_proofs
 
 FILES = ("chain_verifier", "bundle_verifier", "proof_verifier")
 FOLDER = Path(kiki.__file__).parent / "ledger"
 
-SURVIVORS: dict[str, str] = {}
-"""Source line: why a change of it may go unnoticed."""
+MEMORY, READING, SAME = "how much memory naming one entry may take", "how much is read at once", "the same in effect"
+SURVIVORS: dict[str, str] = {
+    "module: _RECENT: Final = 1 << 18  ->  2": MEMORY,
+    "module: _RECENT: Final = 1 << 18  ->  19": MEMORY,
+    "add: if self._leaf_of is not None and len(self._recent) < _RECENT:  ->  if True:": MEMORY,
+    "add: if self._leaf_of is not None and len(self._recent) < _RECENT:  ->  self._leaf_of is not None": MEMORY,
+    "add: if self._leaf_of is not None and len(self._recent) < _RECENT:  ->  len(self._recent) < _RECENT": MEMORY,
+    "add: if self._leaf_of is not None and len(self._recent) < _RECENT:  ->  len(self._recent) <= _RECENT": MEMORY,
+    "_culprit: if self._leaf_of is not None:  ->  if True:": SAME,  # nothing is remembered without it
+    "module: _READ_BYTES: Final = 1 << 18  ->  2": READING,
+    "module: _READ_BYTES: Final = 1 << 18  ->  19": READING,
+    "_fill: part = self._file.read(max(_READ_BYTES, count - held))  ->  count + held": READING,
+    "_fill: while held < count:  ->  held <= count": READING,
+    "next: if len(self._buffer) - start < head_bytes:  ->  len(self._buffer) - start <= head_bytes": READING,
+    "close: self._fill(1)  ->  2": READING,
+    "__init__: self._start = 0  ->  1": SAME,  # nobody asks before the first record
+    "_verify_chain: signed = -1  ->  2": SAME,  # every number below zero serves
+}
+"""Function, source line and its change: why it may go unnoticed."""
+
+ATTACKS: dict[str, tuple[Callable[[], Iterable[Attack]], ...]] = {
+    "chain_verifier": (on_ledgers, on_bundles, on_proofs),
+    "bundle_verifier": (on_bundles,),
+    "proof_verifier": (on_proofs,),
+}
+"""What a change of each file may show itself in."""
 
 TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
@@ -68,9 +95,11 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
-    """Every mutant of a file, with the line that was changed and into what."""
+    """Every mutant of a file, with its function, the line that was changed and into what."""
     tree = ast.parse(source)
     lines = source.splitlines()
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {id(part): function.name for function in functions for part in ast.walk(function)}
     for node in ast.walk(tree):
         for field, value in ast.iter_fields(node):
             places = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
@@ -84,7 +113,8 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
                     else:
                         value[index] = changed
                     mutant = ast.fix_missing_locations(tree)
-                    yield f"{lines[child.lineno - 1].strip()}  ->  {ast.unparse(changed).splitlines()[0]}", mutant
+                    where = f"{inside.get(id(child), 'module')}: {lines[child.lineno - 1].strip()}"
+                    yield f"{where}  ->  {ast.unparse(changed).splitlines()[0]}", mutant
                     if index is None:
                         setattr(node, field, child)
                     else:
@@ -130,35 +160,42 @@ class Stuck(BaseException):
 
 
 def survives(attacks: list[tuple[Attack, str]], verifiers: Verifiers) -> bool:
-    return all(answer(attack, verifiers) == expected for attack, expected in attacks)
+    """Whether every attack meets the answer of the real verifiers."""
+    for number, (attack, expected) in enumerate(attacks):
+        if answer(attack, verifiers) != expected:
+            # What found this one often finds the next.
+            attacks.insert(0, attacks.pop(number))
+            return False
+    return True
 
 
 def stuck(number, frame):
     raise Stuck
 
 
-def test_every_change_of_the_verifiers_is_noticed():
+@pytest.mark.parametrize("name", FILES)
+def test_every_change_of_a_verifier_is_noticed(name):
+    assert proof_verifier.__name__ in sys.modules, "msgspec looks there for the types of the document"
     sources = {name: (FOLDER / f"{name}.py").read_text() for name in FILES}
     compiled = {name: compile(source, name, "exec") for name, source in sources.items()}
     real = Verifiers(compiled)
-    attacks = [(attack, answer(attack, real)) for attack in all_attacks()]
+    attacks = [(attack, answer(attack, real)) for kind in ATTACKS[name] for attack in kind()]
+    assert [] == [expected for _, expected in attacks if expected.isalpha()], "nothing worse than a refusal"
     assert survives(attacks, Verifiers(compiled)), "the same verifiers give the same answers"
     before = signal.signal(signal.SIGVTALRM, stuck)
     unnoticed, count = [], 0
     try:
-        for name, source in sources.items():
-            for label, tree in mutants(source):
-                count += 1
-                code = compile(tree, name, "exec")
-                signal.setitimer(signal.ITIMER_VIRTUAL, 2)
-                try:
-                    if survives(attacks, Verifiers(compiled | {name: code})):
-                        unnoticed.append(label)
-                except (Exception, Stuck):
-                    continue
-                finally:
-                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        for label, tree in mutants(sources[name]):
+            count += 1
+            signal.setitimer(signal.ITIMER_VIRTUAL, 1)
+            try:
+                if survives(attacks, Verifiers(compiled | {name: compile(tree, name, "exec")})):
+                    unnoticed.append(label)
+            except (Exception, Stuck):
+                continue
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     finally:
         signal.signal(signal.SIGVTALRM, before)
-    assert count > 200
+    assert count > 50
     assert [] == [label for label in unnoticed if label not in SURVIVORS]

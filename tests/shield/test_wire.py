@@ -410,6 +410,10 @@ def made(kind: type[KikiError]) -> KikiError:
     """An error of that kind with everything that it can carry."""
     if issubclass(kind, SpendDenied):
         return kind("no", reason="halted", budget="b", remaining="1.00", retry_after=2.5, event_id="0" * 16)
+    if issubclass(kind, errors.ConsentDenied):
+        return kind("no", purpose="marketing", state="none")
+    if issubclass(kind, errors.EvidenceInvalid):
+        return kind("no", place="entry 7", hint="look")
     if issubclass(kind, errors.ConfigurationError):
         return kind(["line 1: a", "line 2: b"], hint="look")
     if issubclass(kind, Unavailable):

@@ -1,0 +1,115 @@
+"""Whether a ledger holds where it lies, while its owner goes on writing. Reads only, and takes no lock.
+
+The proof itself is `chain_verifier`'s; here it is only decided what is read, and in which order. Checkpoints are read first, so
+that entries which come meanwhile are not missed and entries which were cut off are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from kiki.errors import EvidenceInvalid, LedgerCorrupt
+from kiki.ledger.anchors import COSIGNED
+from kiki.ledger.chain_verifier import OnEntry, VerifiedChain, verify_entries
+from kiki.ledger.exhibit import chain_id, size_key
+from kiki.ledger.ledger import CHECKPOINTS
+from kiki.ledger.merkle import TILE_WIDTH, peaks_of
+from kiki.ledger.store import Reader
+from kiki.ledger.tiling import HASH_BYTES, TileReader, tile_key, tile_space
+
+_EVERYTHING: Final = 2**62
+
+
+class Progress(NamedTuple):
+    """How far a verification is."""
+
+    chain: str
+    done: int
+    total: int
+
+
+def verify_ledger(
+    readers: Sequence[Reader],
+    key: str,
+    *,
+    witnesses: Iterable[str] = (),
+    on_entry: OnEntry | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[VerifiedChain]:
+    """Every chain of a ledger against its signed checkpoints; raises `EvidenceInvalid`, whose `place` names what does not hold.
+
+    `key` is the verifier key of the log: that of any of its chains, all are signed with the same. Entries after the last
+    checkpoint are read as well, and counted as `unsigned`.
+    """
+    witnesses = tuple(witnesses)
+    verified = [_verify_chain(reader, key, witnesses, on_entry, progress) for reader in readers]
+    ends = {chain.chain: chain.first + chain.entries for chain in verified}
+    for chain in verified:
+        for other, size in chain.others.items():
+            if ends.get(other, -1) < size:
+                raise EvidenceInvalid(
+                    f"a checkpoint of chain {chain.chain} says that it has {size} entries; here it has fewer, or is "
+                    "not there at all",
+                    place=f"chain {other}",
+                )
+    return verified
+
+
+def _verify_chain(
+    reader: Reader,
+    key: str,
+    witnesses: tuple[str, ...],
+    on_entry: OnEntry | None,
+    progress: Callable[[Progress], None] | None,
+) -> VerifiedChain:
+    chain = chain_id(reader)
+    signed = [
+        int.from_bytes(row[0], "big") for space in (CHECKPOINTS, COSIGNED) if (row := reader.last(space)) is not None
+    ]
+    first, end = reader.first_seq(), reader.next_seq()
+    told = None if progress is None else lambda done: progress(Progress(chain, done, end - first))
+    try:
+        peaks = peaks_of(TileReader(reader, first).node, first)
+    except LedgerCorrupt as error:
+        raise EvidenceInvalid(str(error), place=f"chain {chain}, before entry {first}") from error
+    return verify_entries(
+        chain,
+        reader.entries(first, end - 1) if end > first else (),
+        _notes(reader, max([end, *signed])),
+        key,
+        first,
+        peaks,
+        witnesses=witnesses,
+        leaf_of=_Leaves(reader).leaf,
+        on_entry=on_entry,
+        progress=told,
+    )
+
+
+def _notes(reader: Reader, most: int) -> Iterator[bytes]:
+    """Every checkpoint over at most so many entries, by size; those that a witness cosigned besides."""
+    rows = heapq.merge(reader.scan(CHECKPOINTS), reader.scan(COSIGNED), key=lambda row: row[0])
+    for size, note in rows:
+        if size > size_key(most):
+            return
+        yield note
+
+
+class _Leaves:
+    """The leaf hashes that the ledger noted when it wrote its entries: to name the one that differs, never believed."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._index = -1
+        self._tile: bytes | None = None
+
+    def leaf(self, seq: int) -> bytes | None:
+        """The leaf hash of an entry, None where there is none: the last ones are not in a tile yet."""
+        index, at = divmod(seq, TILE_WIDTH)
+        if index != self._index:
+            self._index, self._tile = index, self._reader.get(tile_space(0), tile_key(index))
+        if self._tile is None or len(self._tile) != TILE_WIDTH * HASH_BYTES:
+            return None
+        return self._tile[at * HASH_BYTES : (at + 1) * HASH_BYTES]

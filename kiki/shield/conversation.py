@@ -1,0 +1,481 @@
+"""How a client of SyncShield talks: what it sends, how patiently, and which error a reply stands for.
+
+Each conversation is written once, as a generator that yields what to send and receives what came back; `Line` and
+`AsyncLine` only drive it. What may be sent again is, with growing and jittered waits, after connections that
+fail, timeouts, and 502, 503, 504. `Retry-After` is honoured up to `RETRY_AFTER_MAX`; a service that asks for longer is not
+kept waiting for, its error is raised. Every other status is an answer. All tries and waits together end at `deadline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, NoReturn, Self, TypeVar
+
+import httpx
+import msgspec
+
+from kiki import __version__
+from kiki.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    KikiError,
+    SettingsError,
+    ShieldUnreachable,
+    SpendDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from kiki.settings import is_loopback, parse_url, shield_url
+from kiki.shield import wire
+from kiki.shield.wire import OutcomeReply
+
+TIMEOUT = 5.0
+"""Seconds for one try."""
+RETRIES = 3
+"""Further tries after the first."""
+DEADLINE = 20.0
+"""Seconds for a call with all its tries and waits."""
+RETRY_AFTER_MAX = 5.0
+"""Seconds that a service may ask to be left alone for before its refusal is raised instead."""
+WAIT_FIRST = 0.1
+WAIT_MAX = 2.0
+REPLY_BYTES_MAX = 64 * 1024 * 1024
+"""A reply that is longer is no reply of SyncShield's."""
+
+_PASSING = frozenset({502, 503, 504})
+_DETAIL_LENGTH = 200
+
+Value = TypeVar("Value")
+
+
+class Send(NamedTuple):
+    """What a flow wants sent."""
+
+    method: str
+    path: str
+    params: tuple[tuple[str, str], ...]
+    content: bytes | None
+    headers: dict[str, str]
+    timeout: float
+    sink: BinaryIO | None = None
+    """Where the content of a good reply goes, if it is too long for memory."""
+
+
+class Wait(NamedTuple):
+    """How long a flow wants to pause."""
+
+    seconds: float
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Failure(NamedTuple):
+    """That nothing came back, and why."""
+
+    why: str
+
+
+Heard = Reply | Failure | None
+Flow = Generator[Send | Wait, Heard, Value]
+
+
+# -- where, and as whom ------------------------------------------------------------------------------
+
+
+def default_url(environ: Mapping[str, str] | None = None) -> str:
+    """Where SyncShield is: `KIKI_SHIELD_URL`, else `SHIELD_URL`, else this machine."""
+    return shield_url(os.environ if environ is None else environ)
+
+
+def read_token(path: str | Path) -> str:
+    """The bearer token in a file; raises `SettingsError`, which never shows what the file holds."""
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError([f"the token file {path} cannot be read: {why}"]) from None
+    return _checked_token(token, f"the token file {path}")
+
+
+def default_token(environ: Mapping[str, str] | None = None) -> str | None:
+    """The bearer token of `KIKI_SHIELD_TOKEN`, else of the file `KIKI_SHIELD_TOKEN_FILE`, else None."""
+    environ = os.environ if environ is None else environ
+    if environ.get("KIKI_SHIELD_TOKEN"):
+        return _checked_token(environ["KIKI_SHIELD_TOKEN"].strip(), "KIKI_SHIELD_TOKEN")
+    path = environ.get("KIKI_SHIELD_TOKEN_FILE")
+    return read_token(path) if path else None
+
+
+def _checked_token(token: str, where: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise SettingsError([f"{where} holds no bearer token: it must be one word of printable ASCII"])
+    return token
+
+
+class Conversation:
+    """What both clients know: where to, as whom, and how patiently."""
+
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        timeout: float,
+        retries: int,
+        deadline: float,
+    ) -> None:
+        self.url = default_url() if url is None else parse_url(url.strip())
+        found = _checked_token(token.strip(), "the token") if token is not None else default_token()
+        if not (timeout > 0 and deadline > 0 and retries >= 0):
+            raise InvalidInput("timeout and deadline are positive seconds, retries is a whole number from 0")
+        self.timeout = timeout
+        self.retries = retries
+        self.deadline = deadline
+        self._headers = {"Accept": wire.JSON_TYPE, "User-Agent": f"kiki/{__version__}"}
+        if found is not None:
+            self._headers["Authorization"] = f"Bearer {found}"
+        self._clock = time.monotonic
+        self._random = random.random
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def _options(self) -> dict[str, Any]:
+        """How httpx is set up for this address."""
+        import ssl
+
+        url = httpx.URL(self.url)
+        options: dict[str, Any] = {
+            "base_url": self.url,
+            "follow_redirects": False,
+            # A proxy from the environment is for the world outside; what goes to this machine stays on it.
+            "trust_env": not is_loopback(url.host),
+        }
+        if url.scheme == "http":
+            # Loading all certificates takes longer than everything else here; this context trusts nobody.
+            options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return options
+
+    # -- one request, patiently
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        params: Iterable[tuple[str, str | None]] = (),
+        *,
+        repeat: bool = True,
+        seconds: float | None = None,
+        sink: BinaryIO | None = None,
+    ) -> Flow[Reply]:
+        """The reply to one request; raises for what is no 2xx.
+
+        `repeat`: it may be sent again, because twice is as good as once. `seconds` take the place of timeout and
+        deadline, for what takes longer.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        headers = self._headers if content is None else {**self._headers, "Content-Type": wire.JSON_TYPE}
+        given = tuple((name, value) for name, value in params if value is not None)
+        end = self._clock() + (self.deadline if seconds is None else seconds)
+        retries = self.retries if repeat else 0
+        tried = 0
+        while True:
+            left = max(0.001, end - self._clock())
+            heard = yield Send(
+                method, path, given, content, headers, min(self.timeout if seconds is None else seconds, left), sink
+            )
+            if isinstance(heard, Reply) and heard.status not in _PASSING:
+                break
+            asked = _retry_after(heard) if isinstance(heard, Reply) else None
+            pause = min(WAIT_MAX, WAIT_FIRST * 2**tried) * (0.5 + self._random() / 2)
+            if asked is not None:
+                pause = max(pause, asked)
+            tried += 1
+            if tried > retries or (asked or 0) > RETRY_AFTER_MAX or self._clock() + pause >= end:
+                if isinstance(heard, Reply):
+                    break
+                why = heard.why if heard else "nothing was heard"
+                times = f" ({tried} tries)" if tried > 1 else ""
+                raise ShieldUnreachable(
+                    f"SyncShield at {self.url} cannot be reached: {why}{times}",
+                    hint="is it running? start it with: kiki serve shield",
+                )
+            yield Wait(pause)
+        if not 200 <= heard.status < 300:
+            self._raise(heard)
+        return heard
+
+    def _raise(self, reply: Reply) -> NoReturn:
+        """The error that a reply stands for."""
+        found = wire.parse_problem(reply.content)
+        if found is not None and found["code"] == SpendDenied.code:
+            try:
+                outcome = wire.parse(reply.content, wire.RefusalProblem).outcome()
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass
+            else:
+                raise denied_of(outcome)
+        error = None if found is None else wire.error_of(found)
+        if error is not None:
+            if isinstance(error, Unavailable) and error.retry_after is None:
+                error.retry_after = _retry_after(reply)
+            raise error
+        text = "" if found is None else str(found.get("detail", ""))
+        raise _by_status(reply, text, self.url)
+
+    def read(self, reply: Reply, kind: type[Value]) -> Value:
+        """A reply of that kind; raises `ShieldUnreachable` when it is none."""
+        try:
+            return wire.parse(reply.content, kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self.nonsense(reply, str(error)) from None
+
+    def nonsense(self, reply: Reply, why: str) -> ShieldUnreachable:
+        """The error for a reply that nobody understands."""
+        return ShieldUnreachable(
+            f"{self.url} answered {reply.status} with something that SyncShield does not say: {why[:_DETAIL_LENGTH]}",
+            hint="is this really SyncShield's address?",
+        )
+
+    def get(self, path: str, kind: type[Value], params: Iterable[tuple[str, str | None]] = ()) -> Flow[Value]:
+        """What there is under a path."""
+        return self.read((yield from self.ask("GET", path, params=params)), kind)
+
+    def post(self, path: str, body: dict[str, Any], kind: type[Value]) -> Flow[Value]:
+        """What comes of a body that may be sent again."""
+        return self.read((yield from self.ask("POST", path, body)), kind)
+
+    def understood(self, reply: Reply, read: Callable[[], Value]) -> Value:
+        """What `read` makes of a reply; raises `ShieldUnreachable` when it cannot."""
+        try:
+            return read()
+        except (InvalidInput, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise self.nonsense(reply, str(error)) from None
+
+
+def denied_of(outcome: OutcomeReply) -> SpendDenied:
+    """The error of a refusal; `outcome_of` finds the whole outcome in it."""
+    error = outcome.denied()
+    vars(error)["outcome"] = outcome
+    return error
+
+
+def outcome_of(error: SpendDenied) -> OutcomeReply | None:
+    """The whole outcome behind a refusal that a client raised, None when the refusal came from elsewhere."""
+    found = vars(error).get("outcome")
+    return found if isinstance(found, OutcomeReply) else None
+
+
+def _by_status(reply: Reply, text: str, url: str) -> KikiError:
+    """The error for a reply without a code that we know, from something in between or a newer service."""
+    said = text or " ".join(reply.content[: 4 * _DETAIL_LENGTH].decode("utf-8", "replace").split())
+    said = "".join(letter for letter in said if letter.isprintable())[:_DETAIL_LENGTH]
+    message = f"{url} answered {reply.status}" + (f": {said}" if said else "")
+    match reply.status:
+        case 401:
+            return Unauthenticated(
+                message, hint="give a token: KIKI_SHIELD_TOKEN, KIKI_SHIELD_TOKEN_FILE or --token-file"
+            )
+        case 403:
+            return Forbidden(message)
+        case 409:
+            return Conflict(message)
+        case 400 | 413 | 414 | 415 | 422 | 431:
+            return InvalidInput(message)
+        case 429:
+            return Unavailable(message, retry_after=_retry_after(reply))
+    hint = "is this really SyncShield's address?" if reply.status < 500 else None
+    return ShieldUnreachable(message, retry_after=_retry_after(reply), hint=hint)
+
+
+def _retry_after(reply: Reply) -> float | None:
+    """Seconds that a reply asks to be left alone for, written as a number or as a date."""
+    text = reply.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+class Line(Conversation):
+    """A conversation that waits."""
+
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        timeout: float,
+        retries: int,
+        deadline: float,
+        transport: httpx.BaseTransport | None,
+    ) -> None:
+        super().__init__(url, token, timeout, retries, deadline)
+        self._http = httpx.Client(**self._options(), transport=transport)
+        self._sleep = time.sleep
+
+    def drive(self, flow: Flow[Value]) -> Value:
+        """What a flow comes to."""
+        heard: Heard = None
+        while True:
+            try:
+                step = flow.send(heard)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # the flow's own return type
+            if isinstance(step, Wait):
+                self._sleep(step.seconds)
+                heard = None
+            else:
+                heard = self._send(step)
+
+    def _send(self, step: Send) -> Reply | Failure:
+        end = self._clock() + step.timeout
+        try:
+            with self._http.stream(
+                step.method,
+                step.path,
+                params=list(step.params) or None,
+                content=step.content,
+                headers=step.headers,
+                timeout=step.timeout,
+            ) as response:
+                content = _Content(step, response)
+                for part in response.iter_bytes():
+                    if not content.take(part):
+                        return Failure("its reply is too long")
+                    if self._clock() > end:
+                        return Failure(f"its reply took longer than {step.timeout:g} s")
+                return Reply(response.status_code, response.headers, bytes(content.kept))
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
+            return Failure(_why(error, step))
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLine(Conversation):
+    """A conversation on an event loop."""
+
+    def __init__(
+        self,
+        url: str | None,
+        token: str | None,
+        timeout: float,
+        retries: int,
+        deadline: float,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        super().__init__(url, token, timeout, retries, deadline)
+        self._http = httpx.AsyncClient(**self._options(), transport=transport)
+        self._sleep = asyncio.sleep
+
+    async def drive(self, flow: Flow[Value]) -> Value:
+        """What a flow comes to."""
+        heard: Heard = None
+        while True:
+            try:
+                step = flow.send(heard)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # the flow's own return type
+            if isinstance(step, Wait):
+                await self._sleep(step.seconds)
+                heard = None
+            else:
+                heard = await self._send(step)
+
+    async def _send(self, step: Send) -> Reply | Failure:
+        try:
+            async with (
+                asyncio.timeout(step.timeout),
+                self._http.stream(
+                    step.method,
+                    step.path,
+                    params=list(step.params) or None,
+                    content=step.content,
+                    headers=step.headers,
+                    timeout=step.timeout,
+                ) as response,
+            ):
+                content = _Content(step, response)
+                async for part in response.aiter_bytes():
+                    if not content.take(part):
+                        return Failure("its reply is too long")
+                return Reply(response.status_code, response.headers, bytes(content.kept))
+        except TimeoutError:
+            return Failure(f"it did not answer within {step.timeout:g} s")
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
+            return Failure(_why(error, step))
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class _Content:
+    """What comes back, gathered in memory, or in the caller's file when it is what the caller asked for."""
+
+    def __init__(self, step: Send, response: httpx.Response) -> None:
+        self.kept = bytearray()
+        self._sink = step.sink if response.is_success else None
+        if self._sink is not None:
+            # Of an earlier try there may be a part.
+            self._sink.seek(0)
+            self._sink.truncate()
+
+    def take(self, part: bytes) -> bool:
+        """Keep a part; False when that is more than a reply can be."""
+        if self._sink is not None:
+            self._sink.write(part)
+            return True
+        self.kept += part
+        return len(self.kept) <= REPLY_BYTES_MAX
+
+
+def _why(error: Exception, step: Send) -> str:
+    """Why nothing came back; no URL in it, since a query may name a person."""
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return f"no connection within {step.timeout:g} s"
+    if isinstance(error, httpx.TimeoutException):
+        return f"it did not answer within {step.timeout:g} s"
+    if isinstance(error, httpx.ConnectError):
+        return str(error)[:_DETAIL_LENGTH] or "no connection"
+    return f"{type(error).__name__}: {error}"[:_DETAIL_LENGTH]

@@ -1,0 +1,71 @@
+"""What hangs on both clients beside the budgets' verbs: `client.consents`, `client.compliance`, `client.evidence`.
+
+Loaded where it is used: most scripts only spend.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kiki.shield.conversation import AsyncLine, Line
+
+if TYPE_CHECKING:
+    from kiki.shield.privacy_client import (
+        AsyncCompliance,
+        AsyncConsents,
+        AsyncEvidence,
+        Compliance,
+        Consents,
+        Evidence,
+    )
+
+
+class PrivacyLine(Line):
+    """A line with everything that concerns persons and proofs."""
+
+    @cached_property
+    def consents(self) -> Consents:
+        """Who consented to what."""
+        from kiki.shield.privacy_client import Consents
+
+        return Consents(self)
+
+    @cached_property
+    def compliance(self) -> Compliance:
+        """The compliance report and the register of breaches."""
+        from kiki.shield.privacy_client import Compliance
+
+        return Compliance(self)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Checkpoints, proofs and bundles."""
+        from kiki.shield.privacy_client import Evidence
+
+        return Evidence(self)
+
+
+class AsyncPrivacyLine(AsyncLine):
+    """The same on an event loop."""
+
+    @cached_property
+    def consents(self) -> AsyncConsents:
+        """Who consented to what."""
+        from kiki.shield.privacy_client import AsyncConsents
+
+        return AsyncConsents(self)
+
+    @cached_property
+    def compliance(self) -> AsyncCompliance:
+        """The compliance report and the register of breaches."""
+        from kiki.shield.privacy_client import AsyncCompliance
+
+        return AsyncCompliance(self)
+
+    @cached_property
+    def evidence(self) -> AsyncEvidence:
+        """Checkpoints, proofs and bundles."""
+        from kiki.shield.privacy_client import AsyncEvidence
+
+        return AsyncEvidence(self)
