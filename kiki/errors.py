@@ -8,10 +8,12 @@ KikiError
 ├── ConfigurationError
 │   ├── SettingsError
 │   ├── PolicyError
-│   └── DatabaseError
+│   ├── DatabaseError
+│   └── SystemsError
 ├── Denied
 │   ├── SpendDenied
-│   └── ConsentDenied
+│   ├── ConsentDenied
+│   └── IdentityDenied
 ├── AccessDenied
 │   ├── Unauthenticated
 │   └── Forbidden
@@ -30,7 +32,9 @@ KikiError
 │   ├── CapacityReached
 │   ├── ShieldUnreachable
 │   ├── ArchiveUnavailable
-│   └── AnchorUnavailable
+│   ├── AnchorUnavailable
+│   ├── SystemUnavailable
+│   └── StillWorking
 ├── LedgerCorrupt
 ├── LedgerLocked
 ├── MasterKeyError
@@ -121,6 +125,13 @@ class DatabaseError(ConfigurationError):
     subject = "database"
 
 
+class SystemsError(ConfigurationError):
+    """The systems that hold personal data are not described well; no request is run over them."""
+
+    code = "systems_invalid"
+    subject = "systems that hold personal data"
+
+
 class Denied(KikiError):
     """A rule said no; nothing was taken."""
 
@@ -167,6 +178,12 @@ class ConsentDenied(Denied):
         super().__init__(message)
         self.purpose = purpose
         self.state = state
+
+
+class IdentityDenied(Denied):
+    """The proof of identity does not hold: the code is wrong, too old, or was tried too often."""
+
+    code = "identity_denied"
 
 
 class AccessDenied(KikiError):
@@ -289,6 +306,18 @@ class AnchorUnavailable(Unavailable):
     """The witness or the timestamp service did not give what was asked; deciding goes on without it."""
 
     code = "anchor_unavailable"
+
+
+class SystemUnavailable(Unavailable):
+    """A system that holds personal data did not do what was asked; what became of it is unknown until it is asked again."""
+
+    code = "system_unavailable"
+
+
+class StillWorking(Unavailable):
+    """A system took the task and is not done yet; asked again later, it tells."""
+
+    code = "still_working"
 
 
 class LedgerCorrupt(KikiError):

@@ -13,6 +13,7 @@ set -euo pipefail
 SERVERS=(
   "redis-server:redis-server"
   "postgres:postgresql"
+  "openssl:openssl"
 )
 
 say() { printf '%s\n' "$*" >&2; }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiki.cli import show
+from kiki.cli import evidence, show
 from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, open_ledger, when_micros
 from kiki.errors import InvalidInput, KikiError
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from kiki.shield.evidence import Row
 
 app = typer.Typer(
-    help="Export and follow the decisions in the ledger.",
+    help="Export, follow, prove and verify the decisions in the ledger.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+evidence.register(app)
 
 
 class Format(StrEnum):
@@ -47,11 +48,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write out every decision that matches, oldest first."""
-    from kiki.shield import evidence
+    from kiki.shield import evidence as decisions
 
     reader = open_ledger(data_dir)
     with contextlib.closing(reader), written(output) as write:
-        count = evidence.export(
+        count = decisions.export(
             reader,
             write,
             format="jsonl" if as_json or form is Format.JSONL else "csv",
@@ -76,11 +77,11 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show the last decisions, oldest first."""
-    from kiki.shield import evidence
+    from kiki.shield import evidence as decisions
 
     reader = open_ledger(data_dir)
     with contextlib.closing(reader):
-        for row in evidence.tail(reader, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
+        for row in decisions.tail(reader, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
             if as_json:
                 show.as_json(row.as_dict())
             else:

@@ -146,8 +146,9 @@ def seal(source: Source, seed: bytes) -> list[bytes]:
 
 def _openers(source: Source) -> Iterable[Callable[[], Store]]:
     if not isinstance(source, Database):
-        from kiki.ledger.sqlite import SqliteStore
+        from kiki.ledger.sqlite import SqliteReader, SqliteStore
 
+        SqliteReader(source).close()  # whoever owns one makes it; here it must be there
         return [lambda: SqliteStore(source)]
     from kiki.ledger.postgres import PostgresReader, PostgresStore
 

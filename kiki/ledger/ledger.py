@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -59,6 +59,8 @@ class Ledger:
         self._process = os.getpid()
         self._tiling = open_tiling(store)
         self.signer = None if seed is None else Signer(log_origin(self.chain), seed)
+        self.others: Callable[[], Mapping[str, int]] = dict
+        """The other chains that lie in the same store, with the sizes of their last checkpoints: each names them all."""
         latest = store.last(CHECKPOINTS)
         self._signed_size = 0 if latest is None else int.from_bytes(latest[0], "big")
         self._signed_at = self.recorded_at
@@ -176,7 +178,7 @@ class Ledger:
         self._group.exclusively(act)
 
     def _checkpoint(self, signer: Signer, tiling: Tiling, at: int) -> Write:
-        note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), extensions(at)))
+        note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), extensions(at, self.others())))
         return Write(CHECKPOINTS, tiling.size.to_bytes(8, "big"), note)
 
     def checkpoint(self, *, older_than: int = 0) -> bytes | None:
@@ -224,6 +226,16 @@ class Ledger:
             self.flush()
         finally:
             self.store.close()
+
+
+def signed_sizes(readers: Iterable[Reader]) -> dict[str, int]:
+    """The sizes of the last checkpoints of chains, by their ids; chains without one are left out."""
+    found: dict[str, int] = {}
+    for reader in readers:
+        chain, latest = reader.get(META, b"chain"), reader.last(CHECKPOINTS)
+        if chain is not None and latest is not None:
+            found[chain.decode()] = int.from_bytes(latest[0], "big")
+    return found
 
 
 def read_entries(reader: Reader, first: int = 0, last: int | None = None) -> Iterator[Entry]:

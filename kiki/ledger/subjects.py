@@ -31,7 +31,7 @@ from kiki.errors import LedgerCorrupt, LedgerUnavailable, MasterKeyError, Unread
 from kiki.ledger.entry import Sealed
 from kiki.ledger.master_key import KeySource, MasterKey
 from kiki.ledger.sealing import ID_BYTES, KEY_BYTES, NONCE_BYTES, seal, unseal
-from kiki.ledger.store import SHARED, Store, Write
+from kiki.ledger.store import SHARED, Reader, Store, Write
 
 SECRETS: Final = SHARED + "secret"
 DIRECTORY: Final = SHARED + "directory"
@@ -272,7 +272,7 @@ class Subjects:
             # The bytes, too.
             self.store.erase(SUBJECTS, [reference])
             self.store.erase(DIRECTORY, [lookup])
-        needles = (lookup,) if row is None else (lookup, _wrapped_in(row))
+        needles = (lookup, _wrapped_in(row)) if row else (lookup,)
         return Erasure(reference.hex(), at, needles)
 
     def _forget_rest(self, lookup: bytes, tombstone: bytes | None, at: int) -> Erasure:
@@ -404,7 +404,7 @@ def _read(decoder: msgspec.msgpack.Decoder[Row], name: bytes, data: bytes) -> Ro
 def _wrapped_in(row: bytes) -> bytes:
     """What must stand nowhere once a row is gone; all of it where it was altered: that, too, can be erased."""
     try:
-        return _rows.decode(row).wrapped
+        return _rows.decode(row).wrapped or row
     except msgspec.DecodeError:
         return row
 

@@ -32,6 +32,7 @@ from kiki.errors import InvalidInput
 from kiki.shield.breach import NOTICE_SPAN
 from kiki.shield.budget import Reason
 from kiki.shield.consent import State
+from kiki.shield.dsr import Kind, Step
 from kiki.shield.fact import (
     BreachDeclared,
     ConsentChanged,
@@ -57,8 +58,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS: Final = {"daily": 1, "weekly": 7}
 _MONTHS: Final = {"monthly": 1, "quarterly": 3, "yearly": 12}
 _SECURITY: Final = (Halted, PolicyUsed, Opened, LegalHeld, Pruned, BreachDeclared)
-RECEIVED: Final = "received"
-COMPLETED: Final = ("completed", "completed_with_exceptions")
 
 
 # -- which period ------------------------------------------------------------------------------------
@@ -258,10 +257,10 @@ class Tally:
                 self.consent += 1
                 self.said.setdefault(fact.purpose, {}).setdefault(day, Counter())[fact.state] += 1
         elif isinstance(fact, RequestChanged):
-            if fact.step == RECEIVED:
-                self.received[fact.kind.upper()] += 1
-            elif fact.state in COMPLETED and fact.step in COMPLETED:
-                self.completed[fact.kind.upper()] += 1
+            if fact.step == Step.RECEIVED:
+                self.received[fact.kind] += 1
+            elif fact.step == Step.COMPLETED:
+                self.completed[fact.kind] += 1
 
     def _decided(self, day: int, fact: Decided) -> None:
         many = len(fact.amounts)
@@ -292,8 +291,8 @@ def report_of(
         total_events=tally.total,
         security_events=tally.security,
         consent_changes=tally.consent,
-        data_deletions=tally.completed["DELETION"],
-        data_access_requests=tally.received["ACCESS"],
+        data_deletions=tally.completed[Kind.DELETION],
+        data_access_requests=tally.received[Kind.ACCESS],
         data_breaches=len(tally.breaches),
         compliance_score=score_of(probes),
         frameworks=list(FRAMEWORKS),

@@ -39,11 +39,12 @@ from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Append, Ledger
 from kiki.ledger.store import Reader
-from kiki.ledger.subjects import LEASE_SECONDS, Erasure, Person, Subjects
+from kiki.ledger.subjects import Erasure, Person, Subjects
 from kiki.money import format_micros
 from kiki.shield.budget import Reason, Refusal, judge_ltv
 from kiki.shield.call import Call, Switch
 from kiki.shield.change import Change, Turn
+from kiki.shield.consent import LEASE_HELD
 from kiki.shield.consent_view import ConsentView
 from kiki.shield.decision import Decision
 from kiki.shield.fact import (
@@ -139,8 +140,7 @@ class Decider:
         self._coming_keys = 0
         self._trim_in = 0
         self._recover_at = 0
-        store = subjects.store
-        self.consents = ConsentView(ledger.store, round(LEASE_SECONDS * SECOND) if store.is_shared else None)
+        self.consents = ConsentView(ledger.store, LEASE_HELD if ledger.store.is_shared else None)
         self.kept = self._projections()
         self._open()
 
@@ -377,9 +377,19 @@ class Decider:
         for ticket, result in done:
             ticket.resolve(result)
 
-    def forget(self, person: str) -> Erasure:
-        """Destroy the key of a person and read back that nothing of it is left; the ledger stays as it is."""
-        erasure = self.group.exclusively(lambda: self._forget(person))
+    def forget(self, person: str, permit: Callable[[], None] | None = None) -> Erasure:
+        """Destroy the key of a person and read back that nothing of it is left; the ledger stays as it is.
+
+        `permit` is asked while nobody else decides or changes anything; what it raises, nothing is destroyed for.
+        """
+
+        def act() -> Erasure:
+            with self.ledger.store.shared_turn():
+                if permit is not None:
+                    permit()
+                return self._forget(person)
+
+        erasure = self.group.exclusively(act)
         found = self.subjects.read_back(erasure)
         if found.traces:
             # A page that was split may keep a stale copy; writing the files anew leaves none.

@@ -30,7 +30,7 @@ ARTICLE_LENGTH_MAX: Final = 64
 
 _ID = re.compile(r"DSR-[0-9]{1,12}-[0-9a-f]{8}", re.ASCII)
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,47}", re.ASCII)
-_ARTICLE = re.compile(r"[A-Za-z0-9 .,()§/&:-]{1,64}")
+_ARTICLE = re.compile(r"[A-Za-z0-9 .,;()§/&:-]{1,64}")
 
 
 class Kind(StrEnum):

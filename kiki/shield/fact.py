@@ -202,6 +202,8 @@ class RequestChanged(msgspec.Struct, array_like=True, tag="request", frozen=True
     """Of an objection or opt-out: what was objected to."""
     run: list[str | int] = []
     """Of a step of a run: chain and sequence of the entry that started the run."""
+    received_at: int | None = None
+    """Of the first step: when the request came in, where that is earlier than `at`: a letter."""
 
 
 class LegalHeld(msgspec.Struct, array_like=True, tag="legal_hold", frozen=True):

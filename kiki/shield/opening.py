@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from kiki.clock import Clock, steady_clock, wall_micros
 from kiki.errors import PolicyError, WindowUnavailable
-from kiki.ledger.ledger import Ledger
+from kiki.ledger.ledger import Ledger, signed_sizes
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.source import Database
@@ -71,6 +71,11 @@ def open_decider(
             )
         ledger = Ledger(store, clock or steady_clock(), subjects.signing_seed)
         ledger.require_companion("directory of persons", subjects.digest)
+        if store.is_shared:
+            others = _all_chains(store)
+            ledger.others = lambda: {
+                chain: size for chain, size in signed_sizes(others()).items() if chain != ledger.chain
+            }
         if policy is None:
             known = store.get(POLICY, b"")
             policy = Policy(()) if known is None else Policy.load(known)

@@ -14,6 +14,7 @@ from kiki.ledger.shipper import Lag
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.compliance_routes import ComplianceRoutes
+from kiki.shield.compliance_survey import everything_is_held, request_lines
 from kiki.shield.consent_routes import ConsentRoutes
 from kiki.shield.evidence_routes import EvidenceRoutes
 from kiki.shield.probe import Surroundings
@@ -64,6 +65,8 @@ class PrivacyService:
             now=decider.clock(),
             wall=wall_micros(),
             retention_days=deployment.retention_days,
+            requests=request_lines(ledger.store),
+            on_hold=everything_is_held(ledger.store),
             subjects=decider.subjects,
             verifier_key=None if ledger.signer is None else ledger.signer.verifier_key,
             failure=None if ledger.failure is None else str(ledger.failure),

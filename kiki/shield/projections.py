@@ -17,8 +17,18 @@ from kiki.ledger.entry import Sealed
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
 from kiki.ledger.store import Reader, Store, Write
-from kiki.shield import consent
-from kiki.shield.fact import ConsentChanged, Decided, Fact, Halted, PolicyUsed, Settled, decode_fact
+from kiki.shield import consent, legal_hold, subject_request
+from kiki.shield.fact import (
+    ConsentChanged,
+    Decided,
+    Fact,
+    Halted,
+    LegalHeld,
+    PolicyUsed,
+    RequestChanged,
+    Settled,
+    decode_fact,
+)
 from kiki.shield.scope import Scopes
 from kiki.shield.window import OpenHold, Verb
 
@@ -66,6 +76,10 @@ class Projections:
         writes: list[Write] = []
         for entry in read_entries(self._store):
             fact = decode_fact(entry)
+            if isinstance(fact, RequestChanged):
+                # It is added to what the facts before it came to, so that must be there.
+                self._store.commit([], [write for write in writes if write.space != POLICY])
+                writes = [write for write in writes if write.space == POLICY][-1:]
             if isinstance(fact, Decided | Settled) and fact.at < now - 2 * self.index.retention:
                 made = [write for write in self._writes(fact, entry.seq) if write.space in (HOLDS, HALTS)]
             else:
@@ -149,6 +163,11 @@ class Projections:
             return [Write(POLICY, b"", fact.policy)]
         if isinstance(fact, ConsentChanged):
             return consent.writes_of(fact, self._chain, seq)
+        if isinstance(fact, LegalHeld):
+            return legal_hold.writes_of(fact, self._chain, seq)
+        if isinstance(fact, RequestChanged):
+            known = self._store.get(subject_request.REQUEST, subject_request.request_key(fact.request))
+            return subject_request.writes_of(fact, self._chain, seq, known)
         return []
 
     def meet(self, facts: list[Append], now: int) -> Append:

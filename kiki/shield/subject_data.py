@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple, Protocol
 
-from kiki.errors import ConfigurationError
+from kiki.errors import SystemsError
 from kiki.shield.dsr import Kind
 from kiki.shield.subject_request import Kept
 
@@ -111,13 +111,6 @@ class SubjectData(Protocol):
     def verify(self, task: Task) -> Verification:
         """Look again, independently of what `erase` said."""
         ...
-
-
-class SystemsError(ConfigurationError):
-    """The systems that hold personal data are not described well; no request is run."""
-
-    code = "systems_invalid"
-    subject = "systems that hold personal data"
 
 
 class Registry:

@@ -135,7 +135,7 @@ class SubjectRequest(msgspec.Struct):
             kind=Kind(first.kind),
             subject=first.subject,
             state=State(first.state),
-            received_at=first.at,
+            received_at=first.at if first.received_at is None else first.received_at,
             regimes=tuple(Regime(word) for word in first.regime.split()),
             events=list(events),
             network=first.network,

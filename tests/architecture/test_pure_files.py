@@ -17,8 +17,16 @@ PURE = [
     "kiki/shield/scope.py",
     "kiki/shield/policy.py",
     "kiki/shield/budget.py",
+    "kiki/ledger/checkpoint.py",
     "kiki/ledger/entry.py",
+    "kiki/ledger/merkle.py",
+    "kiki/ledger/retention.py",
+    "kiki/ledger/sealing.py",
+    "kiki/ledger/segment.py",
+    "kiki/shield/consent.py",
     "kiki/shield/fact.py",
+    "kiki/shield/network.py",
+    "kiki/shield/origin.py",
 ]
 FORBIDDEN_MODULES = {
     *("aiohttp", "apsw", "asyncio", "concurrent", "grpc", "httpx", "io", "logging", "multiprocessing", "os"),

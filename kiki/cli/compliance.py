@@ -1,0 +1,186 @@
+"""`kiki compliance`: the report that a privacy officer hands on, and the register of breaches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiki.cli import show
+from kiki.cli.options import DataDir, Json, TokenFile, Url, open_client, parse_when
+from kiki.errors import InvalidInput, KikiError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kiki.shield.compliance_report import ComplianceReport
+
+app = typer.Typer(
+    help="Report what the ledger shows about compliance; declare breaches.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def report(
+    period: Annotated[
+        str | None,
+        typer.Option("--period", metavar="WORD", help="daily, weekly, monthly (without any), quarterly or yearly."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="WHEN", help="From then on: 7d, 2026-11-22 or RFC 3339.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="WHEN", help="Until before that; without: until now.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for people there, too.")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show the compliance report of a period.
+
+    Asks the service; with --data-dir it reads the ledger there, which may be written meanwhile.
+    """
+    first, last = parse_when(since), parse_when(until)
+    if period is not None and (first or last):
+        raise InvalidInput("give either --period, or --from (and --to)")
+    if last is not None and first is None:
+        raise InvalidInput("--to needs --from: when does the period begin?")
+    if data_dir is not None:
+        found = _read(data_dir, period, first, last)
+    else:
+        with open_client(url, token_file) as client:
+            found = client.compliance.report(period, since=first, until=last)
+    if html is not None:
+        _write_page(html, found)
+    if as_json:
+        show.as_json(found)
+        return
+    for line in _lines(found):
+        show.line(line)
+
+
+@app.command()
+def breach(
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="Your name of the incident; no personal data.")],
+    found: Annotated[
+        str | None, typer.Option("--found", metavar="WHEN", help="When it became known; without: now.")
+    ] = None,
+    notified: Annotated[
+        str | None, typer.Option("--notified", metavar="WHEN", help="When the authority was told.")
+    ] = None,
+    affected: Annotated[
+        int | None, typer.Option("--affected", metavar="N", help="How many persons it concerns.")
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Declare a breach of personal data, or tell more about one.
+
+    It is written down for good, and counts in the report.
+    """
+    with open_client(url, token_file) as client:
+        reply = client.compliance.declare_breach(
+            reference, found_at=parse_when(found), notified_at=parse_when(notified), affected=affected
+        )
+    if as_json:
+        show.as_json(reply)
+        return
+    told = (
+        f"the authority was told at {reply.notified_at}"
+        if reply.notified_at
+        else (f"the authority has to be told by {reply.authority_due_at}")
+    )
+    show.line(f"declared: {reply.reference}, found {reply.found_at}; {told} (event {reply.event_id})")
+
+
+def _read(data_dir: Path, period: str | None, since: datetime | None, until: datetime | None) -> ComplianceReport:
+    """The report over a ledger on this machine, as far as it shows without its keys."""
+    from kiki.cli.options import open_ledger
+    from kiki.clock import wall_micros
+    from kiki.shield.compliance_report import period_between, period_of
+    from kiki.shield.compliance_survey import everything_is_held, request_lines, survey
+    from kiki.shield.probe import Surroundings
+    from kiki.shield.wire_compliance import PERIOD_DEFAULT
+
+    now = wall_micros()
+    chosen = (
+        period_of(period or PERIOD_DEFAULT, now)
+        if since is None
+        else period_between(_micros(since), now if until is None else _micros(until))
+    )
+    with contextlib.closing(open_ledger(data_dir)) as reader:
+        around = Surroundings(
+            reader=reader,
+            now=now,
+            wall=now,
+            retention_days=_retention_days(),
+            requests=request_lines(reader),
+            on_hold=everything_is_held(reader),
+            data_dir=data_dir,
+            master_key_file=_key_file(data_dir),
+            has_archive=bool(os.environ.get("KIKI_ARCHIVE")),
+        )
+        return survey(around, chosen)
+
+
+def _micros(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _key_file(data_dir: Path) -> Path | None:
+    """The file of the master key, if it comes from one."""
+    from dataclasses import replace
+
+    from kiki.cli.wiring import key_file
+    from kiki.settings import LedgerSettings
+
+    return key_file(replace(LedgerSettings.parse(os.environ), data_dir=data_dir))
+
+
+def _retention_days() -> int:
+    text = os.environ.get("RETENTION_DAYS") or "2555"
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInput(f"RETENTION_DAYS={text!r} is not a whole number of days")
+    return int(text)
+
+
+def _write_page(path: Path, found: ComplianceReport) -> None:
+    from kiki.shield.compliance_page import compliance_page
+
+    try:
+        path.write_text(compliance_page(found), encoding="utf-8")
+    except OSError as error:
+        raise KikiError(f"{path} cannot be written: {error.strerror}") from error
+    if sys.stderr.isatty():
+        show.talk(f"the page is in {path}", dim=True)
+
+
+def _lines(found: ComplianceReport) -> list[str]:
+    numbers = [
+        ("score", f"{found.compliance_score:g} %"),
+        ("events in the audit", f"{found.total_events:,}"),
+        ("security events", f"{found.security_events:,}"),
+        ("changes of consent", f"{found.consent_changes:,}"),
+        ("access requests received", f"{found.data_access_requests:,}"),
+        ("deletions completed", f"{found.data_deletions:,}"),
+        ("requests open / overdue", f"{found.requests.open} / {found.requests.overdue}"),
+        ("breaches declared", f"{found.data_breaches:,}"),
+    ]
+    lines = [f"{found.period}: {found.since[:16]}Z to {found.until[:16]}Z, chain {found.chain}", ""]
+    lines += [f"  {name:<26}{value:>12}" for name, value in numbers]
+    lines.append("")
+    lines += [f"  {each.verdict.value:<8} {each.said}" for each in found.probes]
+    if found.recommendations:
+        lines += ["", *(f"  to do: {each}" for each in found.recommendations)]
+    return lines
