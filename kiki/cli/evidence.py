@@ -14,7 +14,7 @@ import typer
 from kiki.cli import show
 from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, written_file
 from kiki.cli.options import DataDir, Json, when_micros
-from kiki.errors import EvidenceInvalid, InvalidInput, LedgerLocked
+from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked
 
 if TYPE_CHECKING:
     from kiki.cli.ledger_access import Access
@@ -73,9 +73,9 @@ def verify(
             _verify_bundle(bundle, trusted, witnesses, partial=partial, as_json=as_json)
         else:
             _verify_live(access(ledger, data_dir), trusted, witnesses, as_json=as_json)
-    except EvidenceInvalid as error:
+    except (EvidenceInvalid, LedgerCorrupt) as error:
         if as_json:
-            show.as_json({"holds": False, "place": error.place, "message": str(error)})
+            show.as_json({"holds": False, "place": getattr(error, "place", ""), "message": str(error)})
         else:
             show.line(f"does not hold: {error}")
         raise typer.Exit(show.EXIT_REFUSED) from None

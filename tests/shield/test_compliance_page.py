@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -141,7 +141,7 @@ def test_every_chart_is_an_image_with_a_sentence_for_who_cannot_see_it():
     assert 4 == len(charts)
     labels = []
     for chart in charts:
-        root = ElementTree.fromstring(chart)  # it is XML, too
+        root = ET.fromstring(chart)  # it is XML, too
         label = root.attrib["aria-labelledby"]
         title = root.find("title")
         assert ("img", label) == (root.attrib["role"], title.attrib["id"])
@@ -192,7 +192,7 @@ def test_bars_are_few_enough_to_see_and_lose_nothing(count: int):
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=400))
 def test_no_bar_leaves_the_picture(counts: list[int]):
     days = [DecisionDay(day=to_iso(START + at * DAY)[:10], approved=each) for at, each in enumerate(counts)]
-    svg = ElementTree.fromstring(re.search(r"<svg.*</svg>", decisions_chart(days))[0])
+    svg = ET.fromstring(re.search(r"<svg.*</svg>", decisions_chart(days))[0])
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
     for bar in svg.iter("rect"):
         x, y, wide, high = (float(bar.attrib[name]) for name in ("x", "y", "width", "height"))
@@ -206,4 +206,4 @@ def test_a_chart_of_nothing_is_a_chart():
         requests_chart([], to_iso(START)),
         changes_chart(PurposeReport(purpose="marketing", states={}, days=[]), []),
     ):
-        ElementTree.fromstring(re.search(r"<svg.*</svg>", chart)[0])
+        ET.fromstring(re.search(r"<svg.*</svg>", chart)[0])

@@ -14,8 +14,10 @@ from kiki.errors import (
     Unavailable,
 )
 from kiki.ledger.ledger import Ledger
+from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.subjects import Subjects
+from kiki.settings import Secret
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import (
     check_call,
@@ -37,6 +39,7 @@ from tests.ledger.doubles import FakeClock
 
 UNIT = 1_000_000
 SPAN = 60 * UNIT
+KEYS = KeySource(text=Secret("00" * 32))
 
 
 class World:
@@ -51,7 +54,7 @@ class World:
     def open(self, keys_max=1000):
         decider = Decider(
             Ledger(self.stores[0], self.clock),
-            Subjects(self.stores[1]),
+            Subjects(self.stores[1], KEYS, self.clock),
             LocalWindow(self.policy, self.clock),
             self.policy,
             self.clock,

@@ -620,7 +620,8 @@ _limits = st.lists(
     max_size=4,
     unique_by=lambda x: x.span,
 ).map(tuple)
-_budgets = st.builds(Budget, st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,63}", fullmatch=True), _patterns, _limits)
+_consents = st.sampled_from(["", "none", "marketing"]) | st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
+_budgets = st.builds(Budget, st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,63}", fullmatch=True), _patterns, _limits, _consents)
 policies = st.builds(
     Policy,
     st.lists(_budgets, min_size=1, max_size=5, unique_by=lambda one: one.name).map(tuple),
@@ -653,6 +654,14 @@ def test_the_recorded_form_never_changes():
     assert policy.digest == "c3257d5f31bcf1ca"
 
 
+def test_consent_stands_in_the_recorded_form_where_a_budget_asks_for_it():
+    asking = Policy((Budget("all", Pattern("*"), (Limit(500_000_000, MINUTE),), "marketing"),), "EUR")
+    assert asking.dump() == (
+        b'{"budgets":[{"consent":"marketing","name":"all","scope":"*","windows":[{"limit":"500.00","window":"60s"}]}],'
+        b'"currency":"EUR"}'
+    )
+
+
 def test_the_ledger_reads_policies_that_a_file_may_not_hold():
     for policy in [Policy(()), single_budget(0, 400 * DAY), Policy((Budget("Ü", Pattern("customer:c"), ()),))]:
         assert Policy.load(policy.dump()) == policy
@@ -672,6 +681,8 @@ def test_the_ledger_reads_policies_that_a_file_may_not_hold():
         b'{"budgets":[{"name":"a","scope":"*","windows":[{"limit":"NaN","window":"60s"}]}],"currency":"USD"}',
         b'{"budgets":[{"name":"a","scope":"*","windows":[{"limit":"1","window":"1w"}]}],"currency":"USD"}',
         b'{"budgets":[{"name":"a","scope":"?","windows":[{"limit":"1","window":"1s"}]}],"currency":"USD"}',
+        b'{"budgets":[{"name":"a","scope":"*","windows":[],"consent":null}],"currency":"USD"}',
+        b'{"budgets":[{"name":"a","scope":"*","windows":[],"consents":"x"}],"currency":"USD"}',
         b'{"budgets":' + b"9" * 5000 + b',"currency":"USD"}',
     ],
     ids=_id,
@@ -721,6 +732,52 @@ def test_budgets_for_names_the_budgets_and_the_scopes_they_meter():
     assert Policy(()).span_max == 0
 
 
+CONSENTING = """
+budgets:
+  - {scope: "*", limit: 1, window: 1s}
+  - {scope: "platform:meta", limit: 1, window: 1h, consent: targeting}
+  - {scope: "campaign:*", limit: 1, window: 1h, consent: marketing}
+  - {scope: "platform:receipts", limit: 1, window: 1h, consent: none}
+"""
+
+
+@pytest.mark.parametrize(
+    ("scopes", "purpose", "needed"),
+    [
+        ([], "", set()),
+        ([], "marketing", {"marketing"}),
+        (["platform:meta"], "", {"targeting"}),
+        (["platform:meta"], "targeting", {"targeting"}),
+        (["platform:meta"], "analytics", {"targeting", "analytics"}),
+        (["campaign:a", "platform:meta"], "", {"targeting", "marketing"}),
+        (["platform:receipts"], "", set()),
+        (["platform:receipts"], "marketing", set()),
+        (["campaign:a", "platform:receipts"], "", {"marketing"}),
+        (["campaign:a", "platform:receipts"], "analytics", {"marketing"}),
+    ],
+)
+def test_what_a_person_must_have_consented_to(scopes, purpose, needed):
+    """What any budget asks for adds up; `none` takes back what the caller said, and never what a budget asks for."""
+    policy = parse_policy(CONSENTING)
+    assert needed == policy.purposes_for(scopes, purpose)
+    assert policy.asks_consent
+    assert not Policy(policy.budgets[:1]).asks_consent
+
+
+@pytest.mark.parametrize("word", ["Marketing", "1st", "mark eting", "a-b", "x" * 33, "''", "'*'", "é"])
+def test_a_purpose_that_is_none_is_reported_with_its_line(word):
+    """Such a word would refuse every spend, and nobody would know why."""
+    (problem,) = problems(f'budgets:\n  - scope: "*"\n    limit: 1\n    window: 1s\n    consent: {word}\n')
+    assert problem.startswith("p:5: consent ")
+    assert problem.endswith("write the purpose, such as marketing, or none when these spends need no consent")
+
+
+@pytest.mark.parametrize("value", ["[marketing]", "{a: b}"])
+def test_a_budget_asks_for_one_purpose(value):
+    (problem,) = problems(f'budgets:\n  - scope: "*"\n    limit: 1\n    window: 1s\n    consent: {value}\n')
+    assert problem.startswith("p:5: ")
+
+
 # -- what the documentation shows ------------------------------------------------------------------------
 
 _BLOCKS = re.findall(
@@ -741,6 +798,17 @@ def test_the_first_block_of_the_documentation_means_what_is_said_of_it():
             Budget("each-campaign", Pattern("campaign:*"), (Limit(100 * SECOND, HOUR), Limit(1000 * SECOND, 7 * DAY))),
         )
     )
+
+
+def test_the_block_about_consent_means_what_its_table_says():
+    policy = parse_policy(next(block for block in _BLOCKS if "consent" in block))
+    rows = [
+        ([], set(), {"marketing"}),
+        (["platform:meta"], {"targeting"}, {"targeting", "marketing"}),
+        (["platform:mail_receipts"], set(), set()),
+    ]
+    for scopes, without, with_purpose in rows:
+        assert (without, with_purpose) == (policy.purposes_for(scopes, ""), policy.purposes_for(scopes, "marketing"))
 
 
 def test_the_mistakes_in_the_documentation_are_the_ones_reported():

@@ -7,12 +7,13 @@ import re
 import apsw
 import pytest
 
-from kiki.ledger.ledger import read_entries
+from kiki.ledger.ledger import CHECKPOINTS, META, read_entries
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteReader
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.fact import Decided, Halted, PolicyUsed, Refused, Settled, decode_fact
+from kiki.shield.consent import CONSENT, read_state
+from kiki.shield.fact import ConsentChanged, Decided, Halted, PolicyUsed, Refused, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Budget, Limit, Policy
 from kiki.shield.projections import HALTS, HOLDS, POLICY, settled_key
@@ -46,11 +47,15 @@ def a_history(guard, clock):
     guard.reserve(50, {"campaign": "c"}, "k4")
     guard.reserve(60, seconds=400)
     guard.record(70, {"campaign": "a"}, "k5")
+    for purpose in ("marketing", "analytics"):
+        guard.consents.grant("alice", purpose, version="v1")
+    guard.consents.revoke("alice", "analytics")
+    guard.consents.deny("bob", "profiling")
 
 
 def folded(entries):
     """Every projection but the ledger's own, from the facts alone: {space kind: {key: value}}."""
-    holds, halts, keys, policy = {}, {}, {}, {}
+    holds, halts, keys, policy, consents = {}, {}, {}, {}, {}
     for entry in entries:
         fact, place = decode_fact(entry), entry.seq.to_bytes(8, "big")
         if isinstance(fact, Decided):
@@ -67,15 +72,20 @@ def folded(entries):
                 del halts[fact.pattern.encode()]
         elif isinstance(fact, PolicyUsed):
             policy[b""] = fact.policy
-    return {HOLDS: holds, HALTS: halts, POLICY: policy, "key": keys}
+        elif isinstance(fact, ConsentChanged):
+            consents[bytes.fromhex(fact.subject) + fact.purpose.encode()] = (fact.state, fact.version, entry.seq)
+    return {HOLDS: holds, HALTS: halts, POLICY: policy, "key": keys, CONSENT: consents}
 
 
 def stored(reader):
-    """The projections as the store has them; the generations of keys are one."""
-    found = {HOLDS: {}, HALTS: {}, POLICY: {}, "key": {}}
+    """The projections as the store has them; the generations of keys are one. Fails when there are others."""
+    found = {HOLDS: {}, HALTS: {}, POLICY: {}, "key": {}, CONSENT: {}}
     for space in reader.spaces():
-        if space != "meta":
+        if space not in (META, CHECKPOINTS) and not space.startswith("tile/"):
             found[re.sub(r"/\d+$", "", space)].update(reader.scan(space))
+    for key, value in found[CONSENT].items():
+        state = read_state(value)
+        found[CONSENT][key] = (state.state, state.version, state.seq)
     return found
 
 
@@ -87,7 +97,7 @@ def test_every_projection_is_a_fold_of_the_ledger(tmp_path):
         reader = guard.decider.ledger.store
         expected = folded(read_entries(reader))
         assert expected == stored(reader)
-        assert [len(expected[space]) for space in (HOLDS, HALTS, POLICY)] == [2, 1, 1]
+        assert [len(expected[space]) for space in (HOLDS, HALTS, POLICY, CONSENT)] == [2, 1, 1, 3]
 
 
 def seen(guard):
@@ -100,6 +110,7 @@ def seen(guard):
         sorted(hold.id for hold in guard.holds()),
         guard.halts(),
         guard.spend(10, {"campaign": "a"}, "k1").event_id,
+        {name: (record.state, record.version) for name, record in guard.consents.status("alice").items()},
     )
 
 
@@ -113,7 +124,7 @@ def test_a_guard_without_its_projections_finds_the_same(tmp_path):
         before = seen(guard)
         projections = stored(guard.decider.ledger.store)
     database = apsw.Connection(str(path))
-    database.execute("DELETE FROM projection WHERE space <> 'meta'")
+    database.execute("DELETE FROM projection WHERE space NOT IN ('meta', 'checkpoint')")
     database.close()
     with BudgetGuard.open(path, policy=POLICY_USED, clock=clock) as guard:
         assert before == seen(guard)

@@ -1,0 +1,272 @@
+"""The auditor's commands: what they write proves something, what was touched is named, and readers disturb nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kiki.cli.main import app
+from kiki.errors import SpendDenied
+from kiki.ledger.checkpoint import Signer
+from kiki.ledger.entry import encode_entry
+from kiki.ledger.ledger import Append, Ledger
+from kiki.ledger.sqlite import SqliteReader, SqliteStore
+from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.fact import Decided
+from tests.servers import free_port
+
+
+def run(*arguments: str | Path, **options):
+    return CliRunner().invoke(app, [str(each) for each in arguments], **options)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch) -> Path:
+    """A data directory with some decisions in it, nobody's at the moment."""
+    folder = tmp_path / "data"
+    with BudgetGuard.open(folder / "shield.db", limit="100") as guard:
+        guard.spend("60", ["platform:meta"])
+        guard.consents.grant("c-1", "marketing")
+        guard.spend("30", ["customer:c-1"], purpose="marketing")
+        with pytest.raises(SpendDenied):
+            guard.spend("20")
+    monkeypatch.setenv("KIKI_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def vkey(data: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "auditor.vkey"
+    path.write_text(run("audit", "key").stdout)
+    return path
+
+
+@pytest.fixture
+def bundle(data: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "evidence.kiki"
+    assert run("audit", "bundle", "-o", path).exit_code == 0
+    return path
+
+
+# -- verify ------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_nobody_touched_holds(data: Path):
+    result = run("audit", "verify")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "holds")
+    assert "1 of them resting on consent; 0 findings" in result.stdout
+    told = json.loads(run("audit", "verify", "--json").stdout)
+    assert (True, 3, 2, 1) == (told["holds"], told["decisions"], told["admitted"], told["consents"])
+    assert 0 == told["trees"][0]["unsigned"]
+
+
+def test_the_same_offline_from_one_file(bundle: Path, vkey: Path, monkeypatch, tmp_path: Path):
+    """The auditor has the bundle and the key, and neither ledger nor master key."""
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "nothing"))
+    result = run("audit", "verify", bundle, "--key", vkey)
+    assert (0, "") == (result.exit_code, result.stderr)
+    told = json.loads(run("audit", "verify", bundle, "--key", vkey.read_text().strip(), "--json").stdout)
+    assert (True, True) == (told["holds"], told["trusted"])
+
+
+def test_without_a_key_a_bundle_is_whole_and_nobodys(bundle: Path):
+    result = run("audit", "verify", bundle)
+    assert (0, True) == (result.exit_code, "not who made it" in result.stderr)
+    assert json.loads(run("audit", "verify", bundle, "--json").stdout)["trusted"] is False
+
+
+def test_the_key_of_another_log_is_refused(bundle: Path):
+    other = Signer("kiki/other", os.urandom(32)).verifier_key
+    result = run("audit", "verify", bundle, "--key", other)
+    assert (3, True) == (result.exit_code, "another key than the one that is trusted" in result.stdout)
+
+
+def test_an_altered_byte_is_named_and_ends_with_3(bundle: Path, vkey: Path):
+    altered = bytearray(bundle.read_bytes())
+    place = altered.index(b"platform:meta")
+    altered[place] ^= 1
+    bundle.write_bytes(altered)
+    result = run("audit", "verify", bundle, "--key", vkey)
+    assert (3, True) == (result.exit_code, ", entry 2, byte " in result.stdout)
+    told = json.loads(run("audit", "verify", bundle, "--json").stdout)
+    assert (False, True) == (told["holds"], ", entry 2, byte " in told["place"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "UPDATE entry SET body = CAST(replace(body, 'platform:meta', 'platform:mega') AS BLOB) WHERE seq = 2",
+            "entries 0 to",
+        ),
+        ("UPDATE entry SET body = 'text' WHERE seq = 2", "entry 2"),
+        ("UPDATE projection SET value = x'00' WHERE space = 'checkpoint'", "this is not a signed checkpoint"),
+        ("DELETE FROM projection WHERE space = 'checkpoint'", "entries are covered by no"),
+        ("DELETE FROM entry WHERE seq = 3", "entry 3: the entry is missing"),
+        ("DELETE FROM entry WHERE seq > 3", "the entry is missing"),
+        ("DELETE FROM entry WHERE seq < 2", "before entry 2"),
+    ],
+)
+def test_a_database_that_was_edited_does_not_hold(data: Path, statement: str, said: str):
+    with closing(sqlite3.connect(data / "shield.db")) as database:
+        database.execute(statement)
+        database.commit()
+    result = run("audit", "verify")
+    assert (3, True) == (result.exit_code, said in result.stdout), result.stdout
+
+
+def test_a_file_that_is_no_database_does_not_hold(data: Path, vkey: Path):
+    (data / "shield.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1000)
+    assert 3 == run("audit", "verify", "--key", vkey).exit_code
+
+
+def test_a_spend_too_many_is_found_although_every_signature_holds(data: Path):
+    """Whoever holds all keys can sign a history that breaks its own rules: the replay says so."""
+    with BudgetGuard.open(data / "shield.db", limit="100") as guard:
+        now, seed = guard.decider.clock(), guard.decider.subjects.signing_seed
+    ledger = Ledger(SqliteStore(data / "shield.db"), lambda: now, seed)
+    ledger.append_all([Append(Decided("spend", now, "", 0, [[]], [50_000_000]))])
+    ledger.checkpoint()
+    ledger.close()
+    result = run("audit", "verify")
+    assert 3 == result.exit_code
+    assert "budget 'default' on *: 140.00 spent" in result.stdout
+    told = json.loads(run("audit", "verify", "--json").stdout)
+    assert ["budget_exceeded"] == [each["kind"] for each in told["findings"]]
+    assert ("140.00", "100.00") == (told["findings"][0]["window"]["spent"], told["findings"][0]["window"]["limit"])
+
+
+def test_what_lies_beyond_the_last_checkpoint_is_said(data: Path):
+    with closing(SqliteStore(data / "shield.db")) as store:
+        following = store.next_seq()
+        store.commit([(following, encode_entry(following, 2**61, Decided("check", 1, "", 0, [[]], [1])))])
+    result = run("audit", "verify")
+    assert (0, True) == (result.exit_code, "not signed yet: the last 1 entries" in result.stdout)
+
+
+def test_without_the_master_key_a_ledger_is_verified_with_the_verifier_key(data: Path, vkey: Path):
+    (data / "master.key").unlink()
+    result = run("audit", "verify")
+    assert (1, True) == (result.exit_code, "master key" in result.stderr)
+    assert 0 == run("audit", "verify", "--key", vkey).exit_code
+    assert 0 == run("audit", "verify", "--ledger", data / "shield.db", "--key", vkey).exit_code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nothing.kiki",), ("--key", "nokey"), ("x", "--proof", "y"), ("--key", "/dev/null/x"), ("--proof", "nothing")],
+)
+def test_usage_errors_are_usage_errors(data: Path, arguments):
+    result = run("audit", "verify", *arguments)
+    assert (2, "") == (result.exit_code, result.stdout)
+
+
+def test_no_ledger_is_an_error_and_none_is_made(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "none"))
+    for command in (["verify"], ["bundle", "-o", tmp_path / "b"], ["key"], ["seal"], ["prove", "--event", "0" * 16]):
+        assert 1 == run("audit", *command).exit_code
+    assert [] == list(tmp_path.iterdir())
+
+
+# -- bundle, prove, seal -----------------------------------------------------------------------------
+
+
+def test_a_bundle_of_a_time_says_what_it_does_not_cover(data: Path, vkey: Path, tmp_path: Path):
+    """Policy and consent of before are not in it."""
+    path = tmp_path / "late.kiki"
+    since = json.loads(run("audit", "export", "--json").stdout.splitlines()[3])["recorded_at"]
+    told = json.loads(run("audit", "bundle", "-o", path, "--from", since, "--json").stdout)
+    assert {} == told["not_covered"]
+    found = json.loads(run("audit", "verify", path, "--key", vkey, "--json").stdout)
+    assert True is found["holds"]
+    assert found["not_covered"]
+    result = run("audit", "bundle", "-o", path, "--from", "nonsense")
+    assert 2 == result.exit_code
+
+
+def test_a_proof_is_small_and_checked_offline(data: Path, vkey: Path, tmp_path: Path, monkeypatch):
+    path = tmp_path / "proof.json"
+    assert 0 == run("audit", "prove", "--event", "0000000000020000", "-o", path).exit_code
+    assert path.stat().st_size < 50_000
+    assert path.read_text() == run("audit", "prove", "--event", "0000000000020000").stdout
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "nothing"))
+    result = run("audit", "verify", "--proof", path, "--key", vkey)
+    assert (0, True) == (result.exit_code, result.stdout.startswith("holds: entry 2 (event 0000000000020000)"))
+    told = json.loads(run("audit", "verify", "--proof", path, "--json").stdout)
+    assert (True, False, 2) == (told["holds"], told["trusted"], told["seq"])
+    path.write_text(path.read_text().replace('"seq": 2', '"seq": 1'))
+    assert 3 == run("audit", "verify", "--proof", path, "--key", vkey).exit_code
+
+
+def test_proofs_of_what_is_not_there(data: Path):
+    assert 2 == run("audit", "prove", "--event", "x").exit_code
+    assert 1 == run("audit", "prove", "--event", "00000000ffff0000").exit_code
+    assert 2 == run("audit", "prove", "--event", "0000000000020000", "--chain", "other").exit_code
+
+
+def test_sealing_covers_everything(data: Path):
+    result = run("audit", "seal", "--json")
+    told = json.loads(result.stdout)
+    assert 0 == json.loads(run("audit", "verify", "--json").stdout)["trees"][0]["unsigned"]
+    assert f"{told['size']} entries, root {told['root']}" in run("audit", "seal").stdout
+
+
+def test_keys_of_an_auditor_are_one_line_each(data: Path):
+    (line,) = run("audit", "key").stdout.splitlines()
+    assert line.startswith("kiki/")
+    assert [line] == json.loads(run("audit", "key", "--json").stdout)["keys"]
+
+
+def test_beside_a_service_that_goes_on_writing(tmp_path: Path, monkeypatch):
+    """Readers take no lock: verify, bundle, seal and key work, and the service decides meanwhile."""
+    port = free_port()
+    environ = {
+        **os.environ,
+        "KIKI_DATA_DIR": str(tmp_path / "data"),
+        "KIKI_REDIS": "off",
+        "MAX_BURST_BUDGET": "1000000",
+    }
+    command = [sys.executable, "-m", "kiki"]
+    service = subprocess.Popen(
+        [*command, "serve", "shield", "--port", str(port)], env=environ, stderr=subprocess.DEVNULL
+    )
+    monkeypatch.setenv("KIKI_DATA_DIR", environ["KIKI_DATA_DIR"])
+    monkeypatch.setenv("KIKI_SHIELD_URL", f"http://127.0.0.1:{port}")
+    try:
+        for _ in range(100):
+            if run("spend", "--amount", "1").exit_code == 0:
+                break
+            time.sleep(0.1)
+        sealed = json.loads(run("audit", "seal", "--json").stdout)
+        spender = subprocess.Popen(
+            [sys.executable, "-c", "import kiki\nwith kiki.ShieldClient() as c:\n while True: c.spend('1')"],
+            env={**environ, "KIKI_SHIELD_URL": f"http://127.0.0.1:{port}"},
+        )  # fmt: skip
+        try:
+            with closing(SqliteReader(tmp_path / "data" / "shield.db")) as reader:
+                while reader.next_seq() < sealed["size"] + 10:
+                    time.sleep(0.05)
+            told = json.loads(run("audit", "verify", "--json").stdout)
+            assert (True, sealed["root"]) == (told["holds"], told["trees"][0]["root"])
+            path = tmp_path / "b.kiki"
+            written = json.loads(run("audit", "bundle", "-o", path, "--json").stdout)
+            assert written["not_covered"]
+            assert 0 == run("audit", "verify", path).exit_code
+            assert spender.poll() is None
+        finally:
+            spender.kill()
+            spender.wait()
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.wait(20)
+    assert 0 == json.loads(run("audit", "verify", "--json").stdout)["trees"][0]["unsigned"]
