@@ -123,13 +123,13 @@ def said(
         state=state,
         basis=parse_basis(basis) if basis else None,
         version=parse_text(given.get("version"), "version"),
-        expires_at=now + expires_at // _MICROSECOND if isinstance(expires_at, timedelta) else _moment(expires_at),
+        expires_at=now + expires_at // _MICROSECOND if isinstance(expires_at, timedelta) else moment_of(expires_at),
         method=parse_method(method) if method else _usual_method(given, guardian),
         notice=digest,
         jurisdiction=parse_text(given.get("jurisdiction"), "jurisdiction"),
         guardian=bool(guardian),
         overrides=given.get("overrides", False),
-        said_at=_moment(given.get("said_at")),
+        said_at=moment_of(given.get("said_at")),
         imported=given.get("imported", False),
         signal=given.get("signal", False),
     )
@@ -142,7 +142,8 @@ def _usual_method(given: Given, guardian: str) -> Method:
     return Method.GUARDIAN if guardian else Method.API
 
 
-def _moment(given: datetime | int | None) -> int | None:
+def moment_of(given: datetime | int | None) -> int | None:
+    """What a caller gives as a moment, in microseconds since the epoch; raises `InvalidInput`."""
     if given is None:
         return None
     if isinstance(given, datetime):

@@ -289,7 +289,7 @@ _CLASSES: Final = {
 }
 
 
-def _unreadable(now: int, retention: int) -> Iterable[Kept]:
+def _unreadable(now: int, retention: int) -> list[Kept]:
     return [Kept("evidence_unreadable", EVIDENCE_ARTICLE, now + retention, readable=False)]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, Self
 
 import msgspec
 
@@ -121,7 +121,7 @@ class Packing:
         except OSError as error:
             raise SystemUnavailable(f"the package cannot be written: {error.strerror or error}") from error
 
-    def __enter__(self) -> Packing:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -68,7 +68,7 @@ VERSION_1 = {
 SEALED = [Sealed(bytes(range(16)), bytes(range(24)), bytes(range(32)), b"ciphertext")]
 
 VERSION_2 = {
-    "opened-2": Opened(AT, "0.2.0", "local", "", "0123456789abcdef"),
+    "opened-2": Opened(AT, "0.2.0", "redis", "e1", "0123456789abcdef"),
     "policy-2": PolicyUsed(AT, b'{"budgets":[],"currency":"USD"}', "ops"),
     "spend-2": Decided(
         "spend",
