@@ -24,6 +24,7 @@ KikiError
 │   ├── HoldClosed
 │   ├── CommitExceedsHold
 │   ├── ConsentConflict
+│   ├── LegallyHeld
 │   └── ArchiveConflict
 ├── Unavailable
 │   ├── LedgerUnavailable
@@ -244,6 +245,12 @@ class ConsentConflict(Conflict):
     """The grant contradicts an opt-out signal that stands; the opt-out stays as it is."""
 
     code = "consent_conflict"
+
+
+class LegallyHeld(Conflict):
+    """A legal hold stands: nothing of the person may be erased before it is lifted."""
+
+    code = "legally_held"
 
 
 class ArchiveConflict(Conflict):

@@ -72,11 +72,13 @@ def _verify_chain(
     told = None if progress is None else lambda done: progress(Progress(chain, done, end - first))
     try:
         peaks = peaks_of(TileReader(reader, first).node, first)
-    except LedgerCorrupt as error:
-        raise EvidenceInvalid(str(error), place=f"chain {chain}, before entry {first}") from error
-    return verify_entries(
+    except (LedgerCorrupt, ValueError) as error:
+        raise EvidenceInvalid(
+            f"the tree over what came before is not there: {error}", place=f"chain {chain}, before entry {first}"
+        ) from error
+    verified = verify_entries(
         chain,
-        reader.entries(first, end - 1) if end > first else (),
+        _stored(chain, reader.entries(first, end - 1)) if end > first else (),
         _notes(reader, max([end, *signed])),
         key,
         first,
@@ -86,6 +88,21 @@ def _verify_chain(
         on_entry=on_entry,
         progress=told,
     )
+    if verified.entries and not verified.checkpoints:
+        raise EvidenceInvalid(
+            f"its {verified.entries} entries are covered by no signed checkpoint, so nothing can be said about them",
+            place=f"chain {chain}",
+            hint="one is made within ten seconds while a service runs, or by kiki audit seal when none does",
+        )
+    return verified
+
+
+def _stored(chain: str, rows: Iterable[tuple[object, object]]) -> Iterator[tuple[int, bytes]]:
+    """The rows as what they must be: a file can be edited so that a column holds something else."""
+    for seq, data in rows:
+        if not isinstance(seq, int) or not isinstance(data, bytes):
+            raise EvidenceInvalid("it is not stored as an entry is", place=f"chain {chain}, entry {seq}")
+        yield seq, data
 
 
 def _notes(reader: Reader, most: int) -> Iterator[bytes]:
@@ -94,7 +111,8 @@ def _notes(reader: Reader, most: int) -> Iterator[bytes]:
     for size, note in rows:
         if size > size_key(most):
             return
-        yield note
+        # Anything but bytes was put there by somebody else, and is no note.
+        yield note if isinstance(note, bytes) else b""
 
 
 class _Leaves:

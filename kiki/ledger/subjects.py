@@ -313,9 +313,10 @@ class Subjects:
 
     def seal_for_segment(self, text: bytes) -> Sealed:
         """`text` that belongs to nobody known, under a key that is destroyed when its stretch of the ledger is pruned."""
-        key_id, key = self.segment_key()
         sealed = self._sealed.get(text)
         if sealed is None:
+            # Not renewed here, where money may have been taken already: that is for `segment_key`.
+            key_id, key = self._segment or self.segment_key()
             # The same text is sealed once: that two entries of one segment have the same caller is no secret.
             sealed = self._sealed[text] = seal(key, key_id, text, self._nonce())
         return sealed

@@ -120,14 +120,25 @@ def _rebuilt(store: Store, full: int) -> Tiling:
 
 def _tile(reader: Reader, level: int, index: int) -> list[bytes] | None:
     data = reader.get(tile_space(level), tile_key(index))
-    return None if data is None else [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+    if data is None:
+        return None
+    if len(data) != TILE_WIDTH * HASH_BYTES:
+        raise _damaged(level, index)
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
 
 def _required(reader: Reader, level: int, index: int) -> list[bytes]:
     tile = _tile(reader, level, index)
-    if tile is None or len(tile) != TILE_WIDTH:
-        raise LedgerCorrupt(f"tile {index} of level {level} of the ledger's tree is missing or damaged")
+    if tile is None:
+        raise _damaged(level, index)
     return tile
+
+
+def _damaged(level: int, index: int) -> LedgerCorrupt:
+    return LedgerCorrupt(
+        f"tile {index} of level {level} of the ledger's tree is missing or damaged",
+        hint="restore the ledger from a backup",
+    )
 
 
 class TileReader:

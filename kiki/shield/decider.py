@@ -473,7 +473,7 @@ class Decider:
 
     def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int]:
         """Steps 2 and 3: what is to be written, and the latest moment that the window looked at."""
-        asked = [each for each in pending if not each.is_refused()]
+        asked = [each for each in pending if not (each.refused and each.is_refused())]
         answers: list[Answer] = []
         unavailable: KikiError | None = None
         if asked:
@@ -485,7 +485,7 @@ class Decider:
         written: list[Written] = []
         latest = now
         for each in pending:
-            if each.is_refused():
+            if each.refused and each.is_refused():
                 answer = Answer(now, refusals=each.refused)
             elif unavailable is not None:
                 each.ticket.fail(unavailable)
@@ -789,7 +789,7 @@ def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes, c
         at=answer.at,
         epoch=answer.epoch,
         sequence=answer.sequence,
-        scopes=[list(each) for each in scopes],
+        scopes=[[]] if scopes == _NOBODY else [list(each) for each in scopes],
         amounts=call.amounts,
         refused=[_refused(index, refusal) for index, refusal in refusals.items()] if refusals else [],
         key=key,

@@ -268,10 +268,42 @@ def take_step(
     return _write(turn, fact, value, [] if note is None else [_sealed(turn, known.subject, write_details(note))])
 
 
-def require_run(known: SubjectRequest, run: tuple[str, int]) -> None:
-    """Raise `Conflict` unless this run is the one that the request is in: another may have taken over."""
-    if known.run != run:
-        raise Conflict(f"request {known.id} is run by somebody else now", hint="look at it again later")
+class Taken(NamedTuple):
+    """One step of a run that was done, ready to be written down."""
+
+    step: Step
+    system: str = ""
+    count: int = 0
+    outcome: str = ""
+    article: str = ""
+    until: int | None = None
+    digest: bytes = b""
+    readable: bool = False
+    purposes: Sequence[str] = ()
+    state: State | None = None
+    note: RequestDetails | None = None
+
+
+def run_change(request: str, run: tuple[str, int], taken: Sequence[Taken], clocks: Clocks, actor: str) -> Change:
+    """A change that writes down what a run did, all in one commit; its result is the `SubjectRequest` afterwards.
+
+    The result raises `Conflict` when another run has taken over: what this one did since is not written down.
+    """
+
+    def act(turn: Turn) -> SubjectRequest:
+        known = read_request(turn.get(REQUEST, request_key(request)))
+        if known is None or known.run != run:
+            raise Conflict(f"request {request} is run by somebody else now", hint="look at it again later")
+        for each in taken:
+            after = follow(request, known.state, each.step, each.state)
+            fields = each._asdict()
+            for name in ("step", "state", "note"):
+                del fields[name]
+            fields |= {"purposes": list(each.purposes), "run": list(run), "actor": actor}
+            known = take_step(turn, known, each.step, after, clocks, note=each.note, **fields)
+        return known
+
+    return Change(act)
 
 
 def _sealed(turn: Turn, subject: str, text: bytes) -> Sealed:

@@ -111,7 +111,7 @@ def test_an_altered_byte_is_named_and_ends_with_3(bundle: Path, vkey: Path):
         ),
         ("UPDATE entry SET body = 'text' WHERE seq = 2", "entry 2"),
         ("UPDATE projection SET value = x'00' WHERE space = 'checkpoint'", "this is not a signed checkpoint"),
-        ("DELETE FROM projection WHERE space = 'checkpoint'", "entries are covered by no"),
+        ("DELETE FROM projection WHERE space = 'checkpoint'", "covered by no signed checkpoint"),
         ("DELETE FROM entry WHERE seq = 3", "entry 3: the entry is missing"),
         ("DELETE FROM entry WHERE seq > 3", "the entry is missing"),
         ("DELETE FROM entry WHERE seq < 2", "before entry 2"),

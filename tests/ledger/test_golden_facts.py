@@ -1,4 +1,7 @@
-"""Facts are forever: what any version wrote is read as what it meant, and written again as the same bytes."""
+"""Facts are forever: what any version wrote is read as what it meant, and written again as the same bytes.
+
+`python -m tests.ledger.test_golden_facts` writes the files that are missing and changes none that is there.
+"""
 
 from __future__ import annotations
 
@@ -91,6 +94,7 @@ VERSION_2 = {
         [1, 2],
         [Refused(0, Reason.CONSENT_MISSING, scope=PERSON, purpose="profiling")],
         actor="svc",
+        repeated=True,
         network="2001:db8:1::/48",
         consents=[ConsentUsed(REFERENCE, "profiling")],
     ),
@@ -103,6 +107,7 @@ VERSION_2 = {
     "commit-2": Settled(
         *("commit", AT, "", 3, HOLD, 64_200_000, 80_000_000, [["campaign:a"]]),
         actual=64_200_000,
+        key=bytes(16),
         network="192.0.2.0/24",
     ),
     "release-2": Settled("release", AT, "", 0, HOLD, 0, 80_000_000, actor="ops"),
@@ -146,6 +151,12 @@ VERSION_2 = {
         bytes(range(32)),
         "ops",
         "203.0.113.0/24",
+        AT + 2,
+        bytes(range(16)),
+        readable=True,
+        purposes=["marketing", "profiling"],
+        run=["0123456789abcdef", 40],
+        received_at=AT - 1,
     ),
     "legal-hold-2": LegalHeld(AT, REFERENCE, True, "matter 7", "ops"),
     "pruned-2": Pruned(AT, 512, 2555, "ops"),
@@ -205,3 +216,16 @@ def test_an_unknown_kind_is_corruption():
     data = golden("halted").replace(b"halted", b"melted")
     with pytest.raises(LedgerCorrupt, match="entry 12"):
         decode_fact(decode_entry(data))
+
+
+def write_missing():
+    """A file for each meaning that has none, as this version writes it."""
+    for seq, (name, fact) in enumerate(VERSION_2.items()):
+        path = GOLDEN / f"{name}.hex"
+        if not path.exists():
+            data = encode_entry(seq, AT + seq, fact, SEALED * (seq % 3))
+            path.write_text(f"{data.hex()}\n", encoding="ascii")
+
+
+if __name__ == "__main__":
+    write_missing()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -78,3 +80,26 @@ async def served(
     shield = ShieldService(guard, **(service or {})).service()
     async with listening(shield, settings, found) as running, ClientSession(auto_decompress=False) as session:
         yield Served(guard, running.url, running.public_url, session)
+
+
+class Running:
+    """A shield on a loop of its own, in a thread."""
+
+    def __init__(self, tokens: str | None = None) -> None:
+        self._tokens = tokens
+        self._ready, self._stop = threading.Event(), asyncio.Event()
+        self.shield: Served
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with served(BudgetGuard.open(limit="1000"), tokens=self._tokens) as self.shield:
+            self._ready.set()
+            await self._stop.wait()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()

@@ -40,6 +40,10 @@ async def shield(clock):
         yield found
 
 
+def names_in(path: Path) -> set[str]:
+    return {each.name for each in path.iterdir()}
+
+
 async def key_of(shield) -> str:
     return (await shield.get("/v1/evidence")).json["verifier_key"]
 
@@ -56,14 +60,8 @@ async def test_where_the_ledger_stands(shield):
 
 
 async def test_the_archives_lag_stands_there_where_there_is_one():
-    class Keeper:
-        class shipper:  # noqa: N801  # it stands for an attribute
-            @staticmethod
-            def lag() -> Lag:
-                return Lag(12.5, 2, 1, 0)
-
     shield = ShieldService(BudgetGuard.open(limit="1"))
-    shield._privacy._evidence._lag = Keeper.shipper.lag
+    shield._privacy._evidence._lag = lambda: Lag(12.5, 2, 1, 0)
     found = shield._privacy._evidence._standing(shield._guard.decider.ledger)
     assert (12.5, 2, 1, 0) == (
         found.archive.oldest_seconds,
@@ -180,11 +178,11 @@ async def test_a_large_bundle_is_whole_and_leaves_no_file_behind(tmp_path: Path)
     for _ in range(30):
         guard.spend_many(["1"] * 10_000)
     async with served(guard, service={"deployment": Deployment(data_dir=tmp_path)}) as shield:
-        key, before = await key_of(shield), {*tmp_path.iterdir()}
+        key, before = await key_of(shield), names_in(tmp_path)
         answer = await shield.get("/v1/evidence/bundle")
         assert int(answer.headers["Content-Length"]) == len(answer.body) > 300_000
         assert 32 == verify_bundle(io.BytesIO(answer.body), key).chains[0].entries
-        assert before == {*tmp_path.iterdir()}
+        assert before == names_in(tmp_path)
 
 
 async def test_reading_evidence_takes_the_role_read():
