@@ -78,6 +78,8 @@ def verify(
             show.as_json({"holds": False, "place": getattr(error, "place", ""), "message": str(error)})
         else:
             show.line(f"does not hold: {error}")
+            if error.hint:
+                show.talk(f"hint: {error.hint}", dim=True)
         raise typer.Exit(show.EXIT_REFUSED) from None
 
 

@@ -346,8 +346,10 @@ class Decider:
                 pending.append(prepared)
         written, latest = self._decide(pending, now)
         written += self._switch(switches, now, persons)
-        # A shared window that was rebuilt meanwhile has not counted this: then it must not be written down.
-        self._write_down(written, latest, self.window.under_epoch if pending else None)
+        # A shared window that was rebuilt meanwhile has not counted this: then it must not be written down. What was
+        # refused before the window was asked stands in any epoch.
+        was_asked = any(not each.refused or not each.is_refused() for each in pending)
+        self._write_down(written, latest, self.window.under_epoch if was_asked else None)
         self._trim()
         return later
 
@@ -435,7 +437,16 @@ class Decider:
             each.refused = each.refused or self._missing(call, scopes, now, each.consents)
             if each.refused and not each.is_refused():
                 each.ask = _without(ask, each.refused)
+        elif call.verb in _SETTLING and call.origin is not None:
+            each.persons = self._held_for(call.hold)
         return each
+
+    def _held_for(self, hold_id: str) -> list[Person]:
+        """The persons that an open hold names: whoever settles it names only the hold."""
+        hold = self.kept.holds.get(hold_id)
+        named = [scope for scope in hold.scopes if scope.startswith(_PERSONAL_PREFIXES)] if hold else []
+        found = (self.subjects.person_of(scope.partition(":")[2]) for scope in named)
+        return [person for person in found if person is not None]
 
     def _judge(self, call: Call) -> dict[int, Refusal]:
         refusal: Refusal | None = None

@@ -39,8 +39,9 @@ from kiki.shield.evidence import chain_of
 from kiki.shield.evidence_row import COLUMNS, rows
 from kiki.shield.fact import ConsentChanged, Decided, Halted, LegalHeld, RequestChanged, decode_fact
 from kiki.shield.replay import reach
+from kiki.shield.request_package import SUFFIX, discard_package
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
-from kiki.shield.subject_request import Kept
+from kiki.shield.subject_request import REQUEST, Kept, read_request
 
 EVIDENCE_ARTICLE: Final = "GDPR 17(3)(b)"
 SUPPRESSION_ARTICLE: Final = "GDPR 17(3)(b); 11 CCR 7022"
@@ -238,6 +239,36 @@ class WindowData(_Own):
         """Nothing: taking a counter away would admit spends over its limit. It ends with the window."""
         until = self._decider.clock() + reach(self._decider.policy)
         return Erased(0, [Kept("window_hash", EVIDENCE_ARTICLE, until, readable=False)])
+
+
+class PackageData(_Own):
+    """Copies that were made for the person and wait to be taken, sealed under the person's key."""
+
+    name = "packages"
+
+    def __init__(self, decider: Decider, folder: Path) -> None:
+        self._decider = decider
+        self._folder = folder
+
+    def locate(self, task: Task) -> Found:
+        """The copies that lie there."""
+        return Found(len(self._of(task)), ("copies",))
+
+    def erase(self, task: Task) -> Erased:
+        """Destroy them."""
+        return Erased(sum(discard_package(path) for path in self._of(task)))
+
+    def verify(self, task: Task) -> Verification:
+        """None may be left."""
+        return Verification(len(self._of(task)), 1)
+
+    def _of(self, task: Task) -> list[Path]:
+        store, found = self._decider.ledger.store, []
+        for path in self._folder.glob(f"DSR-*{SUFFIX}"):
+            request = read_request(store.get(REQUEST, path.stem.encode()))
+            if request is not None and request.subject == task.subject:
+                found.append(path)
+        return found
 
 
 class KeyData(_Own):

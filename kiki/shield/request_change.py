@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from kiki.errors import Conflict, InvalidInput, KeyReused, KikiError, NotFound
+from kiki.errors import Conflict, KeyReused, KikiError, NotFound
 from kiki.ledger.entry import Sealed
 from kiki.shield.change import Change, Turn
 from kiki.shield.consent import State as ConsentWord
-from kiki.shield.consent import parse_text
-from kiki.shield.consent_change import consent_changes, moment_of, person_of, said
+from kiki.shield.consent_change import consent_changes, person_of, said
 from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.deadline import Deadline, Regime, WorkCalendar, answer_due, deadlines
 from kiki.shield.dsr import Kind, State, Step, follow, new_request_id
@@ -29,11 +27,6 @@ from kiki.shield.subject_request import (
     request_key,
     writes_of,
 )
-
-CORRECTIONS_MAX: Final = 100
-FIELD_LENGTH_MAX: Final = 64
-VALUE_LENGTH_MAX: Final = 4096
-_RECEIVED_BEFORE_MAX: Final = 366 * 24 * 3600 * 1_000_000
 
 
 class RequestDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,28 +101,6 @@ class Clocks(NamedTuple):
             extended=request.extended,
             calendars=self.calendars,
         )
-
-
-def parse_corrections(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Fields and their right values; raises `InvalidInput`."""
-    if given is None:
-        return {}
-    if len(given) > CORRECTIONS_MAX:
-        raise InvalidInput(f"a rectification names at most {CORRECTIONS_MAX} fields")
-    return {
-        parse_text(name, "name of a field", FIELD_LENGTH_MAX): parse_text(
-            value, "value of a field", VALUE_LENGTH_MAX, lines=True
-        )
-        for name, value in given.items()
-    }
-
-
-def parse_received_at(given: datetime | int | None, now: int) -> int | None:
-    """When a request came in, where that is in the past; raises `InvalidInput`."""
-    moment = moment_of(given)
-    if moment is not None and not now - _RECEIVED_BEFORE_MAX <= moment <= now:
-        raise InvalidInput("a request was received within the last year, and not in the future")
-    return moment
 
 
 # -- coming in ---------------------------------------------------------------------------------------
@@ -273,7 +244,7 @@ class Taken(NamedTuple):
 
     step: Step
     system: str = ""
-    count: int = 0
+    records: int = 0
     outcome: str = ""
     article: str = ""
     until: int | None = None
@@ -296,11 +267,24 @@ def run_change(request: str, run: tuple[str, int], taken: Sequence[Taken], clock
             raise Conflict(f"request {request} is run by somebody else now", hint="look at it again later")
         for each in taken:
             after = follow(request, known.state, each.step, each.state)
-            fields = each._asdict()
-            for name in ("step", "state", "note"):
-                del fields[name]
-            fields |= {"purposes": list(each.purposes), "run": list(run), "actor": actor}
-            known = take_step(turn, known, each.step, after, clocks, note=each.note, **fields)
+            known = take_step(
+                turn,
+                known,
+                each.step,
+                after,
+                clocks,
+                note=each.note,
+                system=each.system,
+                count=each.records,
+                outcome=each.outcome,
+                article=each.article,
+                until=each.until,
+                digest=each.digest,
+                readable=each.readable,
+                purposes=list(each.purposes),
+                run=list(run),
+                actor=actor,
+            )
         return known
 
     return Change(act)

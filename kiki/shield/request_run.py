@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kiki.clock import SECOND
 from kiki.errors import Conflict, KikiError, LedgerUnavailable, LegallyHeld, NotFound, StillWorking
@@ -110,13 +111,13 @@ class RequestRun:
         with Packing(path, person, self._task, self._decider.clock()) as packing:
             taken: list[Taken] = []
             for system in self._registry.all:
-                done = self._tried(system, Step.EXPORTED, lambda system=system: self._export(system, packing))
+                done = self._tried(system, Step.EXPORTED, partial(self._export, system, packing))
                 if done is None:
                     return
                 taken += done
             # Nothing counts as handed over before all of it lies in one file on the disk.
             digest = packing.finish()
-        self._write([*taken, Taken(Step.PACKED, count=len(packing.files), digest=digest)])
+        self._write([*taken, Taken(Step.PACKED, records=len(packing.files), digest=digest)])
 
     # -- the steps of one system ---------------------------------------------------------------------
 
@@ -136,10 +137,7 @@ class RequestRun:
         return [Taken(Step.EXPORTED, system.name, count or self._request.outcome(system.name).located or 0)]
 
     def _erase(self, system: SubjectData) -> list[Taken]:
-        if any(
-            not _is_cleared(self._request.outcome(name)) and not _is_erased(self._request.outcome(name))
-            for name in self._registry.dependents_of(system.name)
-        ):
+        if not all(_is_erased(self._request.outcome(name)) for name in self._registry.dependents_of(system.name)):
             return []  # not a failure: it waits for those that depend on it
         if self._matters(self._task.subject):
             raise LegallyHeld
@@ -159,7 +157,7 @@ class RequestRun:
         """A legal hold stands: what was not erased yet is kept for its sake, and the outcome says so."""
         matters = self._matters(self._task.subject)
         if not matters:
-            return  # lifted in this very moment: the next run erases
+            return  # lifted at this very moment: the next run erases
         left = [system for system in self._registry.all if not _is_erased(self._request.outcome(system.name))]
         self._failed.clear()
         self._write(
@@ -191,11 +189,11 @@ class RequestRun:
         for system in systems:
             if system.name in self._failed or is_done(self._request.outcome(system.name)):
                 continue
-            taken = self._tried(system, step, lambda system=system: act(system))
+            taken = self._tried(system, step, partial(act, system))
             if taken:
                 self._write(taken)
-                self._progress(system.name, step, str(taken[-1].count))
-                if step is Step.CHECKED and taken[-1].count:
+                self._progress(system.name, step, str(taken[-1].records))
+                if step is Step.CHECKED and taken[-1].records:
                     self._failed.add(system.name)
 
     def _tried(self, system: SubjectData, step: Step, act: Callable[[], list[Taken]]) -> list[Taken] | None:
@@ -233,7 +231,8 @@ class RequestRun:
 
     def _write(self, taken: Sequence[Taken]) -> None:
         change: Change = run_change(self._request.id, self._run, taken, self._clocks, self._actor)
-        self._request = self._decider.group.submit(change).result()
+        done: Any = self._decider.group.submit(change).result()
+        self._request = done
 
     # -- the end -------------------------------------------------------------------------------------
 

@@ -214,6 +214,7 @@ class SubjectRequest(msgspec.Struct):
         elif step is Step.ERASED:
             # Of something erased twice, because it was still found, all of it counts.
             found.erased = (found.erased or 0) + fact.count
+            found.left, found.checked = 0, False
         elif step is Step.CHECKED:
             found.left, found.checked = fact.count, fact.count == 0
             if fact.count:

@@ -78,11 +78,11 @@ class Orders:
     """The first day of the log."""
     last_day: int
     """The last day of the log, refunds included."""
+    unmatched: Ints
+    """Places of the lines that are refunds without an order; they are not counted."""
     currency: str | None = None
     notes: tuple[str, ...] = ()
     """What a reader of the result should know: columns that were guessed, refunds without an order."""
-    unmatched: Ints = np.empty(0, dtype=np.int64)
-    """Places of the lines that are refunds without an order; they are not counted."""
 
     @classmethod
     def of_lines(
@@ -134,9 +134,9 @@ class Orders:
             refunds,
             int(day.min()),
             int(day.max()),
+            unmatched,
             currency,
             notes,
-            unmatched,
         )
 
     def as_of(self, end: int) -> PurchaseDays:

@@ -191,15 +191,11 @@ class Outcomes(NamedTuple):
 def outcomes(orders: Orders, purchases: Purchases, end: date) -> Outcomes:
     """Purchases and spend after the calibration, up to and on `end`.
 
-    Raises `InvalidInput` when `end` is not after the calibration, or not yet in the log.
+    Raises `InvalidInput` when `end` is not after the calibration.
     """
     last, after = day_number(end), day_number(purchases.calibration_end)
     if last <= after:
         raise InvalidInput(f"the holdout ends on {end}, not after the calibration ({purchases.calibration_end})")
-    if last > orders.last_day:
-        raise InvalidInput(
-            f"the holdout ends on {end}, but the log ends on {day_of(orders.last_day)}: what comes later is not known"
-        )
     customer, day, amount = orders.as_of(last)
     later = day > after
     size = orders.ids.size

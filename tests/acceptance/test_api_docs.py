@@ -17,13 +17,15 @@ from kiki.web import refusals
 from kiki.web.refusals import status_of
 from tests.acceptance.serving import shield_in
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = {name: (DOCS / name).read_text(encoding="utf-8") for name in ("api.md", "api-compliance.md")}
+TEXT = "\n".join(PAGES.values())
 
 
-def examples() -> list[tuple[str, str]]:
+def examples(page: str) -> list[tuple[str, str]]:
     """Commands with the output that stands under them."""
     found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", PAGES[page], re.DOTALL):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
             found.append((command, output.strip()))
@@ -31,9 +33,10 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH")
-def test_the_examples_say_what_they_say(tmp_path):
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_say_what_they_say(page: str, tmp_path):
     """In order, in one shell, on a fresh service."""
-    wanted = examples()
+    wanted = examples(page)
     assert len(wanted) > 20
     with shield_in(tmp_path) as shield:
         script = "alias curl='curl -s'\nshopt -s expand_aliases\n"

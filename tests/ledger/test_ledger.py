@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
-from kiki.ledger.entry import decode_entry
-from kiki.ledger.ledger import Append, Ledger, first_recorded_since, read_entries
+from kiki.ledger.checkpoint import VerifierKey, open_note
+from kiki.ledger.entry import Sealed, decode_entry, leaf_hash
+from kiki.ledger.ledger import CHECKPOINTS, Append, Ledger, first_recorded_since, read_entries
 from kiki.ledger.memory import MemoryStore
+from kiki.ledger.merkle import Tree
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.store import Write
-from tests.ledger.doubles import FakeClock
+from tests.ledger.doubles import SECOND, FakeClock
 
 
 class Noted(msgspec.Struct, array_like=True, tag="noted", frozen=True):
@@ -231,6 +233,210 @@ def test_recover_of_a_full_file(tmp_path):
     assert ledger.append(Noted("c")).result() == 1
     assert [noted(entry) for entry in ledger.read()] == ["a", "c"]
     ledger.close()
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------
+
+SEED = bytes(range(32))
+
+
+class Watched(MemoryStore):
+    """Remembers what each commit had in it: how many entries, and the sizes that its checkpoints cover."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def commit(self, entries, writes=()):
+        writes = list(writes)
+        super().commit(entries, writes)
+        covered = [int.from_bytes(write.key, "big") for write in writes if write.space == CHECKPOINTS]
+        self.seen.append((len(entries), covered))
+
+
+def checkpoints(ledger):
+    """Every stored checkpoint, opened with the ledger's own public key and compared with the tree by hand."""
+    key = VerifierKey.parse(ledger.signer.verifier_key)
+    leaves = [leaf_hash(data) for _, data in ledger.store.entries()]
+    found = []
+    for place, note in ledger.store.scan(CHECKPOINTS):
+        checkpoint, _ = open_note(note, key)
+        assert (f"kiki/{ledger.chain}", int.from_bytes(place, "big")) == (checkpoint.origin, checkpoint.size)
+        tree = Tree()
+        tree.extend(leaves[: checkpoint.size])
+        assert tree.root() == checkpoint.root
+        found.append(checkpoint)
+    return found
+
+
+def append(ledger, count=1):
+    ledger.append_all([Append(Noted(str(number))) for number in range(count)])
+
+
+def test_a_checkpoint_is_in_the_commit_that_makes_it_due(monkeypatch):
+    """Every so many entries, over everything in that commit, and in no commit of its own."""
+    monkeypatch.setattr("kiki.ledger.ledger.CHECKPOINT_ENTRIES", 100)
+    store = Watched()
+    ledger = Ledger(store, FakeClock(), SEED)
+    store.seen.clear()
+    for count in (60, 99, 1, 40, 59, 1, 250, 10, 90):
+        append(ledger, count)
+    assert [
+        (60, [60]),  # nothing was ever signed of this chain
+        *[(99, []), (1, [160]), (40, []), (59, []), (1, [260])],
+        *[(250, [510]), (10, []), (90, [610])],
+    ] == store.seen
+    assert [60, 160, 260, 510, 610] == [each.size for each in checkpoints(ledger)]
+
+
+def test_a_checkpoint_is_due_after_its_time():
+    """By the ledger's own time, with the moment it was signed at; an hour without entries makes none."""
+    clock, store = FakeClock(), Watched()
+    ledger = Ledger(store, clock, SEED)
+    append(ledger)
+    start = clock.now
+    for seconds in (0, 9, 0.9999, 0.0001, 9, 1, 3600):
+        clock.advance(seconds)
+        append(ledger)
+    assert [(1, 0), (5, 10), (7, 20), (8, 3620)] == [
+        (each.size, (each.at - start) / SECOND) for each in checkpoints(ledger)
+    ]
+
+
+def test_without_a_signer_there_is_none(monkeypatch):
+    monkeypatch.setattr("kiki.ledger.ledger.CHECKPOINT_ENTRIES", 10)
+    ledger = Ledger(MemoryStore())
+    append(ledger, 50)
+    assert ledger.checkpoint() is None
+    assert ledger.store.last(CHECKPOINTS) is None
+
+
+def test_asking_signs_what_gathered_since():
+    """Once: asking again gives the same note, and an empty ledger has nothing to sign."""
+    clock, store = FakeClock(), Watched()
+    ledger = Ledger(store, clock, SEED)
+    assert ledger.checkpoint() is None
+    append(ledger, 5)
+    note = ledger.checkpoint()
+    commits = store.commits
+    assert note == ledger.checkpoint() == store.last(CHECKPOINTS)[1]
+    assert commits == store.commits
+    append(ledger)
+    assert note == ledger.checkpoint(older_than=SECOND), "the last one is young enough"
+    clock.advance(1)
+    assert note != ledger.checkpoint(older_than=SECOND)
+    assert 6 == checkpoints(ledger)[-1].size
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_failed_commit_signs_nothing_that_is_not_there(monkeypatch, durable):
+    """No checkpoint covers an entry that the store does not have, whether or not the commit took place after all."""
+    monkeypatch.setattr("kiki.ledger.ledger.CHECKPOINT_ENTRIES", 10)
+    store = MemoryStore()
+    ledger = Ledger(store, FakeClock(), SEED)
+    append(ledger, 9)
+    real = store.commit
+
+    def commit(entries, writes=()):
+        if durable:
+            real(entries, writes)
+        raise OSError("gone")
+
+    store.commit = commit
+    with pytest.raises(OSError, match="gone"):
+        append(ledger, 10)
+    for act in (ledger.checkpoint, lambda: append(ledger)):
+        with pytest.raises(LedgerUnavailable):
+            act()
+    store.commit = real
+    assert [9, *[19] * durable] == [each.size for each in checkpoints(ledger)]
+    ledger.recover()
+    append(ledger)
+    assert store.next_seq() == (20 if durable else 10)
+    assert checkpoints(ledger)[-1].size <= store.next_seq()
+    ledger.checkpoint()
+    assert store.next_seq() == checkpoints(ledger)[-1].size
+
+
+def test_a_checkpoint_that_could_not_be_kept_stops_the_ledger():
+    """What became of it is unknown, as of any commit; after recovery it is signed again."""
+    store = MemoryStore()
+    store.recoverable = True
+    ledger = Ledger(store, FakeClock(), SEED)
+    append(ledger, 3)
+    append(ledger, 3)
+    store.fail = "disk full"
+    with pytest.raises(LedgerUnavailable, match="disk full"):
+        ledger.checkpoint()
+    store.fail = None
+    with pytest.raises(LedgerUnavailable, match="disk full"):
+        append(ledger)
+    ledger.recover()
+    ledger.checkpoint()
+    assert [3, 6] == [each.size for each in checkpoints(ledger)]
+
+
+def test_a_restart_goes_on_signing_where_it_stopped(monkeypatch):
+    """The count since the last checkpoint is the store's, and the key is the same."""
+    monkeypatch.setattr("kiki.ledger.ledger.CHECKPOINT_ENTRIES", 10)
+    store, clock = MemoryStore(), FakeClock()
+    ledger = Ledger(store, clock, SEED)
+    append(ledger, 12)
+    append(ledger, 6)
+    again = Ledger(store, clock, SEED)
+    assert ledger.signer.verifier_key == again.signer.verifier_key
+    append(again, 3)
+    assert [12] == [each.size for each in checkpoints(again)]
+    append(again)
+    assert [12, 22] == [each.size for each in checkpoints(again)]
+
+
+def test_a_checkpoint_follows_the_time_of_the_entries_when_the_clock_steps_back():
+    clock = FakeClock()
+    ledger = Ledger(MemoryStore(), clock, SEED)
+    append(ledger)
+    latest = clock.now
+    clock.advance(-3600)
+    append(ledger)
+    ledger.checkpoint()
+    assert all(each.at >= latest for each in checkpoints(ledger))
+
+
+# -- what is the ledger's own ------------------------------------------------------------------------------
+
+
+def test_records_of_its_own_are_durable_and_no_entries():
+    """`keep` writes them, and like everything else refuses after a failure."""
+    store = MemoryStore()
+    ledger = Ledger(store)
+    ledger.keep([Write("segment", b"k", b"v")])
+    assert (b"v", 0) == (store.get("segment", b"k"), ledger.next_seq)
+    store.fail = "disk full"
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            ledger.keep([Write("segment", b"k", b"w")])
+        store.fail = None
+    assert store.get("segment", b"k") == b"v"
+
+
+def test_a_companion_is_remembered_and_no_other_is_accepted():
+    """The key store that belongs to a ledger: another one would silently make everybody a stranger."""
+    store = MemoryStore()
+    ledger = Ledger(store)
+    ledger.require_companion("directory", b"1")
+    ledger.require_companion("directory", b"1")
+    again = Ledger(store)
+    with pytest.raises(LedgerCorrupt, match="the directory beside this ledger is not the one"):
+        again.require_companion("directory", b"2")
+    again.require_companion("directory", b"1")
+
+
+def test_sealed_parts_are_in_their_entry():
+    """They are covered by its leaf hash like everything else."""
+    ledger = Ledger(MemoryStore())
+    sealed = Sealed(b"i" * 16, b"n" * 24, b"c" * 32, b"text")
+    ledger.append_all([Append(Noted("a"), None, [sealed, sealed]), Append(Noted("b"))])
+    assert [[sealed, sealed], []] == [entry.sealed for entry in ledger.read()]
 
 
 def test_first_recorded_since_is_found_by_bisection():

@@ -1,0 +1,115 @@
+"""Two replicas of `kiki serve shield` on one PostgreSQL and one Redis: one budget, one consent, one body of evidence."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.acceptance.serving import ROOT, Shield, shield_in
+
+pytestmark = pytest.mark.redis
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+CUSTOMER = "scope=customer:cust_123&purpose=marketing"
+
+
+@pytest.fixture
+def environ(postgres, redis):
+    return {
+        "DATABASE_URL": postgres,
+        "KIKI_MASTER_KEY": KEY,
+        "KIKI_REDIS": "auto",
+        "REDIS_ADDR": redis.address,
+        "KIKI_REDIS_TIMEOUT_SECONDS": "5",
+    }
+
+
+@pytest.fixture
+def replicas(tmp_path, environ):
+    with (
+        shield_in(tmp_path / "a", KIKI_REPLICA="pod-0", **environ) as first,
+        shield_in(tmp_path / "b", KIKI_REPLICA="pod-1", **environ) as second,
+    ):
+        yield first, second
+
+
+def kiki(environ, *arguments):
+    command = [sys.executable, "-m", "kiki", *arguments]
+    found = {**os.environ, **environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=found, capture_output=True, text=True, timeout=60, check=False)
+
+
+def post(shield: Shield, path: str, body: object) -> int:
+    return shield.ask(path, "POST", body)[0]
+
+
+def test_the_budget_is_one_over_both(replicas):
+    a, b = replicas
+    assert [a.status("/spend?amount=100") for _ in range(3)] == [200] * 3
+    assert [b.status("/spend?amount=100") for _ in range(2)] == [200] * 2
+    assert (a.status("/spend?amount=1"), b.status("/spend?amount=1")) == (403, 403)
+
+
+def test_consent_given_to_one_is_known_to_the_other_and_so_is_its_end(replicas):
+    """When a revocation is acknowledged, no replica acts on the old consent any more."""
+    a, b = replicas
+    body = {"customer_id": "cust_123", "consent_type": "marketing"}
+    assert b.status(f"/spend?amount=1&{CUSTOMER}") == 403
+    assert post(a, "/consent/grant", body) == 200
+    time.sleep(2)  # b may have looked a moment ago, and found nothing
+    assert b.status(f"/spend?amount=1&{CUSTOMER}") == 200
+    assert post(a, "/consent/revoke", body) == 200
+    assert b.status(f"/spend?amount=1&{CUSTOMER}") == 403
+
+
+def test_the_audit_sees_every_chain_and_verifies(replicas, environ, tmp_path):
+    """Live, while both write; and offline from one file, in which neither chain may be missing."""
+    a, b = replicas
+    for shield in (a, b):
+        assert shield.status("/spend?amount=10") == 200
+    live = kiki(environ, "audit", "verify", "--json")
+    assert (live.returncode, len(json.loads(live.stdout)["chains"])) == (0, 2), live.stderr
+    a.close()
+    b.close()
+    bundle = kiki(environ, "audit", "bundle", "-o", str(tmp_path / "e.kiki"), "--json")
+    assert bundle.returncode == 0, bundle.stderr
+    offline = kiki({}, "audit", "verify", str(tmp_path / "e.kiki"), "--json")
+    found = json.loads(offline.stdout)
+    assert (offline.returncode, found["finding_count"]) == (0, 0)
+    assert sorted(chain["entries"] > 2 for chain in found["chains"]) == [True, True]
+
+
+def test_the_view_of_a_replica_is_its_own(replicas):
+    a, b = replicas
+    assert a.status("/spend?amount=11") == 200
+    assert b.status("/spend?amount=12") == 200
+    end = time.monotonic() + 10
+    while time.monotonic() < end and not (a.data / "shield_audit_gdpr.csv").exists():
+        time.sleep(0.1)
+    time.sleep(1)
+    assert "amount=11.00" in (a.data / "shield_audit_gdpr.csv").read_text()
+    assert "amount=12.00" not in (a.data / "shield_audit_gdpr.csv").read_text()
+
+
+def test_without_a_master_key_no_replica_makes_its_own(tmp_path, environ):
+    """Two replicas with a key each could not read each other's persons."""
+    with_none = {name: value for name, value in environ.items() if name != "KIKI_MASTER_KEY"}
+    shield = Shield(tmp_path, KIKI_REPLICA="pod-0", **with_none)
+    shield.launch()
+    assert shield.process.wait(20) != 0
+    assert "openssl rand -base64 32" in shield.log()
+    assert not (shield.data / "master.key").exists()
+
+
+def test_two_replicas_of_one_name_are_refused(replicas, tmp_path, environ):
+    twin = Shield(tmp_path / "c", KIKI_REPLICA="pod-0", **environ)
+    twin.launch()
+    assert twin.process.wait(30) != 0
+    assert "pod-0" in twin.log()
+    assert environ["DATABASE_URL"].split(":")[2].split("@")[0] not in twin.log()
