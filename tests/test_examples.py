@@ -30,6 +30,12 @@ EXPECTED = {
         "targeting: tell the person",
         "after the revocation: consent_missing",
     ],
+    "07_auditor": [
+        "trusted: True | entries: 6 | findings: 0",
+        "decisions: 3 | resting on consent: 1 | holds: True",
+        "altered: entry 3",
+        "forged: 130 of 100 in one window of budget 'default'",
+    ],
 }
 
 

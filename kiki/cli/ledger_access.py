@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
 import typer
 
 from kiki.cli.options import LEDGER
-from kiki.errors import InvalidInput, KikiError
+from kiki.errors import InvalidInput, KikiError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from kiki.ledger.master_key import KeySource
@@ -36,13 +36,19 @@ class Access(NamedTuple):
     def readers(self) -> Iterator[list[Reader]]:
         """A reader of every chain, in the order of their ids."""
         from kiki.ledger.exhibit import chain_id
+        from kiki.ledger.ledger import META
         from kiki.ledger.source import open_readers
 
         found = open_readers(self.source)
         try:
-            yield sorted(found, key=chain_id)
+            # A replica that is just starting for the first time has nothing to show yet.
+            begun = [reader for reader in found if reader.get(META, b"chain") is not None]
+            if not begun:
+                raise LedgerUnavailable("there is no chain in this ledger yet", hint="start a service on it first")
+            yield sorted(begun, key=chain_id)
         finally:
-            found[0].close()
+            for reader in found[:1]:
+                reader.close()
 
     def key_reader(self) -> Reader:
         """A reader of the key store."""

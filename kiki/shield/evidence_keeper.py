@@ -16,16 +16,16 @@ from kiki.ledger.retention import prunable
 from kiki.ledger.segment import SEGMENT_ENTRIES, SEGMENT_SECONDS, SEGMENTS, Segment, segment_key
 from kiki.ledger.segment_log import SegmentLog
 from kiki.ledger.shipper import Shipper
-from kiki.ledger.store import SHARED, Write
+from kiki.ledger.store import Write
 from kiki.ledger.timestamp import TimestampService
 from kiki.ledger.witness import Witness
 from kiki.shield.decider import Decider
+from kiki.shield.legal_hold import LEGAL_HOLD
 from kiki.shield.pruning import prune
 from kiki.telemetry import log_event
 
 logger = logging.getLogger("kiki.shield")
 
-LEGAL_HOLDS = SHARED + "legal_hold"
 RETENTION_SECONDS = 3600.0
 _STOP_SECONDS = 5.0
 
@@ -119,7 +119,7 @@ class EvidenceKeeper:
             self._decider.clock(),
             self._retention_days,
             first=ledger.store.first_seq(),
-            hold=next(iter(ledger.store.scan(LEGAL_HOLDS)), None) is not None,
+            hold=next(iter(ledger.store.scan(LEGAL_HOLD)), None) is not None,
             archived=self.shipper is not None,
         )
         if before is None:

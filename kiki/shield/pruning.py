@@ -20,6 +20,7 @@ from kiki.shield.decider import Decider, key_retention
 from kiki.shield.fact import ConsentChanged, Halted, PolicyUsed, Pruned, decode_fact
 from kiki.shield.projections import HALTS, HOLDS, POLICY
 from kiki.shield.replay import reach
+from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request
 
 _CARRIED_AT_ONCE = 1000
 _PRUNED_AT_ONCE = 16_384
@@ -42,6 +43,8 @@ def prune(decider: Decider, before: int, retention_days: int, actor: str = "") -
     states = _old_consents(decider, before)
     while keys := list(islice(states, _CARRIED_AT_ONCE)):
         _submit(decider, partial(_carry_consents, keys=keys, before=before))
+    for key, request in _requests_of(decider, before):
+        _submit(decider, partial(_drop_request, key=key, request=request))
     _submit(decider, lambda turn: _carry_the_rest(turn, Pruned(turn.now, before, retention_days, actor)))
     oldest = next((entry.recorded_at for entry in read_entries(ledger.store, before, before)), now)
     for end in range(first + _PRUNED_AT_ONCE, before + _PRUNED_AT_ONCE, _PRUNED_AT_ONCE):
@@ -55,7 +58,26 @@ def _needed_from(decider: Decider, now: int) -> int:
     store, policy = decider.ledger.store, decider.policy
     counted = first_recorded_since(store, now - max(reach(policy), 2 * key_retention(policy)))
     held = (int.from_bytes(place, "big") for _, place in store.scan(HOLDS))
-    return min([counted, *held])
+    open_requests = (_first_event(decider, request) for _, request in _requests(decider) if request.state.is_open)
+    return min([counted, *held, *open_requests])
+
+
+def _requests(decider: Decider) -> Iterator[tuple[bytes, SubjectRequest]]:
+    for key, value in decider.ledger.store.scan(REQUEST):
+        request = read_request(value)
+        if request is not None:
+            yield key, request
+
+
+def _first_event(decider: Decider, request: SubjectRequest) -> int:
+    """The lowest entry of this chain that speaks of a request; very high when none does."""
+    own = (event.seq for event in request.events if event.chain == decider.ledger.chain)
+    return min(own, default=2**62)
+
+
+def _requests_of(decider: Decider, before: int) -> list[tuple[bytes, SubjectRequest]]:
+    """Closed requests that cannot be told without entries that are about to leave."""
+    return [(key, request) for key, request in _requests(decider) if _first_event(decider, request) < before]
 
 
 def _old_consents(decider: Decider, before: int) -> Iterator[bytes]:
@@ -84,6 +106,12 @@ def _carry_consents(turn: Turn, *, keys: list[bytes], before: int) -> None:
             if isinstance(fact, ConsentChanged):
                 carried = consent.carried(fact, turn.now)
                 turn.add(carried, consent.writes_of(carried, turn.chain, turn.next_seq), entry.sealed)
+
+
+def _drop_request(turn: Turn, *, key: bytes, request: SubjectRequest) -> None:
+    turn.drop(REQUEST, key)
+    if request.key:
+        turn.drop(REQUEST_KEY, request.key)
 
 
 def _carry_the_rest(turn: Turn, pruned: Pruned) -> None:

@@ -5,75 +5,36 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Unpack
+from typing import Final, Unpack
 
 from kiki.clock import SECOND, to_iso
-from kiki.errors import (
-    Conflict,
-    IdentityDenied,
-    InvalidInput,
-    KikiError,
-    LegallyHeld,
-    NotFound,
-    Unavailable,
-    Unreadable,
-)
-from kiki.ledger.ledger import CHECKPOINTS, read_entries
-from kiki.shield.change import Change, Turn
-from kiki.shield.consent import CUSTOMER_LENGTH_MAX, parse_customer_id
-from kiki.shield.consent import parse_text as text_of
+from kiki.errors import Conflict, InvalidInput, KikiError, LegallyHeld, NotFound
+from kiki.shield.change import Turn
+from kiki.shield.consent import parse_customer_id, parse_text
 from kiki.shield.consent_change import moment_of, person_of
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.deadline import DAY, Regime, WorkCalendar, answer_due, extension_until, parse_regimes
 from kiki.shield.decider import Decider
-from kiki.shield.dsr import (
-    DETAILS_LENGTH_MAX,
-    Kind,
-    State,
-    Step,
-    follow,
-    parse_article,
-    parse_kind,
-    parse_request_id,
-    parse_state,
-)
-from kiki.shield.erasing import begin_erasing, end_erasing, erasing_person
-from kiki.shield.hold_change import hold_change, lift_change
-from kiki.shield.identity import (
-    ATTEMPTS_MAX,
-    CODE_DIGITS,
-    CODE_LIFE,
-    IdentityChannel,
-    code_text,
-    is_right_code,
-    new_code,
-    parse_code,
-    require_code_left,
-)
-from kiki.shield.legal_hold import LEGAL_HOLD, LegalHold, holds_prefix, parse_reference, read_hold
+from kiki.shield.dsr import Kind, State, Step, parse_article, parse_kind, parse_state
+from kiki.shield.erasing import begin_erasing, end_erasing
+from kiki.shield.identity import IdentityChannel
+from kiki.shield.identity_check import IdentityCheck
+from kiki.shield.legal_hold import LegalHold
+from kiki.shield.legal_holds import LegalHolds
 from kiki.shield.own_data import AuditViewData, ConsentData, EvidenceData, KeyData, PackageData, WindowData
-from kiki.shield.request_change import (
-    Asked,
-    Clocks,
-    Created,
-    RequestDetails,
-    create_change,
-    read_details,
-    step_change,
-    take_step,
-)
+from kiki.shield.request_book import RequestBook, noted
+from kiki.shield.request_change import Asked, Clocks, Created, RequestDetails, create_change
 from kiki.shield.request_intake import REGIMES, Given, asked
 from kiki.shield.request_package import discard_package, open_package, package_path
-from kiki.shield.request_proof import make_request_proof
 from kiki.shield.request_record import RequestRecord
 from kiki.shield.request_run import RequestRun
 from kiki.shield.subject_data import Progress, Registry, SubjectData, Task
-from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request, request_key
+from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request
 
 PACKAGE_AGE: Final = 30 * DAY
 """How long a copy waits for the person to take it."""
@@ -109,7 +70,9 @@ class RequestDesk:
         self.consents = consents or ConsentStore(decider)
         self.clocks = Clocks(calendars or MappingProxyType({}))
         self.regimes = parse_regimes(regimes)
-        self._channel = channel
+        self.book = RequestBook(decider, self.clocks)
+        self.holds = LegalHolds(self.book)
+        self._identity = IdentityCheck(self.book, channel)
         self._scratch = None if packages is not None else tempfile.TemporaryDirectory(prefix="kiki-requests-")
         self.packages = Path(self._scratch.name) if packages is None and self._scratch else Path(packages or ".")
         own: list[SubjectData] = [
@@ -138,7 +101,7 @@ class RequestDesk:
         if known is not None:
             return self.record(known)
         change = create_change(wanted, self.clocks, lambda: secrets.token_bytes(4), self.consents.purposes)
-        created: Created = self._submit(change)
+        created: Created = self.book.submit(change)
         since = self.consents.leases.now()
         for record in created.consents:
             self.consents.settled(record, since)
@@ -159,7 +122,7 @@ class RequestDesk:
 
     def get(self, request: str) -> RequestRecord:
         """One request as it stands; raises `NotFound`."""
-        return self.record(self._request(request), opened=True)
+        return self.record(self.book.find(request), opened=True)
 
     def list(
         self,
@@ -169,7 +132,7 @@ class RequestDesk:
         customer: str | None = None,
         due_before: datetime | int | None = None,
         is_open: bool | None = None,
-    ) -> list[RequestRecord]:
+    ) -> Sequence[RequestRecord]:
         """The requests that fit, those that are due first first; the closed ones after them, the latest first."""
         in_state = None if state is None else parse_state(state)
         of_kind = None if kind is None else parse_kind(kind)
@@ -181,7 +144,7 @@ class RequestDesk:
                 return []
             subject = person.reference
         found: list[RequestRecord] = []
-        for request in self.requests():
+        for request in self.book.all():
             if (
                 (in_state is None or request.state is in_state)
                 and (of_kind is None or request.kind is of_kind)
@@ -193,23 +156,16 @@ class RequestDesk:
                     found.append(record)
         return sorted(found, key=_urgency)
 
-    def requests(self) -> Iterator[SubjectRequest]:
-        """Every request, in the order of receipt, as its facts add up; memory does not grow with their number."""
-        for _, value in self.decider.ledger.store.scan(REQUEST):
-            request = read_request(value)
-            if request is not None:
-                yield request
-
     def record(self, request: SubjectRequest, *, is_new: bool = False, opened: bool = False) -> RequestRecord:
         """What a caller is told about a request; with `opened`, what was sealed, too."""
         found = self.clocks.of(request, self.decider.clock())
-        person = self._person(request)
+        person = self.book.person(request)
         return RequestRecord(
             request=request,
             customer=(person or "").removeprefix("customer:"),
             deadlines=found,
             due_at=answer_due(found),
-            details=self._details(request) if opened or is_new else None,
+            details=self.book.details(request) if opened or is_new else None,
             is_new=is_new,
         )
 
@@ -220,26 +176,7 @@ class RequestDesk:
 
         Raises `Conflict` when too many were sent, or no channel is configured here.
         """
-        if self._channel is None:
-            raise Conflict(
-                "no channel is configured that could carry a code",
-                hint="let an operator verify the identity: kiki dsr verify, or give RequestDesk a channel",
-            )
-        known = self._request(request)
-        person = self._person(known)
-        code = new_code(secrets.randbelow(10**CODE_DIGITS))
-        digest = self.decider.subjects.keyed_hash(code_text(known.id, code))
-        done = self._step(
-            known.id,
-            Step.CODE_SENT,
-            check=lambda found, _: require_code_left(found),
-            digest=digest,
-            until=self.decider.clock() + CODE_LIFE,
-            actor=actor,
-        )
-        if person is not None:
-            self._channel.send(person.removeprefix("customer:"), code, known.id)
-        return self.record(done)
+        return self.record(self._identity.send_code(request, actor=actor))
 
     def verify_identity(
         self,
@@ -256,55 +193,23 @@ class RequestDesk:
         Whoever acts for the person must have shown that they may: then an operator names the proof. Raises
         `IdentityDenied` for a wrong code, which counts.
         """
-        known = self._request(request)
-        proof = text_of(agent_proof, "proof of the agent", CUSTOMER_LENGTH_MAX)
-        details = self._details(known) or RequestDetails()
-        if details.agent and not (proof and method == "operator"):
-            raise Conflict(
-                "an agent acts for the person: the permission has to be seen by an operator",
-                hint="verify as an operator, and name the proof: --agent-proof",
-            )
-        if method == "operator":
-            if not actor:
-                raise InvalidInput("an operator vouches by name: give actor")
-        elif method == "code":
-            self._answer_code(known, parse_code(code), actor)
-        else:
-            raise InvalidInput(f"{method[:40]!r} is no way to verify identity: write code or operator")
-        said = RequestDetails(note=text_of(note, "note", DETAILS_LENGTH_MAX, lines=True), agent_proof=proof)
-        return self.record(self._step(known.id, Step.VERIFIED, note=said, outcome=method, actor=actor))
-
-    def _answer_code(self, known: SubjectRequest, code: str, actor: str) -> None:
-        digest = self.decider.subjects.keyed_hash(code_text(known.id, code))
-
-        def act(turn: Turn) -> bool:
-            found = read_request(turn.get(REQUEST, request_key(known.id)))
-            if found is None:
-                return False
-            after = follow(found.id, found.state, Step.CODE_FAILED)
-            if is_right_code(found, digest, turn.now):
-                return True
-            take_step(turn, found, Step.CODE_FAILED, after, self.clocks, actor=actor)
-            return False
-
-        if not self._submit(Change(act)):
-            raise IdentityDenied(
-                "the code is wrong", hint=f"{ATTEMPTS_MAX} wrong answers end a code; a new one can be sent then"
-            )
+        return self.record(
+            self._identity.verify(request, method=method, code=code, agent_proof=agent_proof, actor=actor, note=note)
+        )
 
     def pause(self, request: str, *, note: str = "", actor: str = "") -> RequestRecord:
         """The person was asked for proof of identity, and the clock of GDPR waits for it, if asked without delay."""
-        return self.record(self._step(request, Step.PAUSED, note=self._noted(note), actor=actor))
+        return self.record(self.book.step(request, Step.PAUSED, note=noted(note), actor=actor))
 
     def resume(self, request: str, *, note: str = "", actor: str = "") -> RequestRecord:
         """The clock goes on: proof came, or none is waited for any more."""
-        return self.record(self._step(request, Step.RESUMED, note=self._noted(note), actor=actor))
+        return self.record(self.book.step(request, Step.RESUMED, note=noted(note), actor=actor))
 
     # -- working on it -------------------------------------------------------------------------------
 
     def acknowledge(self, request: str, *, actor: str = "") -> RequestRecord:
         """The person was told that the request was received (CCPA: within 10 business days)."""
-        return self.record(self._step(request, Step.ACKNOWLEDGED, actor=actor))
+        return self.record(self.book.step(request, Step.ACKNOWLEDGED, actor=actor))
 
     def extend(
         self, request: str, reason: str, *, regimes: Iterable[Regime | str] | None = None, actor: str = ""
@@ -321,10 +226,10 @@ class RequestDesk:
             for regime in named or found.regimes:
                 self._require_extendable(found, regime, turn.now)
 
-        chosen = named or self._request(request).regimes
+        chosen = named or self.book.find(request).regimes
         words = " ".join(chosen)
         return self.record(
-            self._step(request, Step.EXTENDED, note=self._noted(reason), check=check, regime=words, actor=actor)
+            self.book.step(request, Step.EXTENDED, note=noted(reason), check=check, regime=words, actor=actor)
         )
 
     def _require_extendable(self, found: SubjectRequest, regime: Regime, now: int) -> None:
@@ -342,19 +247,19 @@ class RequestDesk:
 
     def assign(self, request: str, to: str, *, actor: str = "") -> RequestRecord:
         """Somebody of the staff takes care of it; empty: nobody in particular."""
-        assignee = text_of(to, "assignee")
-        return self.record(self._step(request, Step.ASSIGNED, outcome=assignee, actor=actor))
+        assignee = parse_text(to, "assignee")
+        return self.record(self.book.step(request, Step.ASSIGNED, outcome=assignee, actor=actor))
 
     def refuse(self, request: str, article: str, reason: str, *, actor: str = "") -> RequestRecord:
         """Close it without doing it, under a legal provision; the person is told why and where to complain."""
         if not reason.strip():
             raise InvalidInput("a refusal needs its reasons: say what the person was told (GDPR 12(4))")
         provision = parse_article(article)
-        return self.record(self._step(request, Step.REFUSED, note=self._noted(reason), article=provision, actor=actor))
+        return self.record(self.book.step(request, Step.REFUSED, note=noted(reason), article=provision, actor=actor))
 
     def cancel(self, request: str, reason: str = "", *, actor: str = "") -> RequestRecord:
         """Close it because the person took it back."""
-        return self.record(self._step(request, Step.CANCELLED, note=self._noted(reason), actor=actor))
+        return self.record(self.book.step(request, Step.CANCELLED, note=noted(reason), actor=actor))
 
     # -- running -------------------------------------------------------------------------------------
 
@@ -364,9 +269,9 @@ class RequestDesk:
         It may be called again at any time, after a crash, too. Raises `Conflict` when the identity is not verified,
         or when somebody else runs it.
         """
-        known = self._request(request)
+        known = self.book.find(request)
         with self._only_one(known.id):
-            started = self._step(known.id, Step.STARTED, check=self._require_free, actor=actor)
+            started = self.book.step(known.id, Step.STARTED, check=self._require_free, actor=actor)
             run = self._run_of(started, progress, actor)
             if run is None:
                 return self.record(self._close_erased(started, actor))
@@ -381,7 +286,7 @@ class RequestDesk:
 
     def _run_of(self, started: SubjectRequest, progress: Progress | None, actor: str) -> RequestRun | None:
         """None when nobody knows any more whose request this is."""
-        person = self._person(started)
+        person = self.book.person(started)
         if person is None:
             return None
         customer = person.removeprefix("customer:")
@@ -392,21 +297,21 @@ class RequestDesk:
             self.registry,
             started,
             task,
-            matters=self._matters,
+            matters=self.holds.on,
             packages=self.packages,
-            corrections=(self._details(started) or RequestDetails()).corrections,
+            corrections=(self.book.details(started) or RequestDetails()).corrections,
             actor=actor,
             progress=progress,
         )
 
     def _close_erased(self, started: SubjectRequest, actor: str) -> SubjectRequest:
         """The person was erased by another request meanwhile: there is nobody left whose data could be looked for."""
-        return self._step(started.id, Step.COMPLETED, state=State.COMPLETED, outcome="subject_erased", actor=actor)
+        return self.book.step(started.id, Step.COMPLETED, state=State.COMPLETED, outcome="subject_erased", actor=actor)
 
-    def run_due(self, progress: Progress | None = None, *, actor: str = "") -> list[RequestRecord]:
+    def run_due(self, progress: Progress | None = None, *, actor: str = "") -> Sequence[RequestRecord]:
         """Run every request that waits and whose next attempt is due, or whose run was broken off here; a service calls it."""
         now, done = self.decider.clock(), []
-        for request in self.requests():
+        for request in self.book.all():
             is_due = request.state is State.WAITING and (request.next_attempt_at or 0) <= now
             was_broken_off = request.state is State.RUNNING and request.id not in self._running
             if is_due or was_broken_off:
@@ -443,7 +348,7 @@ class RequestDesk:
 
     def _permit(self, task: Task) -> None:
         """Asked at the last moment before a key is destroyed, while nobody changes anything."""
-        if self._matters(task.subject):
+        if self.holds.on(task.subject):
             raise LegallyHeld
         begin_erasing(self.decider.subjects, task.subject, task.person)
 
@@ -451,7 +356,7 @@ class RequestDesk:
 
     def package(self, request: str) -> Iterator[bytes]:
         """The zip of a finished request for access or portability, in pieces; raises `NotFound` when it is gone."""
-        known = self._request(request)
+        known = self.book.find(request)
         person = self.decider.subjects.person_of(known.subject)
         if person is None or not known.package:
             raise NotFound(f"request {known.id} has no package", hint="run it first; a package ends with its person")
@@ -461,110 +366,26 @@ class RequestDesk:
         """Remove the packages that waited for `PACKAGE_AGE`; how many."""
         now = self.decider.clock()
         closed = (
-            request for request in self.requests() if request.package and now > (request.closed_at or now) + PACKAGE_AGE
+            request for request in self.book.all() if request.package and now > (request.closed_at or now) + PACKAGE_AGE
         )
         return sum(discard_package(package_path(self.packages, request.id)) for request in closed)
 
     def proof(self, request: str) -> str:
-        """The signed proof of what became of a closed request; the same text each time.
+        """The signed proof of what became of a closed request, which names nobody; the same text each time.
 
         Raises `Conflict` while it is open, `Unavailable` while no checkpoint covers a fact of another replica.
         """
-        known = self._request(request)
-        signer = self.decider.ledger.signer
-        if signer is None:
-            raise Conflict("this ledger has no key to sign with", hint="open it as a service does")
-        last: dict[str, int] = {}
-        for event in known.events:
-            last[event.chain] = max(event.seq, last.get(event.chain, -1))
-        notes = {chain: self._covering(chain, seq) for chain, seq in last.items()} if known.closed_at else {}
-        return make_request_proof(known, self.clocks.of(known, self.decider.clock()), notes, signer)
-
-    def _covering(self, chain: str, seq: int) -> bytes:
-        """The first checkpoint of a chain that covers an entry."""
-        ledger = self.decider.ledger
-        if chain == ledger.chain and not any(ledger.store.scan(CHECKPOINTS, seq.to_bytes(8, "big"))):
-            ledger.checkpoint()
-        reader = self.decider.reader_of(chain)
-        found = None if reader is None else next(reader.scan(CHECKPOINTS, seq.to_bytes(8, "big")), None)
-        if found is None:
-            raise Unavailable(f"no checkpoint of chain {chain} covers entry {seq} yet", retry_after=10.0)
-        return found[1]
+        return self.book.proof(request)
 
     # -- legal holds ---------------------------------------------------------------------------------
 
     def hold(self, reference: str, customer: str | None = None, *, actor: str = "") -> LegalHold:
         """Put a legal hold on a customer, or on everybody: nothing of them is erased, and no entry is pruned."""
-        person = None if customer is None else person_of(parse_customer_id(customer))
-        held: LegalHold = self._submit(hold_change(parse_reference(reference), person, text_of(actor, "actor")))
-        return held
+        return self.holds.put(reference, customer, actor=actor)
 
-    def lift(self, reference: str, customer: str | None = None, *, actor: str = "") -> list[RequestRecord]:
+    def lift(self, reference: str, customer: str | None = None, *, actor: str = "") -> Sequence[RequestRecord]:
         """Lift a hold; the deletions that it stopped, which can be run now. Raises `NotFound`."""
-        subject, matter = "", parse_reference(reference)
-        if customer is not None:
-            person = self.decider.subjects.find(person_of(parse_customer_id(customer)))
-            if person is None:
-                raise NotFound(f"there is no legal hold {matter!r} on this customer")
-            subject = person.reference
-        held = [each.id for each in self.requests() if matter in each.held and subject in {"", each.subject}]
-        change = lift_change(matter, subject, held, self.clocks, text_of(actor, "actor"))
-        reopened: list[SubjectRequest] = self._submit(change)
-        return [self.record(each) for each in reopened]
-
-    def holds(self) -> list[LegalHold]:
-        """The holds that are on, those on everybody first."""
-        return [read_hold(key, value) for key, value in self.decider.ledger.store.scan(LEGAL_HOLD)]
-
-    def customer_of(self, hold: LegalHold) -> str:
-        """Whom a hold is on; empty: everybody, or somebody who is erased."""
-        return ((hold.subject and self.decider.subjects.identity(hold.subject)) or "").removeprefix("customer:")
-
-    def _matters(self, subject: str) -> list[str]:
-        found = []
-        for prefix in (holds_prefix(""), holds_prefix(subject)):
-            for key, _ in self.decider.ledger.store.scan(LEGAL_HOLD, prefix):
-                if not key.startswith(prefix):
-                    break
-                found.append(key[len(prefix) :].decode())
-        return list(dict.fromkeys(found))
-
-    # -- inside --------------------------------------------------------------------------------------
-
-    def _request(self, request: str) -> SubjectRequest:
-        number = parse_request_id(request)
-        found = read_request(self.decider.ledger.store.get(REQUEST, request_key(number)))
-        if found is None:
-            raise NotFound(f"there is no request {number}", hint="list them: kiki dsr list")
-        return found
-
-    def _person(self, request: SubjectRequest) -> str | None:
-        """The scope text of the person; None once erased, as soon as the erasure is complete."""
-        subjects = self.decider.subjects
-        return subjects.identity(request.subject) or erasing_person(subjects, request.subject)
-
-    def _details(self, request: SubjectRequest) -> RequestDetails | None:
-        chain, seq = request.place
-        reader = self.decider.reader_of(chain)
-        entry = None if reader is None else next(read_entries(reader, seq, seq), None)
-        if entry is None or not entry.sealed:
-            return None
-        try:
-            return read_details(self.decider.subjects.open(entry.sealed[0]))
-        except Unreadable:
-            return None
-
-    def _step(self, request: str, step: Step, **fields: Any) -> SubjectRequest:
-        fields["actor"] = text_of(fields.get("actor"), "actor")
-        done: SubjectRequest = self._submit(step_change(parse_request_id(request), step, self.clocks, **fields))
-        return done
-
-    def _noted(self, note: str) -> RequestDetails | None:
-        said = text_of(note, "note", DETAILS_LENGTH_MAX, lines=True)
-        return RequestDetails(note=said) if said else None
-
-    def _submit(self, change: Change) -> Any:
-        return self.decider.group.submit(change).result()
+        return [self.record(each) for each in self.holds.lift(reference, customer, actor=actor)]
 
     def close(self) -> None:
         """Forget what was only kept for this desk; the guard stays open."""

@@ -1,10 +1,10 @@
-"""Proof of what became of a request: one signed text that names nobody, for the person, a court or an auditor.
+r"""Proof of what became of a request: one signed text that names nobody, for the person, a court or an auditor.
 
 It is a C2SP signed note: a first line that says what it is, one line of canonical JSON (names sorted, no spaces, ASCII),
 and the signature of the ledger's key, the same that signs checkpoints.
 
     kiki-request-proof/1 DSR-1700000000-5f0c2a9b
-    {"checkpoints":{"81d0c3b2a4958677":"kiki/81d0c3b2a4958677\\n42\\n…"},"closed_at":"…",…}
+    {"checkpoints":{"81d0c3b2a4958677":"kiki/81d0c3b2a4958677\n42\n…"},"closed_at":"…",…}
 
     — kiki/81d0c3b2a4958677 <base64 of key id and signature>
 
@@ -104,7 +104,12 @@ def verify_request_proof(text: str | bytes, key: str) -> VerifiedRequestProof:
             raise ValueError
         events: dict[str, list[int]] = document["events"]
         found = VerifiedRequestProof(
-            *(str(document[name]) for name in ("request", "subject", "type", "state", "closed_at")), document
+            document["request"],
+            document["subject"],
+            document["type"],
+            document["state"],
+            document["closed_at"],
+            document,
         )
         covered = [(chain, max(seqs), document["checkpoints"].get(chain, "")) for chain, seqs in events.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

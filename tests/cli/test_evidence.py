@@ -107,7 +107,7 @@ def test_an_altered_byte_is_named_and_ends_with_3(bundle: Path, vkey: Path):
     [
         (
             "UPDATE entry SET body = CAST(replace(body, 'platform:meta', 'platform:mega') AS BLOB) WHERE seq = 2",
-            "entries 0 to",
+            "the root that was signed for",
         ),
         ("UPDATE entry SET body = 'text' WHERE seq = 2", "entry 2"),
         ("UPDATE projection SET value = x'00' WHERE space = 'checkpoint'", "this is not a signed checkpoint"),

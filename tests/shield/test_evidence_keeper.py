@@ -9,7 +9,8 @@ import pytest
 from kiki.ledger.archive import DirectoryArchive
 from kiki.ledger.store import Write
 from kiki.shield.budget_guard import BudgetGuard
-from kiki.shield.evidence_keeper import LEGAL_HOLDS, EvidenceKeeper
+from kiki.shield.evidence_keeper import EvidenceKeeper
+from kiki.shield.legal_hold import LEGAL_HOLD
 from kiki.testing import FakeClock
 
 DAY = 24 * 3600
@@ -61,11 +62,11 @@ def test_nothing_leaves_under_a_legal_hold(guard, clock):
     keeper = EvidenceKeeper(guard.decider, retention_days=30)
     spend(guard)
     keeper.prune()
-    guard.decider.ledger.keep([Write(LEGAL_HOLDS, b"matter", b"1")])
+    guard.decider.ledger.keep([Write(LEGAL_HOLD, b"matter", b"1")])
     clock.advance(60 * DAY)
     guard.spend("0.01")
     assert keeper.prune() == 0
-    guard.decider.ledger.keep([Write(LEGAL_HOLDS, b"matter", None)])
+    guard.decider.ledger.keep([Write(LEGAL_HOLD, b"matter", None)])
     assert keeper.prune() == 256
 
 

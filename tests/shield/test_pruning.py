@@ -16,6 +16,7 @@ from kiki.ledger.tiling import TileReader, open_tiling
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.fact import Decided, Pruned, decode_fact
 from kiki.shield.pruning import prune
+from kiki.shield.request_desk import RequestDesk
 from kiki.testing import FakeClock
 
 YEAR = 366 * 24 * 3600
@@ -149,12 +150,28 @@ def test_pruning_twice_changes_nothing(guard, clock):
     assert guard.decider.ledger.next_seq == before
 
 
+def test_closed_requests_leave_and_open_ones_hold_their_entries(guard, clock):
+    """What is still being answered stays whole; what was answered eight years ago is gone with its entries."""
+    desk = RequestDesk(guard.decider)
+    closed, waiting = desk.create("a", "ACCESS"), desk.create("b", "ACCESS")
+    desk.refuse(closed.id, "GDPR 12(5)", "asked before")
+    grow(guard, clock)
+    first = prune(guard.decider, 512, 2555)
+    assert first < 512
+    assert desk.get(waiting.id).id == waiting.id
+    desk.cancel(waiting.id)
+    clock.advance(8 * YEAR)
+    guard.spend("0.01")
+    assert prune(guard.decider, 512, 2555) == 512
+    assert desk.list() == []
+
+
 def test_the_keys_of_old_segments_are_destroyed(guard, clock):
     sealed = guard.decider.subjects.seal_for_segment(b"somebody")
     clock.advance(7200)
     grow(guard, clock)
     assert guard.decider.subjects.open(sealed) == b"somebody"
-    guard.decider.subjects.seal_for_segment(b"somebody else")
+    guard.decider.subjects.segment_key()  # a new one: the old one's hour is over
     prune(guard.decider, 512, 2555)
     with pytest.raises(Exception, match="destroyed"):
         guard.decider.subjects.open(sealed)
