@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.measure import Row
 
-PARTS = ("decide", "durable", "http", "redis", "postgres", "audit_export", "never_over", "killing", "start")
+PARTS = ("decide", "durable", "http", "redis", "postgres", "audit_export", "evidence", "never_over", "killing", "start")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

@@ -52,6 +52,10 @@ Scope = Annotated[
     list[str] | None,
     typer.Option("--scope", metavar="KIND:VALUE", help="What it is for, for example platform:meta. Repeatable."),
 ]
+Purpose = Annotated[
+    str | None,
+    typer.Option("--purpose", metavar="NAME", help="What a customer named in a scope must have consented to."),
+]
 Key = Annotated[
     str | None,
     typer.Option("--key", metavar="TEXT", help="Idempotency key: the same key is the same call, and counts once."),

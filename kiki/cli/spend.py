@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.options import Amount, Json, Key, Scope, TokenFile, Url, open_client
-from kiki.errors import SpendDenied
+from kiki.cli.options import Amount, Json, Key, Purpose, Scope, TokenFile, Url, open_client
+from kiki.errors import InvalidInput, SpendDenied
 
 Hold = Annotated[str, typer.Argument(metavar="RESERVATION", help="The id that `kiki reserve` printed.")]
 
@@ -17,6 +17,7 @@ def spend(
     amount: Amount,
     scope: Scope = None,
     key: Key = None,
+    purpose: Purpose = None,
     record: Annotated[
         bool, typer.Option("--record", help="The money is spent already: count it, even over a limit.")
     ] = False,
@@ -28,9 +29,11 @@ def spend(
 
     It is taken from every budget that it concerns, or from none.
     """
+    if record and purpose:
+        raise InvalidInput("--purpose is for a spend; --record counts money that is spent already, whatever it was for")
     with open_client(url, token_file) as client:
         try:
-            outcome = (client.record if record else client.spend)(amount, scope, key)
+            outcome = client.record(amount, scope, key) if record else client.spend(amount, scope, key, purpose=purpose)
         except SpendDenied as error:
             show.refused(error, json_wanted=as_json)
     if as_json:
@@ -48,6 +51,7 @@ def check(
         str | None, typer.Option("--ltv", metavar="MONEY", help="The predicted lifetime value behind a bid.")
     ] = None,
     scope: Scope = None,
+    purpose: Purpose = None,
     url: Url = None,
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -57,7 +61,7 @@ def check(
     Exit code 0 when it would, 3 when not. Nothing is taken, and the service writes the question down.
     """
     with open_client(url, token_file) as client:
-        outcome = client.check(amount, scope, ltv=ltv)
+        outcome = client.check(amount, scope, ltv=ltv, purpose=purpose)
     if as_json:
         show.as_json(outcome)
     elif outcome.allowed:
@@ -76,6 +80,7 @@ def reserve(
     ] = None,
     scope: Scope = None,
     key: Key = None,
+    purpose: Purpose = None,
     url: Url = None,
     token_file: TokenFile = None,
     as_json: Json = False,
@@ -86,7 +91,7 @@ def reserve(
     """
     with open_client(url, token_file) as client:
         try:
-            hold = client.reserve(amount, scope, key, seconds=seconds)
+            hold = client.reserve(amount, scope, key, seconds=seconds, purpose=purpose)
         except SpendDenied as error:
             show.refused(error, json_wanted=as_json)
     if as_json:

@@ -288,6 +288,9 @@ class PostgresStore(PostgresReader):
     @contextmanager
     def shared_turn(self) -> Iterator[None]:
         """While it lasts, no other replica that takes it reads and changes the shared spaces."""
+        if self._in_turn:
+            yield  # what is done in a turn may ask for one
+            return
         session, key = self._owner(), self._lock_key("shared")
         session.query(statements.LOCK, [key])
         self._in_turn = True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from kiki.clock import Clock
 from kiki.shield import wire_compliance
 from kiki.shield.async_guard import AsyncGuard
+from kiki.shield.caller import actor_of
 from kiki.shield.compliance_report import Period
 from kiki.shield.compliance_survey import survey
 from kiki.shield.consent_routes import EVERY_METHOD, guide_route
@@ -63,9 +64,8 @@ class ComplianceRoutes:
 
     async def _declare(self, request: Request) -> Reply:
         require_no_query(pairs(request))
-        actor = request.principal.name if request.principal else ""
         change = wire_compliance.breach_body(
-            await read_json(request), actor=actor, network=coarsened(request.remote or "")
+            await read_json(request), actor=actor_of(request), network=coarsened(request.remote or "")
         )
         declared: tuple[BreachDeclared, int] = await self._asynchronous().decide(change)
         return Reply(dump(wire_compliance.breach_reply(*declared)), JSON, 201)

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from kiki.errors import InvalidInput
 from kiki.shield import wire_consent
 from kiki.shield.async_guard import AsyncGuard
+from kiki.shield.caller import actor_of
 from kiki.shield.consent import State, consent_key, parse_customer_id, parse_purpose, signal_of
 from kiki.shield.consent_change import Given, consent_change, signal_change
 from kiki.shield.consent_record import ConsentRecord
@@ -143,13 +144,13 @@ class ConsentRoutes:
         return _dumped(wire_consent.ConsentsReply(consents=[wire_consent.consent_reply(each) for each in records]))
 
     async def _write(self, request: Request, asked: Asked) -> ConsentRecord:
-        asked.given["actor"] = _actor(request)
+        asked.given["actor"] = actor_of(request)
         said = self._store.said(asked.customer, asked.purpose, asked.state, **asked.given)
         record: ConsentRecord = await self._asynchronous().decide(consent_change(said))
         return await self._store.settled_async(record)
 
     async def _signal(self, request: Request, customer: str, given: Given) -> list[ConsentRecord]:
-        given["actor"] = _actor(request)
+        given["actor"] = actor_of(request)
         change = signal_change(customer, self._store.decider.clock(), **given)
         records: list[ConsentRecord] = await self._asynchronous().decide(change)
         return list(await asyncio.gather(*map(self._store.settled_async, records)))
@@ -245,10 +246,6 @@ def _dumped(reply: object) -> Reply:
     return Reply(dump(reply), JSON)
 
 
-def _actor(request: Request) -> str:
-    return request.principal.name if request.principal else ""
-
-
 def _holder(request: Request, given: str) -> str:
     """A holder as its leases know it: nobody may confirm in the name of another token."""
-    return f"{_actor(request)}/{given}"
+    return f"{actor_of(request)}/{given}"

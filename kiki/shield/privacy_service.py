@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kiki.clock import wall_micros
+from kiki.errors import KikiError
 from kiki.ledger.shipper import Lag
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.budget_guard import BudgetGuard
@@ -18,7 +21,14 @@ from kiki.shield.compliance_survey import everything_is_held, request_lines
 from kiki.shield.consent_routes import ConsentRoutes
 from kiki.shield.evidence_routes import EvidenceRoutes
 from kiki.shield.probe import Surroundings
+from kiki.shield.request_desk import RequestDesk
+from kiki.shield.request_routes import RequestRoutes
+from kiki.telemetry import log_event
 from kiki.web import Route
+
+logger = logging.getLogger("kiki.shield")
+
+_WORK_SECONDS = 30.0
 
 RETENTION_DAYS = 2555
 
@@ -29,13 +39,16 @@ class Deployment(NamedTuple):
     data_dir: Path | None = None
     """None: the ledger lies in no directory of this machine."""
     master_key_file: Path | None = None
+    packages: Path | None = None
+    """Where copies of persons' data wait for them, sealed; None: they are forgotten with the process."""
     retention_days: int = RETENTION_DAYS
 
 
 class PrivacyService:
     """The routes over one guard; `asynchronous` gives its awaited form once the service has started.
 
-    `lag` says how far the archive is behind, where there is one.
+    `lag` says how far the archive is behind, where there is one; `desk` runs the requests, over kiki's own stores if
+    it is None.
     """
 
     def __init__(
@@ -44,6 +57,7 @@ class PrivacyService:
         asynchronous: Callable[[], AsyncGuard],
         deployment: Deployment | None = None,
         lag: Callable[[], Lag] | None = None,
+        desk: RequestDesk | None = None,
     ) -> None:
         self._guard = guard
         self._lag = lag
@@ -51,11 +65,41 @@ class PrivacyService:
         decider = guard.decider
         self._consents = ConsentRoutes(guard.consents, asynchronous)
         self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=lag, scratch=found.data_dir)
+        self._desk = desk or RequestDesk(
+            decider, consents=guard.consents, packages=found.packages, retention_days=found.retention_days
+        )
+        self._requests = RequestRoutes(self._desk)
+        self._working: asyncio.Task[None] | None = None
         self._compliance = ComplianceRoutes(self._surroundings, asynchronous, decider.clock)
 
     def routes(self) -> Sequence[Route]:
         """All of them."""
-        return [*self._consents.routes(), *self._compliance.routes(), *self._evidence.routes()]
+        return [
+            *self._consents.routes(),
+            *self._requests.routes(),
+            *self._compliance.routes(),
+            *self._evidence.routes(),
+        ]
+
+    def start(self) -> None:
+        """Begin to run the requests that are due; on the loop, when the guard can be asked."""
+        self._working = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self._requests.work()
+            except KikiError as error:
+                log_event(logger, logging.WARNING, "requests could not be run", code=error.code, detail=str(error))
+            except Exception:
+                logger.exception("the work on requests failed")
+            await asyncio.sleep(_WORK_SECONDS)
+
+    def stop(self) -> None:
+        """Begin no more runs; one that goes on ends with the guard, and the next start goes on behind its last step."""
+        if self._working is not None:
+            self._working.cancel()
+        self._desk.close()
 
     def _surroundings(self) -> Surroundings:
         decider, deployment = self._guard.decider, self._deployment

@@ -290,7 +290,7 @@ class RequestDesk:
         if person is None:
             return None
         customer = person.removeprefix("customer:")
-        task = Task(started.id, started.kind, customer, started.subject, started.purposes)
+        task = Task(started.id, started.kind, customer, started.subject, started.purposes, started.rounds)
         return RequestRun(
             self.decider,
             self.clocks,

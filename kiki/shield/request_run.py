@@ -142,8 +142,18 @@ class RequestRun:
         if self._matters(self._task.subject):
             raise LegallyHeld
         erased: Erased = system.erase(self._task)
+        located = self._request.outcome(system.name).located or 0
         kept = [
-            Taken(Step.KEPT, system.name, one.records, one.reason, one.article, one.until, readable=one.readable)
+            Taken(
+                Step.KEPT,
+                system.name,
+                # What becomes unreadable as a whole is all that was located.
+                one.records or (0 if one.readable else located),
+                one.reason,
+                one.article,
+                one.until,
+                readable=one.readable,
+            )
             for one in erased.kept
         ]
         return [*kept, Taken(Step.ERASED, system.name, erased.records)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kiki.clock import to_iso, wall_micros
-from kiki.errors import InvalidInput, InvalidKey, KikiError, NotFound, Unavailable
+from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
 from kiki.ledger.shipper import Lag
 from kiki.ledger.store import Reader
 from kiki.shield import wire, wire_call
@@ -22,6 +22,7 @@ from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import Call, Switch, invalid_call
+from kiki.shield.caller import actor_of, key_of
 from kiki.shield.decider import new_hold_id
 from kiki.shield.decision import Decision, Outcome
 from kiki.shield.evidence import find_event, page
@@ -31,6 +32,7 @@ from kiki.shield.openapi import openapi
 from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.privacy_service import Deployment, PrivacyService
+from kiki.shield.request_desk import RequestDesk
 from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
 from kiki.shield.wire_members import require_no_query
@@ -71,6 +73,7 @@ class ShieldService:
         redis_expected: bool = False,
         keeper: EvidenceKeeper | None = None,
         deployment: Deployment | None = None,
+        desk: RequestDesk | None = None,
     ) -> None:
         self._guard = guard
         self._read_policy = read_policy
@@ -80,7 +83,7 @@ class ShieldService:
         self._async: AsyncGuard | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
-        self._privacy = PrivacyService(guard, self._running, deployment, _lag(keeper))
+        self._privacy = PrivacyService(guard, self._running, deployment, _lag(keeper), desk)
         self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
         self._registry = new_registry()
         self._registry.register(self._metrics)
@@ -129,7 +132,7 @@ class ShieldService:
     # -- deciding ------------------------------------------------------------------------------------
 
     async def _decide(self, request: Request, work: Call | Switch) -> Decision:
-        work.actor = request.principal.name if request.principal else ""
+        work.actor = actor_of(request)
         work.origin = origin_of(request.remote or "", request.headers.get("User-Agent", ""))
         decision: Decision = await self._running().decide(work)
         self._metrics.count(decision)
@@ -159,8 +162,8 @@ class ShieldService:
         call = await self._guide_call(
             request,
             Verb.SPEND,
-            lambda body: wire_call.spend_body(body, currency, _key(request)),
-            lambda: wire_call.spend_query(pairs(request), currency, _key(request)),
+            lambda body: wire_call.spend_body(body, currency, key_of(request)),
+            lambda: wire_call.spend_query(pairs(request), currency, key_of(request)),
         )
         decision = await self._decide(request, call)
         outcome = decision.outcome()
@@ -190,7 +193,7 @@ class ShieldService:
 
     async def _money(self, request: Request, verb: Verb, read: Callable[[object, str, str | None], Call]) -> Reply:
         currency = self._guard.policy.currency
-        call = await self._asked(request, verb, lambda body: read(body, currency, _key(request)))
+        call = await self._asked(request, verb, lambda body: read(body, currency, key_of(request)))
         return self._outcome_reply(await self._decide(request, call))
 
     def _outcome_reply(self, decision: Decision) -> Reply:
@@ -204,7 +207,9 @@ class ShieldService:
 
     async def _batch(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
-        call = await self._asked(request, Verb.SPEND, lambda body: wire_call.batch_body(body, currency, _key(request)))
+        call = await self._asked(
+            request, Verb.SPEND, lambda body: wire_call.batch_body(body, currency, key_of(request))
+        )
         decision = await self._decide(request, call)
         reply = wire.batch_reply(decision, self._chain, currency)
         return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
@@ -218,7 +223,7 @@ class ShieldService:
     async def _reserve(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
         call = await self._asked(
-            request, Verb.RESERVE, lambda body: wire_call.reserve_body(body, new_hold_id(), currency, _key(request))
+            request, Verb.RESERVE, lambda body: wire_call.reserve_body(body, new_hold_id(), currency, key_of(request))
         )
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
@@ -373,6 +378,7 @@ class ShieldService:
         if self._keeper is not None:
             self._keeper.start()
         self._ticking = asyncio.create_task(self._tick())
+        self._privacy.start()
 
     async def _tick(self) -> None:
         assert self._async is not None
@@ -401,6 +407,7 @@ class ShieldService:
         log_event(logger, logging.INFO, "a new policy is in force", policy=policy.digest, budgets=len(policy.budgets))
 
     async def _close(self) -> None:
+        self._privacy.stop()
         if self._ticking is not None:
             self._ticking.cancel()
         if self._keeper is not None:
@@ -415,14 +422,6 @@ async def _body(request: Request) -> Any:
     """The JSON body. What it would leave unread in the query is refused, for it may be a scope or an amount."""
     require_no_query(pairs(request))
     return await read_json(request)
-
-
-def _key(request: Request) -> str | None:
-    """The idempotency key in the header, None without one; raises `InvalidKey` for two of them."""
-    given = request.headers.getall(wire.KEY_HEADER, ())
-    if len(given) > 1:
-        raise InvalidKey(f"the header {wire.KEY_HEADER} is given {len(given)} times; send one key")
-    return given[0] if given else None
 
 
 def _replayed(decision: Decision) -> Headers:

@@ -24,7 +24,7 @@ class Task(NamedTuple):
     """For which person and request a system is to do something."""
 
     request: str
-    """The request's id; with the name of the method it is the idempotency key of the call."""
+    """The request's id; with the name of the method and the round it is the idempotency key of the call."""
     kind: Kind
     customer: str
     """The customer's id."""
@@ -32,6 +32,8 @@ class Task(NamedTuple):
     """The person's reference in the ledger: random, 32 hexadecimal digits."""
     purposes: Sequence[str] = ()
     """Of an objection or opt-out: what must stop. Empty: everything."""
+    round: int = 0
+    """How often the request had to begin again: something was found after its erasure, or a legal hold was lifted."""
 
     @property
     def person(self) -> str:

@@ -120,6 +120,14 @@ class SubjectRequest(msgspec.Struct):
         """Whether any system keeps something in which the person can still be read."""
         return any(outcome.has_exception for outcome in self.systems.values())
 
+    @property
+    def rounds(self) -> int:
+        """How often it had to begin again: something was found after its erasure, or a legal hold was lifted."""
+        return sum(
+            event.fact.step == Step.REOPENED or (event.fact.step == Step.CHECKED and event.fact.count > 0)
+            for event in self.events
+        )
+
     def outcome(self, system: str) -> SystemOutcome:
         """What became of a system so far."""
         return self.systems.get(system, _NOTHING_YET)

@@ -15,7 +15,7 @@ Days are whole days since 1970-01-01, money is integer micros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Final, NamedTuple, Self
 
@@ -139,6 +139,10 @@ class Orders:
             notes,
         )
 
+    def noted(self, note: str, *, unmatched: Ints) -> Self:
+        """The same orders with one more note, and the unmatched refunds by the rows of the file."""
+        return replace(self, notes=(*self.notes, note), unmatched=unmatched)
+
     def as_of(self, end: int) -> PurchaseDays:
         """The purchases up to and on day `end`, as they were known then: later refunds have not happened yet."""
         seen = self.day <= end
@@ -182,11 +186,11 @@ def _merged(account: Ints, day: Ints, amount: Ints) -> tuple[Ints, Ints, Ints]:
         return account, day, amount
     low = int(day.min())
     key = account * (int(day.max()) - low + 1) + (day - low)
-    sequence = np.argsort(key, kind="stable")
-    key = key[sequence]
+    if (key[1:] < key[:-1]).any():
+        sequence = np.argsort(key, kind="stable")
+        key, account, day, amount = key[sequence], account[sequence], day[sequence], amount[sequence]
     starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
-    at = sequence[starts]
-    return account[at], day[at], np.add.reduceat(amount[sequence], starts)
+    return account[starts], day[starts], np.add.reduceat(amount, starts)
 
 
 def _matched(

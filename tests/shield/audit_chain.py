@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from kiki.ledger.entry import encode_entry
 from kiki.shield.audit_check import audit
 from kiki.shield.audit_finding import Kind
@@ -99,8 +97,8 @@ def kinds(report: AuditReport) -> list[Kind]:
     return [finding.kind for finding in report.findings]
 
 
-@pytest.fixture
-def chain():
+def begun() -> Chain:
+    """A chain with a budget of 100 a minute over everything."""
     chain = Chain()
     chain.add(Opened(T0, "1", "local", "", "c0"))
     chain.policy(single_budget(100 * UNIT, 60 * SECOND))

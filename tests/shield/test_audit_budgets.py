@@ -29,9 +29,13 @@ from kiki.shield.fact import (
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.scope import Pattern
 from tests.ledger.doubles import SECOND, FakeClock
-from tests.shield.audit_chain import POLICIES, SECOND, T0, UNIT, A, Chain, audited, budget, kinds, of_reader
+from tests.shield.audit_chain import POLICIES, T0, UNIT, A, Chain, audited, begun, budget, kinds, of_reader
 
-# -- budgets of one process --------------------------------------------------------------------------
+
+@pytest.fixture
+def chain():
+    return begun()
+
 
 SCOPES = st.sampled_from(
     [(), ("campaign:a",), ("campaign:b",), ("platform:meta",), ("campaign:a", "platform:meta"), ("campaign:c",)]

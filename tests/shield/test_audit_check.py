@@ -15,9 +15,12 @@ from kiki.shield.fact import (
     Settled,
 )
 from tests.ledger.doubles import SECOND
-from tests.shield.audit_chain import SECOND, T0, A, audited, kinds
+from tests.shield.audit_chain import T0, A, audited, begun, kinds
 
-# -- form --------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def chain():
+    return begun()
 
 
 def test_entries_that_nothing_of_kiki_writes_are_findings_and_no_crash(chain):

@@ -18,9 +18,7 @@ from kiki.shield.fact import (
 )
 from kiki.shield.policy import Policy
 from tests.ledger.doubles import SECOND, FakeClock
-from tests.shield.audit_chain import SECOND, T0, UNIT, A, B, Chain, audited, budget, of_reader
-
-# -- consent -----------------------------------------------------------------------------------------
+from tests.shield.audit_chain import T0, UNIT, A, B, Chain, audited, budget, of_reader
 
 ASKS = Policy((budget("mail", "channel:mail", (1000, 60), consent="marketing"), budget("all", "*", (5000, 60))))
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from kiki.errors import Conflict, Denied, NotFound, Unavailable
 from kiki.shield.audit_finding import Kind
 from kiki.shield.budget import Reason
+from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.decision import event_id
 from kiki.shield.fact import (
     Decided,
@@ -12,9 +21,12 @@ from kiki.shield.fact import (
 )
 from kiki.shield.policy import Policy, single_budget
 from tests.ledger.doubles import SECOND
-from tests.shield.audit_chain import SECOND, T0, UNIT, A, B, Chain, audited, budget, kinds
+from tests.shield.audit_chain import T0, UNIT, A, B, Chain, audited, begun, budget, kinds
 
-# -- the shared window -------------------------------------------------------------------------------
+
+@pytest.fixture
+def chain():
+    return begun()
 
 
 def shared(name, policy=None):
@@ -146,3 +158,50 @@ def test_chains_that_counted_alone_are_named():
         each.spend(100, 1)
     report = audited(one, two)
     assert ([], ["c1", "c2"]) == (report.findings, report.counted_apart)
+
+
+def test_guards_over_a_real_redis_are_never_accused(tmp_path, own_redis):
+    """Three processes' worth of guards, at once; replies are lost, the server stops and comes back empty."""
+    policy = Policy((budget("all", "*", (100, 0.3)), budget("each", "campaign:*", (40, 0.2))))
+    guards = [
+        BudgetGuard.open(tmp_path / str(number) / "shield.db", policy=policy, redis=own_redis.url)
+        for number in range(3)
+    ]
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        guard, chance, holds = guards[number], random.Random(number), []
+        while not stop.is_set():
+            scopes = chance.choice([(), ("campaign:a",), ("campaign:b",)])
+            key = chance.choice([None, None, f"key-{chance.randrange(300)}"])
+            with suppress(Denied, Conflict, NotFound, Unavailable):
+                what = chance.randrange(5)
+                if what == 0:
+                    holds.append(
+                        guard.reserve(chance.randint(1, 30), scopes, seconds=chance.choice([None, 0.05, 1])).id
+                    )
+                elif what == 1 and holds:
+                    hold = holds.pop(chance.randrange(len(holds)))
+                    chance.choice(guards).commit(hold, 1)
+                else:
+                    guard.spend(chance.randint(1, 30), scopes, key)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for disturb in (own_redis.pause, own_redis.resume, own_redis.restart_empty, lambda: None):
+        time.sleep(0.6)
+        disturb()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    chains = []
+    for guard in guards:
+        chain = Chain(guard.decider.ledger.chain)
+        chain.bodies = [body for _, body in guard.decider.ledger.store.entries()]
+        chains.append(chain)
+        guard.close()
+    report = audited(*chains)
+    assert [] == report.findings
+    assert report.admitted > 20
+    assert 2 == report.windows

@@ -150,9 +150,9 @@ def test_pruning_twice_changes_nothing(guard, clock):
     assert guard.decider.ledger.next_seq == before
 
 
-def test_closed_requests_leave_and_open_ones_hold_their_entries(guard, clock):
+def test_closed_requests_leave_and_open_ones_hold_their_entries(guard, clock, tmp_path):
     """What is still being answered stays whole; what was answered eight years ago is gone with its entries."""
-    desk = RequestDesk(guard.decider)
+    desk = RequestDesk(guard.decider, packages=tmp_path / "packages")
     closed, waiting = desk.create("a", "ACCESS"), desk.create("b", "ACCESS")
     desk.refuse(closed.id, "GDPR 12(5)", "asked before")
     grow(guard, clock)
