@@ -17,11 +17,12 @@ import re
 import shlex
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, Self
 from urllib.parse import quote, unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from kiki.clock import SECOND
 from kiki.errors import InvalidMoney, SettingsError
@@ -413,6 +414,15 @@ def country(text: str) -> str:
     raise ValueError("expected an ISO 3166 code, for example DE, or US-CA for a part of a country")
 
 
+def time_zone(text: str) -> str:
+    """A time zone by its name in the tz database: Europe/Berlin."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("expected a name of the tz database, for example Europe/Berlin or UTC") from None
+    return text
+
+
 def command(text: str) -> str:
     """A command with its arguments, as a shell would divide them; it is not run by a shell."""
     try:
@@ -519,6 +529,7 @@ SHIELD_VARIABLES: Final = (
     Variable("KIKI_AUDIT_CSV_BYTES_MAX", "audit_csv_bytes_max", byte_size(4096, 2**40), "256MiB", "size at which that file is rotated"),
     Variable("KIKI_PURPOSES", "purposes", purposes, None, "purposes of consent beside the usual ones, divided by commas"),
     Variable("KIKI_HOLIDAYS", "holidays", country, None, "country whose public holidays move a statutory deadline, for example DE or US-CA"),
+    Variable("KIKI_TIME_ZONE", "time_zone", time_zone, "UTC", "time zone whose days statutory deadlines are counted in"),
     Variable("KIKI_SUBJECT_SYSTEMS_FILE", "subject_systems_file", path, None, "YAML file of your own systems that hold personal data"),
 )  # fmt: skip
 
@@ -627,6 +638,26 @@ class LedgerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """What requests of data subjects go by, for who opens a ledger without a service."""
+
+    retention_days: int
+    holidays: str | None
+    time_zone: str
+    subject_systems_file: Path | None
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """These settings alone; raises `SettingsError` with every mistake."""
+        problems: list[str] = []
+        names = {field.name for field in fields(cls)}
+        values = _read(environ, (variable for variable in SHIELD_VARIABLES if variable.field in names), problems)
+        if problems:
+            raise SettingsError(problems)
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class ShieldSettings:
     """Everything SyncShield is told from outside. Money and the window are in micros, other times in seconds."""
 
@@ -647,6 +678,7 @@ class ShieldSettings:
     audit_csv_bytes_max: int
     purposes: tuple[str, ...]
     holidays: str | None
+    time_zone: str
     subject_systems_file: Path | None
     redis: RedisAddress
     redis_mode: Literal["auto", "off"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.consent_ledger import LedgerPath, opened
+from kiki.cli.consent_ledger import LedgerPath, actor, opened
 from kiki.cli.consent_lists import export, import_
 from kiki.cli.options import Json
 from kiki.errors import InvalidInput
@@ -183,22 +183,12 @@ def _given(
 ) -> Given:
     from kiki.shield.consent_csv import parse_when
 
-    given: Given = {"version": version, "basis": basis, "jurisdiction": jurisdiction, "note": note, "actor": _actor()}
+    given: Given = {"version": version, "basis": basis, "jurisdiction": jurisdiction, "note": note, "actor": actor()}
     # Whoever types this enters what somebody said elsewhere.
     given["method"] = method or "operator"
     if said_at is not None:
         given["said_at"] = parse_when(said_at)
     return given
-
-
-def _actor() -> str:
-    """Who types this, as the system knows it; empty where it does not."""
-    import getpass
-
-    try:
-        return getpass.getuser()[:64]
-    except (KeyError, OSError, ImportError):
-        return ""
 
 
 _SPAN = re.compile(r"([0-9]{1,6})(h|d|w)", re.ASCII)

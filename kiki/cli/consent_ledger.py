@@ -73,3 +73,13 @@ def _purposes() -> tuple[str, ...]:
         return purposes(text) if text else ()
     except ValueError as error:
         raise InvalidInput(f"KIKI_PURPOSES={text!r}: {error}") from None
+
+
+def actor() -> str:
+    """Who types this, as the system knows it; empty where it does not."""
+    import getpass
+
+    try:
+        return getpass.getuser()[:64]
+    except (KeyError, OSError, ImportError):
+        return ""

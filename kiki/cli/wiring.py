@@ -12,14 +12,19 @@ from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.ledger.timestamp import TimestampService, read_roots
 from kiki.ledger.witness import Witness
-from kiki.settings import LedgerSettings, ShieldSettings
+from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.consent_store import ConsentStore
 from kiki.shield.evidence_keeper import EvidenceKeeper
+from kiki.shield.holiday_calendar import calendars_of
 from kiki.shield.opening import MASTER_KEY_FILE, open_decider, read_policy
 from kiki.shield.policy import Policy, single_budget
 from kiki.shield.privacy_service import Deployment
+from kiki.shield.remote_data import RemoteData
+from kiki.shield.request_desk import RequestDesk
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
+from kiki.shield.subject_systems import load_systems
 from kiki.telemetry import configure_logging
 from kiki.web import Tokens, load_tokens, run
 
@@ -69,8 +74,9 @@ def run_shield(environ: Mapping[str, str]) -> None:
         witness=_witness(settings.ledger),
         timestamps=_timestamps(settings.ledger),
     )
+    guard = BudgetGuard(decider, purposes=settings.purposes)
     service = ShieldService(
-        BudgetGuard(decider, purposes=settings.purposes),
+        guard,
         read_policy=read,
         audit_view=audit_view,
         redis_expected=settings.redis_mode == "auto",
@@ -80,8 +86,25 @@ def run_shield(environ: Mapping[str, str]) -> None:
             master_key_file=key_file(settings.ledger),
             retention_days=settings.retention_days,
         ),
+        desk=request_desk(guard.consents, settings.data_dir, settings, environ),
     )
     run(service.service(), settings.listen, tokens)
+
+
+def request_desk(
+    consents: ConsentStore, data_dir: Path, settings: RequestSettings | ShieldSettings, environ: Mapping[str, str]
+) -> RequestDesk:
+    """The requests of data subjects in the ledger of these consents; raises every mistake about your own systems."""
+    named = settings.subject_systems_file
+    return RequestDesk(
+        consents.decider,
+        [] if named is None else [RemoteData(system) for system in load_systems(named, environ)],
+        consents=consents,
+        packages=data_dir / "requests",
+        audit_view=audit_view_path(data_dir),
+        calendars=calendars_of(settings.holidays, settings.time_zone),
+        retention_days=settings.retention_days,
+    )
 
 
 def key_source(settings: LedgerSettings) -> KeySource:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kiki.errors import LedgerLocked, LedgerUnavailable, NotFound
 from kiki.ledger.anchors import COSIGNED
 from kiki.ledger.bundle import BundleChain
-from kiki.ledger.checkpoint import Signer, log_origin
+from kiki.ledger.checkpoint import Signer, log_origin, parse_checkpoint, split_note
 from kiki.ledger.ledger import CHECKPOINTS, META, Ledger, first_recorded_since
 from kiki.ledger.merkle import peaks_of
 from kiki.ledger.proof import make_proof
@@ -60,16 +60,18 @@ def stretch(
     since: int | None = None,
     until: int | None = None,
     passed: Callable[[Iterator[tuple[int, bytes]]], Iterator[tuple[int, bytes]]] = iter,
+    *,
+    at_least: int = 0,
 ) -> Stretch:
     """What was recorded from `since` on and before `until`, in microseconds since the epoch, up to the next checkpoint.
 
-    Where none follows, up to the last one. `passed` may watch the entries go by. Raises `NotFound` when there is no
+    Where none follows, up to the last one; under a tree of `at_least` so many entries. `passed` may watch the entries go by. Raises `NotFound` when there is no
     checkpoint at all.
     """
     following = reader.next_seq()
     first = reader.first_seq() if since is None else first_recorded_since(reader, since)
     end = following if until is None else first_recorded_since(reader, until)
-    checkpoint = covering(reader, max(first, end)) or latest(reader)
+    checkpoint = covering(reader, max(first, end, at_least)) or latest(reader)
     if checkpoint is None:
         raise NotFound(
             f"chain {chain_id(reader)} has no signed checkpoint yet",
@@ -86,6 +88,35 @@ def stretch(
         (note for _, note in _earlier(reader, first, size)),
     )
     return Stretch(chain, max(end - size, 0))
+
+
+def stretches(
+    readers: Iterable[Reader],
+    since: int | None = None,
+    until: int | None = None,
+    passed: Callable[[Iterator[tuple[int, bytes]]], Iterator[tuple[int, bytes]]] = iter,
+) -> list[Stretch]:
+    """The same of several chains that know of each other, by their ids: none ends before where another's checkpoint saw it."""
+    by_chain = {chain_id(reader): reader for reader in readers}
+    found = {chain: stretch(reader, since, until, passed) for chain, reader in by_chain.items()}
+    while True:
+        seen: dict[str, int] = {}
+        for piece in found.values():
+            for other, size in parse_checkpoint(split_note(piece.bundle.note)[0]).others.items():
+                seen[other] = max(size, seen.get(other, 0))
+        # What a checkpoint names was signed before it, so this ends: at the latest with the last checkpoint of each.
+        short = [chain for chain, piece in found.items() if _size(piece) < seen.get(chain, 0)]
+        if not short:
+            return [found[chain] for chain in sorted(found)]
+        for chain in short:
+            longer = stretch(by_chain[chain], since, until, passed, at_least=seen[chain])
+            if _size(longer) <= _size(found[chain]):
+                raise LedgerUnavailable(f"chain {chain} lacks a checkpoint that another chain names")
+            found[chain] = longer
+
+
+def _size(piece: Stretch) -> int:
+    return parse_checkpoint(split_note(piece.bundle.note)[0]).size
 
 
 def _earlier(reader: Reader, first: int, end: int) -> Iterator[tuple[bytes, bytes]]:

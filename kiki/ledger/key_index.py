@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from struct import Struct
 
 from kiki.errors import CapacityReached
-from kiki.ledger.store import Store, Write
+from kiki.ledger.store import Reader, Store, Write
 
 _WORDS = Struct("<4I")
 _BITS_PER_KEY = 10
@@ -119,6 +119,11 @@ class KeyIndex:
             if space.startswith(_SPACE) and space < oldest:
                 return self._store.trim(space, most)
         return 0
+
+
+def is_key_known(reader: Reader, key: bytes) -> bool:
+    """Whether a chain remembers a key; for who looks at the chains of others, and seldom."""
+    return any(reader.get(space, key) is not None for space in reader.spaces() if space.startswith(_SPACE))
 
 
 def key_write(space: str, key: bytes, seq: int) -> Write:

@@ -107,7 +107,9 @@ def _stored(chain: str, rows: Iterable[tuple[object, object]]) -> Iterator[tuple
 
 def _notes(reader: Reader, most: int) -> Iterator[bytes]:
     """Every checkpoint over at most so many entries, by size; those that a witness cosigned besides."""
-    rows: Iterable[tuple[bytes, object]] = heapq.merge(reader.scan(CHECKPOINTS), reader.scan(COSIGNED), key=lambda row: row[0])
+    rows: Iterable[tuple[bytes, object]] = heapq.merge(
+        reader.scan(CHECKPOINTS), reader.scan(COSIGNED), key=lambda row: row[0]
+    )
     for size, note in rows:
         if size > size_key(most):
             return

@@ -13,6 +13,7 @@ standbys that lag, and free space within pages until it is used again or `compac
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -72,6 +73,8 @@ class PostgresStore(PostgresReader):
         self._unfinished = unfinished
         self._pid: int | None = None
         self._in_turn = False
+        self._owning = threading.RLock()
+        """Held by the thread that writes or has the turn: a look at a shared window may take the turn, too."""
         self._closed = False
         self._open()
         try:
@@ -138,16 +141,17 @@ class PostgresStore(PostgresReader):
 
     def reopen(self) -> None:
         """Claim the chain again, with a higher fence, and read what became durable."""
-        self._write.close()
-        self._read.close()  # it connects again by itself
-        if self._closed:
-            raise LedgerUnavailable("this store was closed")
-        try:
-            self._open()
-        except LedgerLocked as error:
-            unavailable = LedgerUnavailable(str(error), hint=error.hint)
-            unavailable.recoverable = True
-            raise unavailable from error
+        with self._owning:
+            self._write.close()
+            self._read.close()  # it connects again by itself
+            if self._closed:
+                raise LedgerUnavailable("this store was closed")
+            try:
+                self._open()
+            except LedgerLocked as error:
+                unavailable = LedgerUnavailable(str(error), hint=error.hint)
+                unavailable.recoverable = True
+                raise unavailable from error
 
     def _owner(self) -> Session:
         """The session that may write."""
@@ -161,10 +165,11 @@ class PostgresStore(PostgresReader):
 
     def _transact(self, *steps: Step, under_epoch: tuple[str, int] | None = None) -> list[list[Row]]:
         """Change something in one transaction, which fails unless the chain is still this process's."""
-        session = self._owner()
         window, epoch = under_epoch or (None, None)
-        admit = Step(self._statements.admit, [self.chain.id, self._fence, window, epoch])
-        return session.transact([admit, *steps])[1:]
+        with self._owning:
+            session = self._owner()
+            admit = Step(self._statements.admit, [self.chain.id, self._fence, window, epoch])
+            return session.transact([admit, *steps])[1:]
 
     # -- writing -------------------------------------------------------------------------------------
 
@@ -288,21 +293,22 @@ class PostgresStore(PostgresReader):
     @contextmanager
     def shared_turn(self) -> Iterator[None]:
         """While it lasts, no other replica that takes it reads and changes the shared spaces."""
-        if self._in_turn:
-            yield  # what is done in a turn may ask for one
-            return
-        session, key = self._owner(), self._lock_key("shared")
-        session.query(statements.LOCK, [key])
-        self._in_turn = True
-        try:
-            yield
-        finally:
-            self._in_turn = False
-            if session.is_open:
-                try:
-                    session.query(statements.UNLOCK, [key])
-                except LedgerUnavailable:
-                    session.close()  # which lets go of it too; the next write claims the chain again
+        with self._owning:
+            if self._in_turn:
+                yield  # what is done in a turn may ask for one
+                return
+            session, key = self._owner(), self._lock_key("shared")
+            session.query(statements.LOCK, [key])
+            self._in_turn = True
+            try:
+                yield
+            finally:
+                self._in_turn = False
+                if session.is_open:
+                    try:
+                        session.query(statements.UNLOCK, [key])
+                    except LedgerUnavailable:
+                        session.close()  # which lets go of it too; the next write claims the chain again
 
     def raise_epoch(self, window: str) -> int:
         """Begin the next epoch of a shared window: when this returns, no commit under an older one can succeed."""

@@ -51,6 +51,10 @@ class Reader(Protocol):
         """The highest key of a space with its value."""
         ...
 
+    def spaces(self) -> list[str]:
+        """The names of all projections."""
+        ...
+
     def close(self) -> None:
         """Let go of the files."""
         ...
@@ -102,10 +106,6 @@ class Store(Reader, Protocol):
 
     def shared_turn(self) -> AbstractContextManager[None]:
         """While it lasts, nobody else who takes it reads and changes the shared spaces."""
-        ...
-
-    def spaces(self) -> list[str]:
-        """The names of all projections."""
         ...
 
     def trim(self, space: str, most: int = 1000) -> int:

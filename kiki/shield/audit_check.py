@@ -408,14 +408,21 @@ def audit(read: Callable[[OnEntry], Result]) -> tuple[Result, AuditReport]:
     `read` gives every entry in order, chain after chain. It is called a second time, where the first pass learned of a budget
     that has to be counted from before its policy came into force.
     """
-    check = AuditCheck()
-    result = read(check.entry)
+    result, check = _pass(read, None)
     learned = check.learned()
     if learned is not None:
         check.close()
-        check = AuditCheck(learned)
-        result = read(check.entry)
+        result, check = _pass(read, learned)
     return result, check.finish()
+
+
+def _pass(read: Callable[[OnEntry], Result], learned: Learned | None) -> tuple[Result, AuditCheck]:
+    check = AuditCheck(learned)
+    try:
+        return read(check.entry), check
+    except BaseException:
+        check.close()
+        raise
 
 
 def _added_up(amounts: Sequence[tuple[int, Scopes]]) -> list[tuple[int, Scopes]]:

@@ -7,7 +7,7 @@ Every number is counted from entries that were recorded in [since, until); none 
 | total_events | every row of the audit: the lines of `kiki audit export --format jsonl` |
 | security_events | turns of the kill switch, policies, openings of the ledger, legal holds, pruning, declared breaches |
 | consent_changes | what persons said about a purpose: granted, denied, revoked |
-| data_deletions | DELETION requests that were completed, with or without lawful exceptions |
+| data_deletions | persons whose key was destroyed at the end of a DELETION request: nothing of them opens any more |
 | data_access_requests | ACCESS requests that were received |
 | data_breaches | breaches that somebody declared: kiki keeps the register of GDPR 33(5), it does not detect any |
 | compliance_score | the share of the probes that passed, of those that could run, in percent with one decimal |
@@ -48,6 +48,8 @@ from kiki.shield.fact import (
 
 FRAMEWORKS: Final = ("GDPR", "CCPA", "ISO 27001")
 PERIODS: Final = ("daily", "weekly", "monthly", "quarterly", "yearly")
+KEYS: Final = "keys"
+"""The system whose erasure makes a person unreadable, as `kiki.shield.own_data.KeyData` is called."""
 CUSTOM: Final = "custom"
 """The name of a period that was given by its moments."""
 DAYS_MAX: Final = 3660
@@ -234,7 +236,10 @@ class Tally:
         self.security = 0
         self.consent = 0
         self.received: Counter[str] = Counter()
-        self.completed: Counter[str] = Counter()
+        self.completed: dict[str, set[str]] = {}
+        """By kind the ids of requests: one that a legal hold stopped may be completed again once it is lifted."""
+        self.erased: set[str] = set()
+        """The references of persons whose key was destroyed."""
         self.breaches: dict[str, BreachDeclared] = {}
         self.decided: dict[int, list[int]] = {}
         """Per day since the epoch: approved, denied, unknown."""
@@ -260,7 +265,9 @@ class Tally:
             if fact.step == Step.RECEIVED:
                 self.received[fact.kind] += 1
             elif fact.step == Step.COMPLETED:
-                self.completed[fact.kind] += 1
+                self.completed.setdefault(fact.kind, set()).add(fact.request)
+            elif fact.step == Step.ERASED and fact.system == KEYS and fact.count:
+                self.erased.add(fact.subject)
 
     def _decided(self, day: int, fact: Decided) -> None:
         many = len(fact.amounts)
@@ -291,7 +298,7 @@ def report_of(
         total_events=tally.total,
         security_events=tally.security,
         consent_changes=tally.consent,
-        data_deletions=tally.completed[Kind.DELETION],
+        data_deletions=len(tally.erased),
         data_access_requests=tally.received[Kind.ACCESS],
         data_breaches=len(tally.breaches),
         compliance_score=score_of(probes),
@@ -356,7 +363,7 @@ def _requests(tally: Tally, period: Period, now: str, requests: Iterable[Request
     lines.sort(key=lambda line: (not line.is_open, line.due_at or "9999", line.received_at))
     return RequestsReport(
         received=dict(sorted(tally.received.items())),
-        completed=dict(sorted(tally.completed.items())),
+        completed={kind: len(found) for kind, found in sorted(tally.completed.items())},
         open=waiting,
         overdue=late,
         lines=lines[:REQUESTS_LISTED_MAX],

@@ -26,6 +26,7 @@ from kiki import __version__
 from kiki.clock import SECOND, Clock
 from kiki.errors import (
     CommitExceedsHold,
+    Conflict,
     HoldClosed,
     HoldUnknown,
     KeyReused,
@@ -37,6 +38,7 @@ from kiki.errors import (
 )
 from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
+from kiki.ledger.key_index import is_key_known
 from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Append, Ledger
 from kiki.ledger.store import Reader
 from kiki.ledger.subjects import Erasure, Person, Subjects
@@ -71,6 +73,7 @@ _PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 _SETTLING = (Verb.COMMIT, Verb.RELEASE)
 _NEED_CONSENT = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)
 """Money that was spent elsewhere is written down whether or not somebody consented."""
+_COUNTED_AT_ONCE = (Verb.SPEND, Verb.RECORD)
 _NOBODY: tuple[Scopes, ...] = ((),)
 _UNKNOWN = "?"
 """In the place of a reference, for somebody who has none and gets none by being looked at."""
@@ -78,6 +81,8 @@ _UNKNOWN = "?"
 Work = Call | Switch | Change
 DecisionTicket = Ticket[Work, Any]
 Answered = Decided | Settled | Halted
+UnderEpoch = tuple[str, int] | None
+"""A shared window and the number of the epoch in which it answered; None where nobody numbers epochs."""
 
 
 class Written(NamedTuple):
@@ -318,13 +323,16 @@ class Decider:
                 switches.append((ticket, work))
             else:
                 changes.append((ticket, work))
+        if changes or switches or any(call.origin is not None for _, call in calls):
+            # Renewed before anything is sealed with it: a key is destroyed by the time at which its use began.
+            self.subjects.segment_key()
         if changes:
             self._change(changes, now)
         # References and keys are durable before the first entry that could use them.
         named = [*_persons(call for _, call in calls), *(turn.pattern for _, turn in switches if _names_one(turn))]
         persons = self.subjects.enrol(named) if named else {}
-        if any(call.origin is not None for _, call in calls):
-            self.subjects.segment_key()
+        # Read anew: a change or a new person may have waited for other replicas, longer than consent is held for.
+        now = self.clock()
         pending: list[_Pending] = []
         later: list[DecisionTicket] = []
         claimed: set[bytes] = set()
@@ -344,12 +352,9 @@ class Decider:
                 continue
             if prepared is not None:
                 pending.append(prepared)
-        written, latest = self._decide(pending, now)
+        written, latest, under_epoch = self._decide(pending, now)
         written += self._switch(switches, now, persons)
-        # A shared window that was rebuilt meanwhile has not counted this: then it must not be written down. What was
-        # refused before the window was asked stands in any epoch.
-        was_asked = any(not each.refused or not each.is_refused() for each in pending)
-        self._write_down(written, latest, self.window.under_epoch if was_asked else None)
+        self._write_down(written, latest, under_epoch)
         self._trim()
         return later
 
@@ -482,14 +487,18 @@ class Decider:
         used += looked.values()
         return refused
 
-    def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int]:
-        """Steps 2 and 3: what is to be written, and the latest moment that the window looked at."""
+    def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int, UnderEpoch]:
+        """Steps 2 and 3: what is to be written, the latest moment that the window looked at, and in which epoch.
+
+        What was refused before the window was asked stands in any epoch.
+        """
         asked = [each for each in pending if not (each.refused and each.is_refused())]
         answers: list[Answer] = []
+        under_epoch: UnderEpoch = None
         unavailable: KikiError | None = None
         if asked:
             try:
-                answers = self._take(asked)
+                answers, under_epoch = self._take(asked)
             except Unavailable as error:
                 unavailable = error
         given = iter(answers)
@@ -515,7 +524,7 @@ class Decider:
                 each.ticket.resolve(fact)
             else:
                 written.append(Written(each.ticket, fact, self._sealed(each.call.origin, each.persons)))
-        return written, latest
+        return written, latest, under_epoch
 
     def _sealed(self, origin: Origin | None, persons: Sequence[Person]) -> Sequence[Sealed]:
         """Where a call came from, readable as long as the person it is about is not erased."""
@@ -525,7 +534,7 @@ class Decider:
             return (self.subjects.seal(persons[0], origin.text),)
         return (self.subjects.seal_for_segment(origin.text),)
 
-    def _take(self, asked: list[_Pending]) -> list[Answer]:
+    def _take(self, asked: list[_Pending]) -> tuple[list[Answer], UnderEpoch]:
         asks = [each.ask for each in asked]
         secret = self.window.shared_secret
         for retry in (True, False):
@@ -536,7 +545,9 @@ class Decider:
                         each.ask.fingerprint = _fingerprint(each.call, each.refused, secret)
             try:
                 with self._looking:
-                    return self.window.take(asks)
+                    # A shared window that is rebuilt from now on has not counted this: then it must not be written
+                    # down. The epoch is read under the lock, because whoever only looks may rebuild it, too.
+                    return self.window.take(asks), self.window.under_epoch
             except WindowUnavailable:
                 # A new life of a shared window has a new secret: nothing was decided, so hash again.
                 if not retry or secret is None or secret == self.window.shared_secret:
@@ -549,6 +560,7 @@ class Decider:
         if call.verb not in _SETTLING:
             if answer.error is not None:
                 raise answer.error
+            self._require_counted(each, answer)
             return _decided(call, each.scopes, answer, each.key, each.consents)
         if answer.repeated or isinstance(answer.error, HoldUnknown):
             settled = self._settled_before(call, answer)
@@ -589,6 +601,21 @@ class Decider:
         answer.at = answer.at or self.clock()
         return _settled(call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True)
 
+    def _require_counted(self, each: _Pending, answer: Answer) -> None:
+        """Raise `Conflict` for the first answer to a key that was taken in an epoch before, and never written down.
+
+        The windows were counted anew from what the chains say, so it is in none of them.
+        """
+        if not answer.repeated or self.window.under_epoch is None or answer.epoch == self.window.epoch:
+            return
+        if each.call.verb in _COUNTED_AT_ONCE and not any(
+            is_key_known(reader, each.key) for reader in self.all_chains()
+        ):
+            raise Conflict(
+                "what was decided under this idempotency key could not be written down, and nothing was spent",
+                hint="send the request again with a new key",
+            )
+
     def _switch(
         self, switches: list[tuple[DecisionTicket, Switch]], now: int, enrolled: Mapping[str, Person]
     ) -> list[Written]:
@@ -603,13 +630,18 @@ class Decider:
                 ticket.fail(error)
                 continue
             network = turn.origin.network if turn.origin else ""
-            fact = Halted(now, pattern, turn.on, turn.actor, turn.note, network)
-            written.append(Written(ticket, fact, self._sealed(turn.origin, () if person is None else (person,))))
+            # What is said about a person goes with the person; a note on a campaign belongs to nobody.
+            note = turn.note if person is None else ""
+            sealed = [*self._sealed(turn.origin, () if person is None else (person,))]
+            if person is not None and turn.note:
+                sealed.append(self.subjects.seal(person, msgspec.msgpack.encode({"note": turn.note})))
+            fact = Halted(now, pattern, turn.on, turn.actor, note, network)
+            written.append(Written(ticket, fact, sealed))
         return written
 
     # -- writing down --------------------------------------------------------------------------------
 
-    def _write_down(self, written: list[Written], latest: int, under_epoch: tuple[str, int] | None) -> None:
+    def _write_down(self, written: list[Written], latest: int, under_epoch: UnderEpoch) -> None:
         """Steps 3 and 4: one commit, and then the answers. What ran out on the way stands before what came after it."""
         facts = self._expired(latest)
         expired = len(facts)
@@ -622,7 +654,7 @@ class Decider:
         for offset, (ticket, fact, _) in enumerate(written):
             ticket.resolve(Decision(first + offset, fact))
 
-    def _append(self, facts: Sequence[Append], under_epoch: tuple[str, int] | None = None) -> int:
+    def _append(self, facts: Sequence[Append], under_epoch: UnderEpoch = None) -> int:
         """One commit; the sequence of its first fact. When it fails, nobody decides before the disk was read again."""
         try:
             return self.ledger.append_all(facts, under_epoch)

@@ -126,6 +126,7 @@ class Halted(msgspec.Struct, array_like=True, tag="halted", frozen=True):
     on: bool
     actor: str = ""
     note: str = ""
+    """In the words of whoever did it; empty where the pattern names a person: then it is sealed beside the fact."""
     network: str = ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kiki import __version__
-from kiki.shield import privacy_openapi, wire, wire_schema
+from kiki.shield import privacy_openapi, request_openapi, wire, wire_schema
 from kiki.shield.consent import PURPOSES
 from kiki.shield.openapi_operation import (
     BODY,
@@ -279,9 +279,15 @@ def openapi(currency: str, purposes: Sequence[str] = PURPOSES) -> Document:
             "description": "Sliding-window budgets that are never exceeded; every decision is durable first.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_money_routes(currency), **_hold_routes(), **_other_routes(), **privacy_openapi.paths(purposes)},
+        "paths": {
+            **_money_routes(currency),
+            **_hold_routes(),
+            **_other_routes(),
+            **privacy_openapi.paths(purposes),
+            **request_openapi.paths(),
+        },
         "components": {
-            "schemas": {**_schemas(currency), **privacy_openapi.schemas(purposes)},
+            "schemas": {**_schemas(currency), **privacy_openapi.schemas(purposes), **request_openapi.schemas(purposes)},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from kiki.shield import wire
+from kiki.shield.consent import CUSTOMER_LENGTH_MAX
 
 Document = dict[str, Any]
 
@@ -15,6 +17,13 @@ STRING: Final = {"type": "string"}
 
 # What Python calls printable, as ECMA-262 says it: no controls, no unassigned characters, no space but the plain one.
 PRINTABLE: Final = r"[\p{L}\p{M}\p{N}\p{P}\p{S} ]"
+CUSTOMER: Final = {
+    "type": "string",
+    "pattern": rf"^(?!\*$){PRINTABLE}+$",
+    "maxLength": CUSTOMER_LENGTH_MAX,
+    "examples": ["cust_123"],
+}
+MOMENT: Final = {"type": "string", "format": "date-time"}
 
 
 def schema_of(name: str) -> Document:
@@ -83,3 +92,24 @@ def path_parameter(name: str, pattern: str) -> Document:
 def with_text(answers: Document) -> Document:
     """The same refusals of a route that answers plain text unless JSON is asked for."""
     return {code: problem_answer(answer["description"], text=True) for code, answer in answers.items()}
+
+
+def printable(longest: int) -> Document:
+    """A text of one line."""
+    return {"type": "string", "pattern": rf"^{PRINTABLE}*$", "maxLength": longest}
+
+
+def lines_of(longest: int) -> Document:
+    """A text of several lines."""
+    return {"type": "string", "pattern": rf"^({PRINTABLE}|[\n\r\t])*$", "maxLength": longest}
+
+
+def body_of(properties: Document, required: Sequence[str], **more: Any) -> Document:
+    """An object with these members and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+        **more,
+    }

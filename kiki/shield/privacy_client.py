@@ -103,7 +103,7 @@ def _confirm(line: Conversation, holder: str, confirmed: Iterable[ConsentRecall]
 def _report(
     line: Conversation, period: str | None, since: datetime | None, until: datetime | None
 ) -> Flow[ComplianceReport]:
-    params = [("period", period), ("from", _iso(since)), ("to", _iso(until))]
+    params = [("period", period), ("from", iso_of(since)), ("to", iso_of(until))]
     reply = yield from line.ask("GET", "/v1/compliance/report", params=params, seconds=REPORT_SECONDS)
     return line.read(reply, ComplianceReport)
 
@@ -115,7 +115,7 @@ def _breach(
     notified_at: datetime | None,
     affected: int | None,
 ) -> Flow[BreachReply]:
-    given = {"found_at": _iso(found_at), "notified_at": _iso(notified_at), "affected": affected}
+    given = {"found_at": iso_of(found_at), "notified_at": iso_of(notified_at), "affected": affected}
     told = {name: value for name, value in given.items() if value is not None}
     return line.post("/v1/breaches", {"reference": reference, **told}, BreachReply)
 
@@ -136,7 +136,7 @@ def _proof(line: Conversation, event_id: str) -> Flow[str]:
 
 
 def _bundle(line: Conversation, file: BinaryIO, since: datetime | None, until: datetime | None) -> Flow[None]:
-    params = [("from", _iso(since)), ("to", _iso(until))]
+    params = [("from", iso_of(since)), ("to", iso_of(until))]
     yield from line.ask("GET", "/v1/evidence/bundle", params=params, seconds=DOWNLOAD_SECONDS, sink=file)
 
 
@@ -158,13 +158,14 @@ def _moment(value: object) -> str:
     if isinstance(value, timedelta):
         return to_iso(wall_micros() + value // timedelta(microseconds=1))
     if isinstance(value, datetime):
-        return _iso(value) or ""
+        return iso_of(value) or ""
     if isinstance(value, int):
         return to_iso(value)
     raise InvalidInput("a moment is an aware datetime, a span from now, or microseconds since 1970")
 
 
-def _iso(moment: datetime | None) -> str | None:
+def iso_of(moment: datetime | None) -> str | None:
+    """A moment as the wire has it; raises `InvalidInput` without a time zone."""
     if moment is None:
         return None
     if moment.tzinfo is None:
@@ -177,10 +178,10 @@ def _number(value: int | None) -> str | None:
 
 
 @contextmanager
-def _new_file(path: str | Path) -> Iterator[BinaryIO]:
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
     """A file that was not there before, and is there afterwards only when it is whole."""
     try:
-        with Path(path).open("xb") as file:
+        with Path(path).open("x+b") as file:
             try:
                 yield file
             except BaseException:
@@ -401,7 +402,7 @@ class Evidence:
 
     def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
         """Write the bundle of everything that was recorded in that time to a new file."""
-        with _new_file(path) as file:
+        with new_file(path) as file:
             self._line.drive(_bundle(self._line, file, since, until))
 
 
@@ -425,5 +426,5 @@ class AsyncEvidence:
 
     async def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
         """Write the bundle of everything that was recorded in that time to a new file."""
-        with _new_file(path) as file:
+        with new_file(path) as file:
             await self._line.drive(_bundle(self._line, file, since, until))

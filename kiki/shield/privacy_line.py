@@ -1,4 +1,4 @@
-"""What hangs on both clients beside the budgets' verbs: `client.consents`, `client.compliance`, `client.evidence`.
+"""What hangs on both clients beside the budgets' verbs: `consents`, `requests`, `compliance`, `evidence`.
 
 Loaded where it is used: most scripts only spend.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Consents,
         Evidence,
     )
+    from kiki.shield.request_client import AsyncRequests, Requests
 
 
 class PrivacyLine(Line):
@@ -30,6 +31,13 @@ class PrivacyLine(Line):
         from kiki.shield.privacy_client import Consents
 
         return Consents(self)
+
+    @cached_property
+    def requests(self) -> Requests:
+        """Requests of data subjects, and legal holds."""
+        from kiki.shield.request_client import Requests
+
+        return Requests(self)
 
     @cached_property
     def compliance(self) -> Compliance:
@@ -55,6 +63,13 @@ class AsyncPrivacyLine(AsyncLine):
         from kiki.shield.privacy_client import AsyncConsents
 
         return AsyncConsents(self)
+
+    @cached_property
+    def requests(self) -> AsyncRequests:
+        """Requests of data subjects, and legal holds."""
+        from kiki.shield.request_client import AsyncRequests
+
+        return AsyncRequests(self)
 
     @cached_property
     def compliance(self) -> AsyncCompliance:

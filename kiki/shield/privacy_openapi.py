@@ -22,11 +22,16 @@ from kiki.shield.consent_change import IP_LENGTH_MAX
 from kiki.shield.openapi_operation import (
     BODY,
     BROKEN,
+    CUSTOMER,
+    MOMENT,
     PRINTABLE,
     Document,
+    body_of,
     json_answer,
+    lines_of,
     operation,
     path_parameter,
+    printable,
     problem_answer,
     query_parameter,
     schema_of,
@@ -49,58 +54,33 @@ from kiki.shield.wire_consent import (
 from kiki.shield.wire_evidence import BUNDLE_TYPE, CHECKPOINTS_LIMIT_MAX, CheckpointsReply, EvidenceReply
 
 _READING_METHODS: Final = ("delete", "get", "options", "patch", "post", "put")
-_CUSTOMER: Final = {
-    "type": "string",
-    "pattern": rf"^(?!\*$){PRINTABLE}+$",
-    "maxLength": CUSTOMER_LENGTH_MAX,
-    "examples": ["cust_123"],
-}
-_MOMENT: Final = {"type": "string", "format": "date-time"}
 # What stands in a path as a whole segment: not the two that every client takes for directories.
-_CUSTOMER_PATH: Final = _CUSTOMER | {"pattern": rf"^(?!(\.{{1,2}}|\*)$){PRINTABLE}+$"}
-
-
-def _printable(longest: int) -> Document:
-    return {"type": "string", "pattern": rf"^{PRINTABLE}*$", "maxLength": longest}
-
-
-def _lines(longest: int) -> Document:
-    return {"type": "string", "pattern": rf"^({PRINTABLE}|[\n\r\t])*$", "maxLength": longest}
+_CUSTOMER_PATH: Final = CUSTOMER | {"pattern": rf"^(?!(\.{{1,2}}|\*)$){PRINTABLE}+$"}
 
 
 def _members(purposes: Sequence[str]) -> Document:
     return {
-        "customer_id": _CUSTOMER,
+        "customer_id": CUSTOMER,
         "purpose": {"enum": list(purposes)},
         "state": {"enum": [State.GRANTED, State.DENIED, State.REVOKED]},
         "gpc": {"const": "1", "description": "The value of the Sec-GPC header that a browser sent."},
         "basis": {"enum": list(Basis)},
-        "expires_at": _MOMENT | {"description": "When the consent runs out by itself: a moment to come."},
-        "said_at": _MOMENT | {"description": "When it was said, where that is in the past."},
+        "expires_at": MOMENT | {"description": "When the consent runs out by itself: a moment to come."},
+        "said_at": MOMENT | {"description": "When it was said, where that is in the past."},
         "overrides": {"type": "boolean", "description": "The person was told that it contradicts an opt-out signal."},
-        "version": _printable(TEXT_LENGTH_MAX) | {"description": "Of the policy or notice that was shown."},
+        "version": printable(TEXT_LENGTH_MAX) | {"description": "Of the policy or notice that was shown."},
         "method": {"enum": list(Method)},
-        "notice": _lines(NOTICE_LENGTH_MAX) | {"description": "The text that was shown; kept sealed."},
+        "notice": lines_of(NOTICE_LENGTH_MAX) | {"description": "The text that was shown; kept sealed."},
         "notice_sha256": {"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"},
-        "jurisdiction": _printable(TEXT_LENGTH_MAX),
-        "guardian": _printable(CUSTOMER_LENGTH_MAX) | {"description": "Who speaks for the person; sealed."},
+        "jurisdiction": printable(TEXT_LENGTH_MAX),
+        "guardian": printable(CUSTOMER_LENGTH_MAX) | {"description": "Who speaks for the person; sealed."},
         "ip_address": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
         "user_agent": {"type": "string"},
-        "note": _lines(NOTE_LENGTH_MAX),
+        "note": lines_of(NOTE_LENGTH_MAX),
         "reference": {"type": "string", "pattern": rf"^{PRINTABLE}+$", "maxLength": TEXT_LENGTH_MAX},
-        "found_at": _MOMENT,
-        "notified_at": _MOMENT,
+        "found_at": MOMENT,
+        "notified_at": MOMENT,
         "affected": {"type": "integer", "minimum": 0, "maximum": AFFECTED_MAX},
-    }
-
-
-def _body(properties: Document, required: Sequence[str], **more: Any) -> Document:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-        **more,
     }
 
 
@@ -115,40 +95,40 @@ def schemas(purposes: Sequence[str]) -> Document:
     # The text and its digest may come together, and then must agree: more than a schema can say.
     one_notice = {"not": {"required": ["notice", "notice_sha256"]}}
     guide = {
-        "customer_id": _CUSTOMER,
+        "customer_id": CUSTOMER,
         "consent_type": known["purpose"],
         "type": known["purpose"],
-        "ip_address": _printable(IP_LENGTH_MAX),
+        "ip_address": printable(IP_LENGTH_MAX),
     }
     granted = guide | {"user_agent": known["user_agent"], "legal_basis": {"enum": [_titled(each) for each in Basis]}}
     either = {"oneOf": [{"required": ["consent_type"]}, {"required": ["type"]}]}
-    pair = {"customer_id": _CUSTOMER, "purpose": known["purpose"]}
+    pair = {"customer_id": CUSTOMER, "purpose": known["purpose"]}
     confirmed = pair | {"lease": {"type": "string", "pattern": "^([0-9a-f]{2}){1,20}$"}}
     holder = {"type": "string", "pattern": rf"^{PRINTABLE}+$", "maxLength": HOLDER_LENGTH_MAX}
     return {
         **components,
-        "GuideGrantBody": _body(granted, ["customer_id"], **either),
-        "GuideRevokeBody": _body(guide, ["customer_id"], **either),
+        "GuideGrantBody": body_of(granted, ["customer_id"], **either),
+        "GuideRevokeBody": body_of(guide, ["customer_id"], **either),
         "ConsentBody": {"oneOf": [schema_of("StatementBody"), schema_of("SignalBody")]},
-        "StatementBody": _body(
+        "StatementBody": body_of(
             {name: known[name] for name in STATEMENT_MEMBERS}, ["customer_id", "purpose", "state"], **one_notice
         ),
-        "SignalBody": _body({name: known[name] for name in SIGNAL_MEMBERS}, ["customer_id", "gpc"]),
-        "ConsentCheckBody": _body(
+        "SignalBody": body_of({name: known[name] for name in SIGNAL_MEMBERS}, ["customer_id", "gpc"]),
+        "ConsentCheckBody": body_of(
             {
-                "checks": {"type": "array", "items": _body(pair, [*pair]), "maxItems": CHECKS_MAX},
+                "checks": {"type": "array", "items": body_of(pair, [*pair]), "maxItems": CHECKS_MAX},
                 "holder": holder | {"description": "Who holds the answers under a lease; without: nobody does."},
             },
             ["checks"],
         ),
-        "ConsentConfirmBody": _body(
+        "ConsentConfirmBody": body_of(
             {
                 "holder": holder,
-                "confirmed": {"type": "array", "items": _body(confirmed, [*confirmed]), "maxItems": CHECKS_MAX},
+                "confirmed": {"type": "array", "items": body_of(confirmed, [*confirmed]), "maxItems": CHECKS_MAX},
             },
             ["holder"],
         ),
-        "BreachBody": _body({name: known[name] for name in BREACH_MEMBERS}, ["reference"]),
+        "BreachBody": body_of({name: known[name] for name in BREACH_MEMBERS}, ["reference"]),
     }
 
 
@@ -176,7 +156,7 @@ def _guide_paths() -> Document:
     states = json_answer(
         {"type": "object", "additionalProperties": schema_of("GuideConsent")}, "By type; empty when nothing is known."
     )
-    customer = query_parameter("customer_id", _CUSTOMER, "Whose consent.", required=True)
+    customer = query_parameter("customer_id", CUSTOMER, "Whose consent.", required=True)
     in_query = "The members may stand in the query instead of a body; `type` there is `consent_type`."
     report = operation("The compliance report", {**refused, "200": _report_answer()}, parameters=_period(), tag="guide")
     status = operation("What a customer consented to", {**refused, "200": states}, parameters=[customer], tag="guide")
@@ -342,8 +322,8 @@ def _evidence_paths() -> Document:
                 "Everything that was recorded in a time, as one file that proves itself",
                 {"200": bundle, **nothing},
                 parameters=[
-                    query_parameter("from", _MOMENT, "Recorded at this moment or later."),
-                    query_parameter("to", _MOMENT, "Recorded before this moment, and up to the next checkpoint."),
+                    query_parameter("from", MOMENT, "Recorded at this moment or later."),
+                    query_parameter("to", MOMENT, "Recorded before this moment, and up to the next checkpoint."),
                 ],
                 tag="evidence",
             )

@@ -39,8 +39,6 @@ class Deployment(NamedTuple):
     data_dir: Path | None = None
     """None: the ledger lies in no directory of this machine."""
     master_key_file: Path | None = None
-    packages: Path | None = None
-    """Where copies of persons' data wait for them, sealed; None: they are forgotten with the process."""
     retention_days: int = RETENTION_DAYS
 
 
@@ -65,9 +63,7 @@ class PrivacyService:
         decider = guard.decider
         self._consents = ConsentRoutes(guard.consents, asynchronous)
         self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=lag, scratch=found.data_dir)
-        self._desk = desk or RequestDesk(
-            decider, consents=guard.consents, packages=found.packages, retention_days=found.retention_days
-        )
+        self._desk = desk or RequestDesk(decider, consents=guard.consents, retention_days=found.retention_days)
         self._requests = RequestRoutes(self._desk)
         self._working: asyncio.Task[None] | None = None
         self._compliance = ComplianceRoutes(self._surroundings, asynchronous, decider.clock)

@@ -203,9 +203,10 @@ class Projections:
         )
 
     def _lapse(self, gone: list[OpenHold]) -> list[Write]:
-        places = ((hold, self.making_of(hold.id)) for hold in gone)
+        # Not by the index of keys: that forgets, and a hold may be open for longer.
+        places = ((hold, self._store.get(HOLDS, bytes.fromhex(hold.id))) for hold in gone)
         return [
-            Write(LAPSED, (hold.deadline or 0).to_bytes(8, "big") + bytes.fromhex(hold.id), place.to_bytes(8, "big"))
+            Write(LAPSED, (hold.deadline or 0).to_bytes(8, "big") + bytes.fromhex(hold.id), place)
             for hold, place in places
             if place is not None
         ]

@@ -18,6 +18,7 @@ from kiki.shield import consent
 from kiki.shield.change import Change, Turn
 from kiki.shield.decider import Decider, key_retention
 from kiki.shield.fact import ConsentChanged, Halted, PolicyUsed, Pruned, decode_fact
+from kiki.shield.legal_hold import LEGAL_HOLD
 from kiki.shield.projections import HALTS, HOLDS, POLICY
 from kiki.shield.replay import reach
 from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request
@@ -49,9 +50,20 @@ def prune(decider: Decider, before: int, retention_days: int, actor: str = "") -
     oldest = next((entry.recorded_at for entry in read_entries(ledger.store, before, before)), now)
     for end in range(first + _PRUNED_AT_ONCE, before + _PRUNED_AT_ONCE, _PRUNED_AT_ONCE):
         # A piece at a time, so that deciding goes on in between.
-        decider.group.exclusively(partial(ledger.store.prune, min(end, before)))
+        if not decider.group.exclusively(partial(_remove, decider, min(end, before))):
+            return ledger.store.first_seq()
     decider.group.exclusively(lambda: decider.subjects.prune(oldest))
     return before
+
+
+def _remove(decider: Decider, before: int) -> bool:
+    """Remove a piece, unless a legal hold came meanwhile: whoever was told that one is on relies on it."""
+    store = decider.ledger.store
+    with store.shared_turn():
+        if next(iter(store.scan(LEGAL_HOLD)), None) is not None:
+            return False
+        store.prune(before)
+    return True
 
 
 def _needed_from(decider: Decider, now: int) -> int:

@@ -473,6 +473,9 @@ class RedisWindow:
                 epoch = self._known
                 past = authority.past(self._server_now(), self.policy)
                 self.adopt_holds(past.holds, past.persons)
+                for pattern in past.halts:
+                    named = past.persons.get(pattern, pattern)
+                    self._run(_Batch(), halt=(self._shared_pattern(pattern, named), True))
                 windows = self._counted(past)
                 for start in range(0, len(windows), _RESTORED_AT_ONCE):
                     self._run(_Batch(), restore=windows[start : start + _RESTORED_AT_ONCE])

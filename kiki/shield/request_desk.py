@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,8 +74,9 @@ class RequestDesk:
         self.book = RequestBook(decider, self.clocks)
         self.holds = LegalHolds(self.book)
         self._identity = IdentityCheck(self.book, channel)
-        self._scratch = None if packages is not None else tempfile.TemporaryDirectory(prefix="kiki-requests-")
-        self.packages = Path(self._scratch.name) if packages is None and self._scratch else Path(packages or ".")
+        # Made when there is something to put into it: most desks never need it.
+        self._scratch = Path(tempfile.gettempdir()) / f"kiki-requests-{secrets.token_hex(8)}"
+        self.packages = packages or self._scratch
         own: list[SubjectData] = [
             ConsentData(self.consents, retention_days),
             EvidenceData(decider, retention_days),
@@ -270,6 +272,7 @@ class RequestDesk:
         or when somebody else runs it.
         """
         known = self.book.find(request)
+        self._require_corrections(known)
         with self._only_one(known.id):
             started = self.book.step(known.id, Step.STARTED, check=self._require_free, actor=actor)
             run = self._run_of(started, progress, actor)
@@ -283,6 +286,17 @@ class RequestDesk:
             if not done.state.is_open:
                 self._settle(done)
             return self.record(done)
+
+    def _require_corrections(self, known: SubjectRequest) -> None:
+        """Handing nothing over to be corrected would close a request of which nothing was done."""
+        if known.kind is not Kind.RECTIFICATION or not known.state.is_open or self.book.person(known) is None:
+            return
+        details = self.book.details(known)
+        if details is None or not details.corrections:
+            raise Conflict(
+                f"request {known.id} names no fields and values to correct",
+                hint="agree on them with the person, cancel this request, and create it again with corrections",
+            )
 
     def _run_of(self, started: SubjectRequest, progress: Progress | None, actor: str) -> RequestRun | None:
         """None when nobody knows any more whose request this is."""
@@ -305,8 +319,9 @@ class RequestDesk:
         )
 
     def _close_erased(self, started: SubjectRequest, actor: str) -> SubjectRequest:
-        """The person was erased by another request meanwhile: there is nobody left whose data could be looked for."""
-        return self.book.step(started.id, Step.COMPLETED, state=State.COMPLETED, outcome="subject_erased", actor=actor)
+        """The person was erased without this request: nobody knows any more whom to look for, so it is not done."""
+        self.book.step(started.id, Step.WAITING, until=started.touched_at, actor=actor)
+        return self.book.step(started.id, Step.CANCELLED, outcome="subject_erased", actor=actor)
 
     def run_due(self, progress: Progress | None = None, *, actor: str = "") -> Sequence[RequestRecord]:
         """Run every request that waits and whose next attempt is due, or whose run was broken off here; a service calls it."""
@@ -389,8 +404,7 @@ class RequestDesk:
 
     def close(self) -> None:
         """Forget what was only kept for this desk; the guard stays open."""
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def _urgency(record: RequestRecord) -> tuple[bool, int]:

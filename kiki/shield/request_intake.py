@@ -44,7 +44,7 @@ class Given(TypedDict, total=False):
     """Who acts for the person, and must show that they may before identity is verified."""
     agent_proof: str
     corrections: Mapping[str, str]
-    """Of a rectification: the fields and their right values."""
+    """Of a rectification: the fields and their right values. Without any it can be answered, but not be run."""
     received_at: datetime | int | None
     """When it came in, where that is in the past: a letter."""
     ip_address: str
@@ -60,12 +60,9 @@ def asked(
     """What somebody sent, read and checked; raises `InvalidInput`. `regimes` are those of a request that names none."""
     wanted = parse_kind(kind)
     corrections = parse_corrections(given.get("corrections"))
-    if (wanted is Kind.RECTIFICATION) != bool(corrections):
-        raise InvalidInput(
-            "a rectification says what is right: give corrections, the fields and their values"
-            if wanted is Kind.RECTIFICATION
-            else f"a request of the type {wanted} has no corrections"
-        )
+    # Without corrections a rectification is received like any other, since its clock runs; it cannot be run.
+    if corrections and wanted is not Kind.RECTIFICATION:
+        raise InvalidInput(f"a request of the type {wanted} has no corrections")
     named = [parse_purpose(purpose, purposes) for purpose in given.get("purposes") or ()]
     if named and wanted.needs_identity:
         raise InvalidInput(f"a request of the type {wanted} names no purposes")

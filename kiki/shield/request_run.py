@@ -202,7 +202,7 @@ class RequestRun:
             taken = self._tried(system, step, partial(act, system))
             if taken:
                 self._write(taken)
-                self._progress(system.name, step, str(taken[-1].records))
+                self._progress(system.name, step, "done" if step is Step.RESTRICTED else str(taken[-1].records))
                 if step is Step.CHECKED and taken[-1].records:
                     self._failed.add(system.name)
 

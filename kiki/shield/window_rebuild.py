@@ -15,9 +15,9 @@ from typing import Final, NamedTuple, Protocol
 from kiki.ledger.ledger import first_recorded_since, read_entries
 from kiki.ledger.store import Reader, Store
 from kiki.ledger.subjects import Subjects
-from kiki.shield.fact import Decided, Settled, decode_fact
+from kiki.shield.fact import Decided, Halted, Settled, decode_fact
 from kiki.shield.policy import Policy
-from kiki.shield.projections import LAPSED, fact_at, open_holds, scopes_of
+from kiki.shield.projections import HALTS, LAPSED, fact_at, open_holds, scopes_of
 from kiki.shield.replay import admitted, reach
 from kiki.shield.scope import PERSONAL_KINDS, Scopes
 from kiki.shield.window import OpenHold, Verb
@@ -34,6 +34,8 @@ class Past(NamedTuple):
     holds: list[OpenHold]
     persons: Mapping[str, str]
     """The scope text of each person who appears as a reference."""
+    halts: list[str]
+    """The patterns that some chain halted, unless another has since lifted them."""
 
 
 class Numbering(Store, Protocol):
@@ -69,11 +71,16 @@ class EpochAuthority:
         spends: list[tuple[int, int, Scopes]] = []
         reserved: dict[str, OpenHold] = {}
         settled: set[str] = set()
+        halted: set[str] = set()
+        switched: dict[str, Halted] = {}
         for reader in self._all_chains():
+            halted.update(pattern.decode() for pattern, _ in reader.scan(HALTS))
             for hold in (*open_holds(reader), *_lapsed(reader, since)):
                 reserved[hold.id] = hold
             for fact in _facts(reader, since):
-                if isinstance(fact, Settled):
+                if isinstance(fact, Halted):
+                    switched[fact.pattern] = max(fact, switched.get(fact.pattern, fact), key=lambda each: each.at)
+                elif isinstance(fact, Settled):
                     settled.add(fact.hold)
                     if fact.charged:
                         spends.append((fact.at, fact.charged, tuple(fact.scopes[0]) if fact.scopes else ()))
@@ -91,7 +98,10 @@ class EpochAuthority:
             else:
                 spends.append((hold.deadline, hold.amount, hold.scopes))
         spends = [spend for spend in spends if spend[0] > since]
-        return Past(spends, holds, self._persons([*(each[2] for each in spends), *(hold.scopes for hold in holds)]))
+        # Who lifts what another chain halted writes so into its own.
+        halts = sorted(pattern for pattern in halted if pattern not in switched or switched[pattern].on)
+        named = [*(each[2] for each in spends), *(hold.scopes for hold in holds), tuple(halts)]
+        return Past(spends, holds, self._persons(named), halts)
 
     def _persons(self, found: Iterable[Scopes]) -> dict[str, str]:
         named = {scope for scopes in found for scope in scopes if scope.startswith(_PERSONAL)}
@@ -100,11 +110,11 @@ class EpochAuthority:
         return {scope: identity for scope, identity in known.items() if identity is not None}
 
 
-def _facts(reader: Reader, since: int) -> Iterator[Decided | Settled]:
-    """The decisions recorded since a moment. The window's clock and the writer's need not agree to the second."""
+def _facts(reader: Reader, since: int) -> Iterator[Decided | Settled | Halted]:
+    """The decisions and halts recorded since a moment. The window's clock and the writer's need not agree to the second."""
     for entry in read_entries(reader, first_recorded_since(reader, since - _CLOCKS_APART)):
         fact = decode_fact(entry)
-        if isinstance(fact, Decided | Settled):
+        if isinstance(fact, Decided | Settled | Halted):
             yield fact
 
 

@@ -24,9 +24,9 @@ from kiki.value.orders import day_number
 _DATE: Final = r"^\d{4}(?:-\d{2}-\d{2}|/\d{2}/\d{2}|\d{4})(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)?\s?(?:Z|[+-]\d{2}(?::?\d{2})?)?$"
 _OFFSET: Final = r":\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 _NUMBER: Final = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*$"
-_FIRST_DAY: Final = day_number(date(1900, 1, 1))
+FIRST_DAY: Final = day_number(date(1900, 1, 1))
 # Up to here a float64 keeps every micro.
-_AMOUNT_MAX: Final = 4_000_000_000
+AMOUNT_MAX: Final = 4_000_000_000
 _NAMED_MAX: Final = 10
 
 
@@ -91,7 +91,7 @@ def check_lines(
     for kind, bad in (
         ("a date is written as 2026-01-31, with or without a time", ~readable),
         ("a date lies in the future", readable & (day > until)),
-        ("a date lies before 1900", readable & (day < _FIRST_DAY)),
+        ("a date lies before 1900", readable & (day < FIRST_DAY)),
     ):
         problems.add(kind, row[bad], dates[bad])
     amount, numbers = _micros(amounts)
@@ -161,7 +161,7 @@ def _micros(column: pd.Series) -> tuple[Ints, npt.NDArray[np.bool_]]:
         numbers = text.str.match(_NUMBER).fillna(value=False).to_numpy(dtype=bool)
         values = np.full(len(column), np.nan)
         values[numbers] = pd.to_numeric(text[numbers].str.strip()).to_numpy(dtype=np.float64)
-    good = np.isfinite(values) & (np.abs(values) <= _AMOUNT_MAX)
+    good = np.isfinite(values) & (np.abs(values) <= AMOUNT_MAX)
     return micros_of(np.where(good, values, 0.0)), good
 
 

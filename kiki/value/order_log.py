@@ -27,6 +27,7 @@ from kiki.value.order_columns import OrderColumns
 from kiki.value.order_lines import Lines, Problems, check_lines, joined, today
 from kiki.value.orders import Orders, day_number
 
+duckdb: Any
 try:
     import duckdb
 except ImportError:  # the extra `warehouse` is not installed
@@ -83,7 +84,7 @@ def read_orders(
     parts.clear()
     if lines.anonymous.size:
         notes += (f"{lines.anonymous.size:,} lines without a customer are left out: {_rows(lines.anonymous)}",)
-    return _orders(lines, currency or lines.currency, notes)
+    return _orders(lines, currency.upper() if currency else lines.currency, notes)
 
 
 def _orders(lines: Lines, currency: str | None, notes: tuple[str, ...]) -> Orders:

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kiki.cli.main import app
+from kiki.clock import SECOND, wall_micros
 from kiki.errors import SpendDenied
 from kiki.ledger.checkpoint import Signer
 from kiki.ledger.entry import encode_entry
@@ -23,6 +24,8 @@ from kiki.ledger.ledger import Append, Ledger
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.fact import Decided
+from kiki.shield.pruning import prune
+from tests.ledger.doubles import FakeClock
 from tests.servers import free_port
 
 
@@ -152,6 +155,25 @@ def test_what_lies_beyond_the_last_checkpoint_is_said(data: Path):
         store.commit([(following, encode_entry(following, 2**61, Decided("check", 1, "", 0, [[]], [1])))])
     result = run("audit", "verify")
     assert (0, True) == (result.exit_code, "not signed yet: the last 1 entries" in result.stdout)
+
+
+def test_a_ledger_whose_oldest_entries_were_pruned_holds(tmp_path: Path):
+    """The tree still covers them, and what they said that still held was said again."""
+    clock, path = FakeClock(wall_micros() - 3000 * 86_400 * SECOND), tmp_path / "shield.db"
+    with BudgetGuard.open(path, limit="100", clock=clock) as guard:
+        guard.consents.grant("c-1", "marketing")
+        for _ in range(600):
+            guard.spend("1", ["customer:c-1"], purpose="marketing")
+            clock.advance(60)
+        clock.now = wall_micros()
+        assert 512 == prune(guard.decider, 512, 2555)
+        guard.spend("100", ["customer:c-1"], purpose="marketing")
+    told = json.loads(run("audit", "verify", "--data-dir", tmp_path, "--json").stdout)
+    assert (True, 512) == (told["holds"], told["trees"][0]["first"])
+    assert {"decisions that rest on consent given before or outside of the range"} == set(told["not_covered"])
+    bundle = tmp_path / "b.kiki"
+    assert 0 == run("audit", "bundle", "-o", bundle, "--data-dir", tmp_path).exit_code
+    assert 0 == run("audit", "verify", bundle).exit_code
 
 
 def test_without_the_master_key_a_ledger_is_verified_with_the_verifier_key(data: Path, vkey: Path):

@@ -350,6 +350,12 @@ def test_a_segments_key_is_durable_before_its_first_use():
     assert commits == store.commits
 
 
+def sealed_in_a_batch(subjects: Subjects, text: bytes) -> Sealed:
+    """As the guard does it: the key is renewed where it is due before anything is decided."""
+    subjects.segment_key()
+    return subjects.seal_for_segment(text)
+
+
 def test_segment_keys_rotate(monkeypatch):
     """After an hour or many parts there is a new one; old parts stay readable until theirs is pruned."""
     monkeypatch.setattr("kiki.ledger.subjects.SEGMENT_SEALS_MAX", 5)
@@ -359,9 +365,10 @@ def test_segment_keys_rotate(monkeypatch):
     clock.now += SEGMENT_SPAN - 1
     assert first.key_id == subjects.segment_key()[0]
     clock.now += 1
-    second = subjects.seal_for_segment(b"0")
+    assert first == subjects.seal_for_segment(b"0"), "never in the middle of a batch"
+    second = sealed_in_a_batch(subjects, b"0")
     assert first.key_id != second.key_id
-    parts = [subjects.seal_for_segment(b"%d" % number) for number in range(12)]
+    parts = [sealed_in_a_batch(subjects, b"%d" % number) for number in range(12)]
     assert len({each.key_id for each in parts}) == 3
     assert [b"0", b"0", *(b"%d" % number for number in range(12))] == [
         subjects.open(each) for each in (first, second, *parts)
@@ -377,7 +384,7 @@ def test_pruning_destroys_the_keys_of_segments_that_ended_before():
     assert subjects.prune(made + SEGMENT_SPAN) == 0
     assert subjects.prune(made + 10 * SEGMENT_SPAN) == 0
     clock.now += SEGMENT_SPAN
-    young = subjects.seal_for_segment(b"young")
+    young = sealed_in_a_batch(subjects, b"young")
     assert subjects.prune(made + SEGMENT_SPAN) == 0
     assert subjects.prune(made + SEGMENT_SPAN + 1) == 1
     with pytest.raises(Unreadable, match="its time was over"):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgspec
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from kiki.errors import Denied
+from kiki.ledger.entry import decode_entry
 from kiki.shield.audit_finding import Kind
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.evidence import chain_of
 from kiki.shield.fact import (
     ConsentChanged,
     ConsentUsed,
     Decided,
     Refused,
+    decode_fact,
 )
 from kiki.shield.policy import Policy
 from tests.ledger.doubles import SECOND, FakeClock
@@ -165,3 +171,52 @@ def test_consents_of_a_real_guard_are_never_reported():
         reader = guard.decider.ledger.store
         report = of_reader(reader)
         assert (2, []) == (report.consents, report.findings)
+
+
+CUSTOMERS = st.sampled_from(["c-1", "c-2", "c-3"])
+PURPOSES = st.sampled_from(["marketing", "analytics"])
+SAID = st.one_of(
+    st.tuples(st.just("grant"), CUSTOMERS, PURPOSES, st.sampled_from([None, 1, 5, 60])),
+    st.tuples(st.just("revoke"), CUSTOMERS, PURPOSES),
+    st.tuples(st.just("spend"), st.lists(CUSTOMERS, min_size=1, max_size=3), st.sampled_from([None, "analytics"])),
+    st.tuples(st.just("check"), CUSTOMERS, st.sampled_from([None, "analytics"])),
+    st.tuples(st.just("advance"), st.sampled_from([0, 0.5, 1, 4.9, 60])),
+    st.tuples(st.just("forget"), CUSTOMERS),
+)
+
+
+@settings(max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(st.lists(SAID, min_size=5, max_size=50))
+def test_whatever_persons_say_a_guard_that_listens_is_never_accused(steps):
+    """Grants that run out, revocations, batches of several persons, erasures; and without its consent each decision is."""
+    clock = FakeClock(T0)
+    with BudgetGuard.open(None, policy=ASKS, clock=clock) as guard:
+        for what, *given in steps:
+            with suppress(Denied):
+                if what == "grant":
+                    customer, purpose, seconds = given
+                    expires = None if seconds is None else clock.now + seconds * SECOND
+                    guard.consents.grant(customer, purpose, expires_at=expires)
+                elif what == "revoke":
+                    guard.consents.revoke(*given)
+                elif what == "spend":
+                    items = [(1, [f"customer:{customer}", "channel:mail"]) for customer in given[0]]
+                    guard.spend_many(items, purpose=given[1])
+                elif what == "check":
+                    guard.check(1, [f"customer:{given[0]}", "channel:mail"], purpose=given[1])
+                elif what == "advance":
+                    clock.advance(*given)
+                else:
+                    guard.decider.forget(f"customer:{given[0]}")
+        reader = guard.decider.ledger.store
+        report = of_reader(reader)
+        assert [] == report.findings
+        chain = Chain(chain_of(reader))
+        needed = 0
+        for _, body in reader.entries():
+            fact = decode_fact(decode_entry(body))
+            if isinstance(fact, Decided) and len(fact.refused) < len(fact.amounts):
+                needed += 1
+                fact = msgspec.structs.replace(fact, consents=[each for each in fact.consents if not each.given])
+            chain.add(fact, at=decode_entry(body).recorded_at)
+        assert {needed, report.consents} == {len({each.seq for each in audited(chain).findings})}

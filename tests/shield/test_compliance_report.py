@@ -94,8 +94,8 @@ def consent(state: str, purpose: str = "marketing", **more) -> ConsentChanged:
     return ConsentChanged(START, SUBJECT, purpose, state, "consent", **more)
 
 
-def step(kind: str, word: str, state: str) -> RequestChanged:
-    return RequestChanged(START, "DSR-1-00000000", SUBJECT, kind, word, state)
+def step(kind: str, word: str, state: str, request: str = "DSR-1-00000000", **more) -> RequestChanged:
+    return RequestChanged(START, request, SUBJECT, kind, word, state, **more)
 
 
 def told(facts, period: Period | None = None, **more) -> ComplianceReport:
@@ -187,14 +187,27 @@ def test_requests_are_counted_when_they_are_received_and_when_they_are_completed
         step("ACCESS", "verified", "verified"),
         step("DELETION", "received", "received"),
         step("DELETION", "erased", "running"),
-        step("DELETION", "completed", "completed"),
         step("DELETION", "completed", "completed_with_exceptions"),
+        step("DELETION", "reopened", "verified"),
+        step("DELETION", "completed", "completed"),
+        step("DELETION", "completed", "completed", "DSR-2-00000000"),
         step("DELETION", "refused", "refused"),
     ]
     report = told((START, fact) for fact in facts)
-    assert (2, 2) == (report.data_access_requests, report.data_deletions)
+    assert 2 == report.data_access_requests
     assert {"ACCESS": 2, "DELETION": 1} == report.requests.received
     assert {"DELETION": 2} == report.requests.completed
+
+
+def test_a_deletion_counts_once_the_persons_key_is_destroyed():
+    facts = [
+        step("DELETION", "erased", "running", system="consents", count=3),
+        step("DELETION", "completed", "completed_with_exceptions"),
+    ]
+    assert 0 == told((START, fact) for fact in facts).data_deletions
+    facts.append(step("DELETION", "erased", "running", system="keys", count=1))
+    facts.append(step("DELETION", "erased", "running", system="keys", count=0))
+    assert 1 == told((START, fact) for fact in facts).data_deletions
 
 
 def line(name: str, received: int, due: int | None, closed: int | None = None) -> RequestLine:

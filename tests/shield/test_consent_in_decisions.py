@@ -10,10 +10,13 @@ import pytest
 from kiki.errors import KeyReused, LedgerUnavailable, SpendDenied
 from kiki.ledger.ledger import read_entries
 from kiki.ledger.sqlite import SqliteReader
+from kiki.ledger.store import Write
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import commit_call, record_call, reserve_call, spend_call, spend_many_call, switch
-from kiki.shield.consent import State
+from kiki.shield.change import Change
+from kiki.shield.consent import CONSENT, LEASE_HELD, State, consent_key
 from kiki.shield.consent_change import consent_change
+from kiki.shield.consent_view import ConsentView
 from kiki.shield.decider import new_hold_id
 from kiki.shield.evidence_row import rows
 from kiki.shield.fact import ConsentChanged, ConsentUsed, Decided, decode_fact
@@ -488,3 +491,19 @@ def test_what_was_held_for_an_erased_person_can_be_settled(guard):
     assert not isinstance(batch(guard, commit_call(hold.id, 5), switch("customer:alice", on=False))[0], Exception)
     assert isinstance(batch(guard, record_call(1, ALICE))[0].fact, Decided)
     assert spent(guard) == 6
+
+
+def test_consent_is_not_used_longer_than_its_lease_however_long_a_batch_waited(guard, clock):
+    """While a change waits for another replica, a revocation there may be acknowledged: its lease is over by then."""
+    guard.consents.grant("alice", "marketing")
+    store = guard.decider.ledger.store
+    guard.decider.consents = ConsentView(store, LEASE_HELD)
+    guard.spend(1, ALICE, purpose="marketing")
+    key = consent_key(reference(guard), "marketing")
+
+    def revoked_elsewhere(_):
+        clock.advance(2)
+        store.commit([], [Write(CONSENT, key, None)])
+
+    _, outcome = batch(guard, Change(revoked_elsewhere), spend_call(1, ALICE, purpose="marketing"))
+    assert outcome.fact.refused[0].reason == "consent_missing"

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from kiki.errors import Unreadable
 from kiki.ledger.memory import MemoryStore
+from kiki.ledger.subjects import SEGMENT_SPAN
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import check_call, commit_call, record_call, reserve_call, spend_call, spend_many_call, switch
+from kiki.shield.change import Change
 from kiki.shield.decider import new_hold_id
 from kiki.shield.evidence import export
+from kiki.shield.fact import Pruned, decode_fact
 from kiki.shield.network import coarsened
 from kiki.shield.origin import AGENT_LENGTH_MAX, origin_of, read_origin
+from tests.ledger.doubles import FakeClock
 
 IP, NETWORK, AGENT = "203.0.113.77", "203.0.113.0/24", "Mozilla/5.0 (Alice's phone)"
 
@@ -189,3 +193,40 @@ def test_the_same_caller_of_one_segment_is_sealed_once():
         first, second, third, fourth = (entry.sealed[0] for entry in list(guard.decider.ledger.read())[2:])
         assert first == second
         assert third.ciphertext != fourth.ciphertext
+
+
+@pytest.mark.parametrize("work", ["spend", "switch", "change"])
+def test_a_segments_key_is_renewed_before_anything_is_sealed_with_it(work):
+    """Whatever comes in: a part sealed under a key made long ago would be unreadable before its time."""
+    clock = FakeClock()
+    with BudgetGuard.open(limit=1000, clock=clock) as guard:
+        subjects = guard.decider.subjects
+        old = subjects.seal_for_segment(b"old")
+        clock.now += SEGMENT_SPAN
+        if work == "change":
+            guard.decider.group.submit(
+                Change(lambda turn: turn.add(Pruned(1, 0, 1), [], [turn.subjects.seal_for_segment(b"new")]))
+            ).result()
+        else:
+            call = spend_call(1) if work == "spend" else switch("*", on=True)
+            call.origin = origin_of(IP, AGENT)
+            guard.decider.group.submit(call).result()
+        *_, entry = guard.decider.ledger.read()
+        assert old.key_id != entry.sealed[0].key_id
+
+
+def test_a_note_about_a_person_is_sealed_and_one_about_a_campaign_is_not(guard):
+    """It is readable as long as the person is not erased, with or without an origin beside it."""
+    guard.halt("campaign:x", note="wrong landing page")
+    guard.halt("customer:alice", note="Alice called")
+    with_origin = switch("customer:alice", on=False, note="Alice called again")
+    with_origin.origin = origin_of(IP, AGENT)
+    guard.decider.group.submit(with_origin).result()
+    entries = list(guard.decider.ledger.read())[2:]
+    assert ["wrong landing page", "", ""] == [decode_fact(entry).note for entry in entries]
+    opened = [[read_origin(guard.decider.subjects.open(part)) for part in entry.sealed] for entry in entries]
+    assert [[], [{"note": "Alice called"}], [{"ip": IP, "agent": AGENT}, {"note": "Alice called again"}]] == opened
+    guard.decider.forget("customer:alice")
+    for part in entries[1].sealed + entries[2].sealed:
+        with pytest.raises(Unreadable):
+            guard.decider.subjects.open(part)

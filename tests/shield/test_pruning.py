@@ -175,3 +175,20 @@ def test_the_keys_of_old_segments_are_destroyed(guard, clock):
     prune(guard.decider, 512, 2555)
     with pytest.raises(Exception, match="destroyed"):
         guard.decider.subjects.open(sealed)
+
+
+def test_a_legal_hold_that_comes_meanwhile_stops_the_removal(guard, clock):
+    """Whoever is told that the hold is on finds every entry that was there at that moment."""
+    grow(guard, clock)
+    store, desk = guard.decider.ledger.store, RequestDesk(guard.decider)
+    entries = store.entries
+
+    def placing(first=0, last=None):
+        if (first, last) == (512, 512):  # what is read last before entries are removed
+            store.entries = entries
+            desk.hold("case 7")
+        return entries(first, last)
+
+    store.entries = placing
+    assert prune(guard.decider, 512, 2555) == 0
+    assert store.first_seq() == 0
