@@ -81,20 +81,17 @@ def rounds(count: int = ROUNDS, seed: int = 11) -> tuple[int, int, int, int]:
 
 
 def _cut(path: Path, number: int, seconds: float) -> set[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _WRITER, str(path), str(number)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    # At every stage of its life, the first statements on the file included.
-    if chance_to_start := number % 5:
-        process.stdout.readline()
-    time.sleep(seconds if chance_to_start else seconds * 2)
-    process.send_signal(signal.SIGKILL)
-    whole, _, _ = process.stdout.read().rpartition("\n")
-    process.wait()
+    command = [sys.executable, "-W", "ignore", "-c", _WRITER, str(path), str(number)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        # At every stage of its life, the first statements on the file included.
+        if number % 5:
+            process.stdout.readline()
+            time.sleep(seconds)
+        else:
+            time.sleep(2 * seconds)
+        process.send_signal(signal.SIGKILL)
+        whole, _, _ = process.stdout.read().rpartition("\n")
     return set(whole.split()) - {"started"}
 
 

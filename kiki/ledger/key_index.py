@@ -9,7 +9,7 @@ a known one, at the price of one read, less than once in a hundred times.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from struct import Struct
 
 from kiki.errors import CapacityReached
@@ -121,9 +121,14 @@ class KeyIndex:
         return 0
 
 
-def is_key_known(reader: Reader, key: bytes) -> bool:
-    """Whether a chain remembers a key; for who looks at the chains of others, and seldom."""
-    return any(reader.get(space, key) is not None for space in reader.spaces() if space.startswith(_SPACE))
+def known_keys(readers: Iterable[Reader], keys: Collection[bytes]) -> set[bytes]:
+    """Which of the keys some chain remembers; for who looks at the chains of others, and seldom."""
+    found: set[bytes] = set()
+    for reader in readers if keys else ():
+        for space in reader.spaces():
+            if space.startswith(_SPACE):
+                found.update(reader.get_many(space, keys))
+    return found
 
 
 def key_write(space: str, key: bytes, seq: int) -> Write:

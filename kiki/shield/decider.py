@@ -38,7 +38,7 @@ from kiki.errors import (
 )
 from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
-from kiki.ledger.key_index import is_key_known
+from kiki.ledger.key_index import known_keys
 from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Append, Ledger
 from kiki.ledger.store import Reader
 from kiki.ledger.subjects import Erasure, Person, Subjects
@@ -208,7 +208,13 @@ class Decider:
             if not window.restorable:
                 with self._looking:
                     window.use(policy)
-            self.ledger.append_all(self._policy_fact(policy, self.clock(), actor))
+            try:
+                self.ledger.append_all(self._policy_fact(policy, self.clock(), actor))
+            except BaseException:
+                if not window.restorable:
+                    with self._looking:
+                        window.use(self.policy)
+                raise
             with self._looking:
                 self.window, self.policy = window, policy
             self.kept.index.retention = key_retention(policy)
@@ -608,9 +614,7 @@ class Decider:
         """
         if not answer.repeated or self.window.under_epoch is None or answer.epoch == self.window.epoch:
             return
-        if each.call.verb in _COUNTED_AT_ONCE and not any(
-            is_key_known(reader, each.key) for reader in self.all_chains()
-        ):
+        if each.call.verb in _COUNTED_AT_ONCE and not known_keys(self.all_chains(), [each.key]):
             raise Conflict(
                 "what was decided under this idempotency key could not be written down, and nothing was spent",
                 hint="send the request again with a new key",

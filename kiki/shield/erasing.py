@@ -40,6 +40,11 @@ def erasing_person(subjects: Subjects, subject: str) -> str | None:
         return None
 
 
+def erasing(subjects: Subjects) -> list[str]:
+    """The references of everybody whose erasure began and has not ended."""
+    return [key.hex() for key, _ in subjects.store.scan(ERASING)]
+
+
 def end_erasing(subjects: Subjects, subject: str) -> None:
     """Forget the name for good. Nobody else may change the key store meanwhile."""
     if subjects.store.get(ERASING, bytes.fromhex(subject)) is not None:

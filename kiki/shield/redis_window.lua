@@ -87,11 +87,11 @@ end
 -- queue from `head` to `tail`, each a field of the hash with its end and its sum; `used` is the sum of all.
 ---------------------------------------------------------------------------------------------------
 
-local loaded, order, dead, dead_seen, scope_counts, holds, expired, outcomes, forget_generation, run
+local loaded, order, dead, dead_seen, scope_counts, holds, expired, outcomes, forgotten, forget_generation, run
 
 local function forget_all()
   loaded, order, dead, dead_seen, scope_counts = {}, {}, {}, 0, {}
-  holds, expired, outcomes, forget_generation, run = {}, {}, {}, {}, nil
+  holds, expired, outcomes, forgotten, forget_generation, run = {}, {}, {}, {}, {}, nil
 end
 
 local function idle_at(w)
@@ -307,6 +307,22 @@ local function remember(key, fingerprint, sequence, answer)
   meta[count] = meta[count] + 1
 end
 
+local function unremember(key)
+  if outcomes[key] then
+    outcomes[key] = nil
+    local count = 'keys' .. int(meta.generation)
+    meta[count] = meta[count] - 1
+  end
+  for generation = 1, 2 do
+    local count = 'keys' .. generation
+    if meta[count] > 0 and not forget_generation[generation]
+      and redis_call('HEXISTS', OUTCOMES[generation], key) == 1 then
+      meta[count] = meta[count] - 1
+      forgotten[#forgotten + 1] = { OUTCOMES[generation], key }
+    end
+  end
+end
+
 -- Two generations: a key lives for at least the retention, and the older of them leaves as a whole.
 local function turn_generation()
   meta.retention = max(meta.retention, call.retention)
@@ -372,6 +388,7 @@ local function write_back()
       redis_call('HDEL', HOLDS, id)
     end
   end
+  for _, each in ipairs(forgotten) do redis_call('HDEL', each[1], each[2]) end
   for key, packed in pairs(outcomes) do redis_call('HSET', OUTCOMES[meta.generation], key, packed) end
   -- Windows of earlier epochs are void already; a few leave at a time.
   for _, name in ipairs(redis_call('ZRANGE', GRAVE, 0, 3)) do
@@ -757,15 +774,18 @@ local function answer_again(ask, ready)
 end
 
 -- Count a hold of this process again, or in windows that a new policy gave it. Idempotent, and over any limit:
--- what was reserved once counts.
+-- what was reserved once counts. `is_open`: every ledger was read, and none has an end of it, whatever was answered.
 local function adopt(given)
-  local id, amount, deadline, made_at, names, scopes = unpack(given)
+  local id, amount, deadline, made_at, names, scopes, is_open = unpack(given)
   if deadline >= 0 and deadline <= now then
     -- It became a spend of that moment: before a loss the quarantine waits it out, and long ago it is over.
     if deadline <= meta.lost_at or deadline + meta.span_max <= now then return 'over' end
   end
   local hold = find_hold(id)
-  if not hold and recall('s' .. id) then return 'over' end
+  if not hold and recall('s' .. id) then
+    if not is_open then return 'over' end
+    unremember('s' .. id)
+  end
   local counted, missing = {}, {}
   for _, name in ipairs(hold and hold[5] or {}) do counted[name] = true end
   for _, name in ipairs(names) do

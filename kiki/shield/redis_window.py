@@ -472,7 +472,7 @@ class RedisWindow:
                 self._run(_Batch(), renew=self._known)
                 epoch = self._known
                 past = authority.past(self._server_now(), self.policy)
-                self.adopt_holds(past.holds, past.persons)
+                self.adopt_holds(past.holds, past.persons, are_open=True)
                 for pattern in past.halts:
                     named = past.persons.get(pattern, pattern)
                     self._run(_Batch(), halt=(self._shared_pattern(pattern, named), True))
@@ -639,16 +639,19 @@ class RedisWindow:
 
     # -- holds ---------------------------------------------------------------------------------------
 
-    def adopt_holds(self, holds: Iterable[OpenHold], persons: Mapping[str, str] = NOBODY) -> None:
+    def adopt_holds(
+        self, holds: Iterable[OpenHold], persons: Mapping[str, str] = NOBODY, *, are_open: bool = False
+    ) -> None:
         """Count holds, unless they are counted already, even over a limit. `persons` gives who references stand for.
 
-        Idempotent by hold id; what was resolved or ran out meanwhile stays so. Raises `WindowUnavailable`.
+        Idempotent by hold id; what was resolved or ran out meanwhile stays so, unless every ledger says that they
+        `are_open`: then the end of one was never written down. Raises `WindowUnavailable`.
         """
         waiting = []
         for hold in holds:
             names, scopes = self._windows_of(hold, persons)
             deadline = -1 if hold.deadline is None else hold.deadline
-            waiting.append((hold.id, hold.amount, deadline, hold.made_at, names, scopes))
+            waiting.append((hold.id, hold.amount, deadline, hold.made_at, names, scopes, are_open))
         for start in range(0, len(waiting), _ADOPTED_AT_ONCE):
             reply = self._run(_Batch(), adopt=waiting[start : start + _ADOPTED_AT_ONCE])
             if "sum" in reply.answers:

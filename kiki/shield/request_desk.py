@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Unpack
@@ -22,7 +23,7 @@ from kiki.shield.consent_store import ConsentStore
 from kiki.shield.deadline import DAY, Regime, WorkCalendar, answer_due, extension_until, parse_regimes
 from kiki.shield.decider import Decider
 from kiki.shield.dsr import Kind, State, Step, parse_article, parse_kind, parse_state
-from kiki.shield.erasing import begin_erasing, end_erasing
+from kiki.shield.erasing import begin_erasing, end_erasing, erasing
 from kiki.shield.identity import IdentityChannel
 from kiki.shield.identity_check import IdentityCheck
 from kiki.shield.legal_hold import LegalHold
@@ -35,7 +36,7 @@ from kiki.shield.request_package import discard_package, open_package, package_p
 from kiki.shield.request_record import RequestRecord
 from kiki.shield.request_run import RequestRun
 from kiki.shield.subject_data import Progress, Registry, SubjectData, Task
-from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request
+from kiki.shield.subject_request import REQUEST, REQUEST_KEY, REQUEST_OPEN, SubjectRequest, open_key, read_request
 
 PACKAGE_AGE: Final = 30 * DAY
 """How long a copy waits for the person to take it."""
@@ -89,6 +90,7 @@ class RequestDesk:
         self.registry = Registry([*systems, *own], KeyData(decider, self._permit))
         self._running: set[str] = set()
         self._lock = threading.Lock()
+        self._end_erasures()
 
     # -- coming in -----------------------------------------------------------------------------------
 
@@ -268,10 +270,12 @@ class RequestDesk:
     def run(self, request: str, progress: Progress | None = None, *, actor: str = "") -> RequestRecord:
         """Run it over every system, as far as it goes now: closed, or waiting with reasons and its next attempt.
 
-        It may be called again at any time, after a crash, too. Raises `Conflict` when the identity is not verified,
+        It may be called again at any time, after a crash or when it is done, too. Raises `Conflict` when the identity is not verified,
         or when somebody else runs it.
         """
         known = self.book.find(request)
+        if known.state.outward == "COMPLETED":
+            return self.record(known)
         self._require_corrections(known)
         with self._only_one(known.id):
             started = self.book.step(known.id, Step.STARTED, check=self._require_free, actor=actor)
@@ -360,6 +364,13 @@ class RequestDesk:
         self.decider.ledger.checkpoint()
         if done.kind is Kind.DELETION:
             self.decider.group.exclusively(lambda: end_erasing(self.decider.subjects, done.subject))
+
+    def _end_erasures(self) -> None:
+        """Forget whose erasures were over when a process died before it could."""
+        subjects, store = self.decider.subjects, self.decider.ledger.store
+        over = [one for one in erasing(subjects) if store.get(REQUEST_OPEN, open_key(one, Kind.DELETION)) is None]
+        for subject in over:
+            self.decider.group.exclusively(partial(end_erasing, subjects, subject))
 
     def _permit(self, task: Task) -> None:
         """Asked at the last moment before a key is destroyed, while nobody changes anything."""

@@ -76,14 +76,14 @@ def schemas(purposes: Sequence[str]) -> Document:
         "type": "object",
         "propertyNames": {"pattern": rf"^{PRINTABLE}*$", "maxLength": FIELD_LENGTH_MAX},
         "additionalProperties": lines_of(VALUE_LENGTH_MAX),
+        "minProperties": 1,
         "maxProperties": CORRECTIONS_MAX,
+        "description": "Fields and their right values. Without any it is received, but cannot be run.",
     }
+    stopped = _words(purposes) | {"description": "What must stop; by default what usually is."}
     asked = {
         "customer_id": CUSTOMER,
-        "type": kinds,
         "regimes": _words(list(Regime)) | {"description": "By default both: the earliest clock counts."},
-        "purposes": _words(purposes) | {"description": "Of an objection or opt-out: what must stop."},
-        "corrections": corrections | {"description": "Of a rectification: fields and their right values."},
         "received_at": MOMENT | {"description": "When it came in, within the last year."},
         "key": schema_of("Key"),
         "requested_by": text,
@@ -93,14 +93,24 @@ def schemas(purposes: Sequence[str]) -> Document:
         "ip_address": printable(IP_LENGTH_MAX),
         "user_agent": {"type": "string"},
     }
-    # Which of them goes with which type is told in words: a rectification has corrections, an objection purposes.
+    stopping = [kind for kind in Kind if not kind.needs_identity]
+    plain = [kind for kind in Kind if kind.needs_identity and kind is not Kind.RECTIFICATION]
     hold = {"reference": _REFERENCE, "customer_id": CUSTOMER}
     return {
         **components,
         "GuideRequestBody": body_of(
             guide, ["customer_id"], oneOf=[{"required": ["request_type"]}, {"required": ["type"]}]
         ),
-        "RequestBody": body_of(asked, ["customer_id", "type"]),
+        "RequestBody": {
+            "oneOf": [
+                body_of({"type": {"enum": plain}, **asked}, ["customer_id", "type"]),
+                body_of({"type": {"enum": stopping}, "purposes": stopped, **asked}, ["customer_id", "type"]),
+                body_of(
+                    {"type": {"const": Kind.RECTIFICATION}, "corrections": corrections, **asked},
+                    ["customer_id", "type"],
+                ),
+            ]
+        },
         "VerifyBody": {
             "oneOf": [
                 body_of({"code": {"type": "string", "pattern": "^[0-9]{8}$"}}, ["code"]),

@@ -67,7 +67,8 @@ class Packing:
             raise SystemUnavailable(f"the package cannot be written: {error.strerror}") from error
         self._out = _SealingWriter(os.fdopen(descriptor, "wb"), person)
         self._zip = zipfile.ZipFile(self._out, "w", zipfile.ZIP_DEFLATED)
-        self._moment = to_datetime(at).timetuple()[:6]
+        # A zip knows no moment before 1980, where a clock that was never set may stand.
+        self._moment = max(to_datetime(at).timetuple()[:6], (1980, 1, 1, 0, 0, 0))
 
     def add(self, system: str, document: Document) -> Handed:
         """Write one document as it comes; raises `SystemUnavailable` when the disk is full."""

@@ -180,7 +180,8 @@ class RequestRoutes:
         def make() -> wire_request.PackageReply:
             record = self._desk.get(number)
             # A link to nothing is told now, and not to the person.
-            self._desk.package(number).close()  # type: ignore[attr-defined]  # it is a generator
+            for _ in self._desk.package(number):
+                break
             made = self._tokens.make(record.id)
             return wire_request.PackageReply(
                 token=made.token, expires_at=to_iso(made.expires_at), sha256=record.request.package.hex()

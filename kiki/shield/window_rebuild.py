@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
+from kiki.ledger.key_index import known_keys
 from kiki.ledger.ledger import first_recorded_since, read_entries
 from kiki.ledger.store import Reader, Store
 from kiki.ledger.subjects import Subjects
 from kiki.shield.fact import Decided, Halted, Settled, decode_fact
 from kiki.shield.policy import Policy
-from kiki.shield.projections import HALTS, LAPSED, fact_at, open_holds, scopes_of
+from kiki.shield.projections import HALTS, LAPSED, fact_at, open_holds, scopes_of, settled_key
 from kiki.shield.replay import admitted, reach
 from kiki.shield.scope import PERSONAL_KINDS, Scopes
 from kiki.shield.window import OpenHold, Verb
@@ -89,9 +90,12 @@ class EpochAuthority:
                         reserved[fact.hold] = OpenHold(fact.hold, amount, scopes, fact.deadline, fact.at)
                 elif fact.verb != Verb.CHECK:
                     spends += ((fact.at, amount, scopes) for amount, scopes in admitted(fact))
+        # Whoever settles the hold of another chain writes so into its own, perhaps long ago.
+        left = [hold for hold in reserved.values() if hold.id not in settled]
+        ended = known_keys(self._all_chains(), [settled_key(hold.id) for hold in left])
         holds = []
-        for hold in reserved.values():
-            if hold.id in settled:
+        for hold in left:
+            if settled_key(hold.id) in ended:
                 continue
             if hold.deadline is None or hold.deadline > now:
                 holds.append(hold)
@@ -100,10 +104,14 @@ class EpochAuthority:
         spends = [spend for spend in spends if spend[0] > since]
         # Who lifts what another chain halted writes so into its own.
         halts = sorted(pattern for pattern in halted if pattern not in switched or switched[pattern].on)
-        named = [*(each[2] for each in spends), *(hold.scopes for hold in holds), tuple(halts)]
+        named = [
+            *(each[2] for each in spends),
+            *(hold.scopes for hold in holds),
+            (each for each in halts if not each.endswith(":*")),
+        ]
         return Past(spends, holds, self._persons(named), halts)
 
-    def _persons(self, found: Iterable[Scopes]) -> dict[str, str]:
+    def _persons(self, found: Iterable[Iterable[str]]) -> dict[str, str]:
         named = {scope for scopes in found for scope in scopes if scope.startswith(_PERSONAL)}
         known = {scope: self._subjects.identity(scope.partition(":")[2]) for scope in named}
         # Somebody who was erased meanwhile has a new, empty budget if he ever comes back: nobody can tell that it is he.

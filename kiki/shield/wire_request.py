@@ -33,6 +33,7 @@ import msgspec
 
 from kiki.clock import to_iso
 from kiki.errors import InvalidInput, InvalidKey
+from kiki.shield.call import parse_key
 from kiki.shield.consent import parse_customer_id
 from kiki.shield.dsr import Kind, State, parse_kind, parse_state
 from kiki.shield.legal_hold import LegalHold
@@ -146,8 +147,8 @@ def request_body(body: object, key: str | None) -> Asked:
     own = text_or_none(found, "key")
     if own is not None and key is not None and own != key:
         raise InvalidKey(f"the body's key and the {KEY_HEADER} header differ; send one of them, or both alike")
-    if found_key := own or key:
-        given["key"] = found_key
+    if own is not None or key is not None:
+        given["key"] = parse_key(key if own is None else own)
     return Asked(parse_customer_id(found["customer_id"]), text_of(found, "type"), given)
 
 
@@ -164,6 +165,8 @@ def _words(found: dict[str, Any], name: str) -> list[str]:
 def _corrections(given: object) -> dict[str, str]:
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise InvalidInput("'corrections' is an object of fields and their right values, all of them text")
+    if not given:
+        raise InvalidInput("'corrections' is empty: leave it out")
     return given
 
 
@@ -178,7 +181,8 @@ def requests_query(query: Query) -> RequestsQuery:
         state=_parsed(single, "state", parse_state),
         is_open=None if wanted is None else wanted == "true",
         customer=_parsed(single, "customer_id", parse_customer_id),
-        due_before=_parsed(single, "due_before", moment_micros),
+        # Nothing was due before 1970, whatever moment that is.
+        due_before=_parsed(single, "due_before", lambda text: max(0, moment_micros(text))),
         limit=limit_of(single, default=REQUESTS_LIMIT, most=REQUESTS_LIMIT_MAX),
     )
 

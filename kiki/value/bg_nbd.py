@@ -12,9 +12,15 @@ import numpy as np
 from scipy.special import digamma, gammaln, hyp2f1
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import log_add, per_value
+from kiki.value.numeric import bg_pmf, log_add, per_value, with_the_gone
 
 NAMES: Final = ("r", "alpha", "a", "b")
+
+
+def start(groups: Groups) -> Floats:
+    """Parameters to begin from: shapes of a usual log, and the mean rate of this one."""
+    rate = (float(groups.weight @ groups.x) + 0.5) / max(float(groups.weight @ groups.t), 1e-9)
+    return np.array([0.5, 0.5 / rate, 1.0, 2.5])
 
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
@@ -71,10 +77,10 @@ def expected(p: Floats, h: float, groups: Groups) -> Floats:
     """E[purchases in the next `h` units | history]: equation 10."""
     r, alpha, a, b = p
     x, t = groups.x, groups.t
-    z = h / (alpha + t + h)
-    ratio = np.exp((r + x) * (np.log(alpha + t) - np.log(alpha + t + h)))
     a = a + 1e-9 if abs(a - 1) < 1e-9 else a
-    head = (a + b + x - 1) / (a - 1) * (1 - ratio * hyp2f1(r + x, b + x, a + b + x - 1, z))
+    # Euler's transformation of the paper's 2F1, which overflows for frequent buyers.
+    left = (alpha + t) / (alpha + t + h)
+    head = (a + b + x - 1) / (a - 1) * (1 - left ** (a - 1) * hyp2f1(a + b - 1 - r, a - 1, a + b + x - 1, 1 - left))
     return np.maximum(head, 0.0) * alive(np.array([r, alpha, a, b]), groups)
 
 
@@ -85,3 +91,15 @@ def expected_new(p: Floats, t: Floats) -> Floats:
     a = a + 1e-9 if abs(a - 1) < 1e-9 else a
     z = t / (alpha + t)
     return (a + b - 1) / (a - 1) * (1 - (alpha / (alpha + t)) ** r * hyp2f1(r, b, a + b - 1, z))
+
+
+def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
+    """P(Y = n) for n = 0 ... `n_max` purchases in the next `h` units | history: shape (groups, n_max + 1)."""
+    r, alpha, a, b = p
+    living = bg_pmf(r + groups.x, alpha + groups.t, a, b + groups.x, h, n_max)
+    return with_the_gone(living, alive(p, groups))
+
+
+def no_purchase(p: Floats, h: float, groups: Groups) -> Floats:
+    """P(no purchase in the next `h` units | history): churn as it can be observed."""
+    return pmf(p, h, groups, 0)[:, 0]

@@ -13,9 +13,15 @@ import numpy as np
 from scipy.special import digamma, gammaln, hyp2f1
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import log_add, per_value
+from kiki.value.numeric import bg_pmf, log_add, per_value, with_the_gone
 
 NAMES: Final = ("r", "alpha", "a", "b")
+
+
+def start(groups: Groups) -> Floats:
+    """Parameters to begin from: shapes of a usual log, and the mean rate of this one."""
+    rate = (float(groups.weight @ groups.x) + 0.5) / max(float(groups.weight @ groups.t), 1e-9)
+    return np.array([0.5, 0.5 / rate, 1.0, 2.0])
 
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
@@ -63,9 +69,9 @@ def expected(p: Floats, h: float, groups: Groups) -> Floats:
     r, alpha, a, b = p
     x, t = groups.x, groups.t
     a = a + 1e-9 if abs(a - 1) < 1e-9 else a
-    ratio = np.exp((r + x) * (np.log(alpha + t) - np.log(alpha + t + h)))
-    series = hyp2f1(r + x, b + x + 1, a + b + x, h / (alpha + t + h))
-    head = (a + b + x) / (a - 1) * (1 - ratio * series)
+    # Euler's transformation of the paper's 2F1, which overflows for frequent buyers.
+    left = (alpha + t) / (alpha + t + h)
+    head = (a + b + x) / (a - 1) * (1 - left ** (a - 1) * hyp2f1(a + b - r, a - 1, a + b + x, 1 - left))
     return np.maximum(head, 0.0) * alive(np.array([r, alpha, a, b]), groups)
 
 
@@ -76,3 +82,15 @@ def expected_new(p: Floats, t: Floats) -> Floats:
     a = a + 1e-9 if abs(a - 1) < 1e-9 else a
     series = hyp2f1(r, b + 1, a + b, t / (alpha + t))
     return b / (a - 1) * (1 - (alpha / (alpha + t)) ** r * series)
+
+
+def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
+    """P(Y = n) for n = 0 ... `n_max` purchases in the next `h` units | history: shape (groups, n_max + 1)."""
+    r, alpha, a, b = p
+    living = bg_pmf(r + groups.x, alpha + groups.t, a, b + groups.x + 1, h, n_max)
+    return with_the_gone(living, alive(p, groups))
+
+
+def no_purchase(p: Floats, h: float, groups: Groups) -> Floats:
+    """P(no purchase in the next `h` units | history): churn as it can be observed."""
+    return pmf(p, h, groups, 0)[:, 0]

@@ -11,9 +11,15 @@ import numpy as np
 from scipy.special import digamma, gammaln
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import per_value
+from kiki.value.numeric import nbd_pmf, per_value
 
 NAMES: Final = ("r", "alpha")
+
+
+def start(groups: Groups) -> Floats:
+    """Parameters to begin from: shapes of a usual log, and the mean rate of this one."""
+    rate = (float(groups.weight @ groups.x) + 0.5) / max(float(groups.weight @ groups.t), 1e-9)
+    return np.array([0.5, 0.5 / rate])
 
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
@@ -42,3 +48,20 @@ def expected_new(p: Floats, t: Floats) -> Floats:
     """E[X(t)]: repeat purchases of a new customer until age `t`."""
     r, alpha = p
     return r / alpha * np.asarray(t, dtype=np.float64)
+
+
+def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
+    """P(Y = n) for n = 0 ... `n_max` purchases in the next `h` units | history: shape (groups, n_max + 1)."""
+    r, alpha = p
+    return nbd_pmf(r + groups.x, alpha + groups.t, h, n_max)
+
+
+def no_purchase(p: Floats, h: float, groups: Groups) -> Floats:
+    """P(no purchase in the next `h` units | history)."""
+    return pmf(p, h, groups, 0)[:, 0]
+
+
+def discounted(p: Floats, groups: Groups, rate: float) -> Floats:
+    """Expected purchases after calibration, each discounted by the continuous `rate` a unit (above 0)."""
+    r, alpha = p
+    return (r + groups.x) / (alpha + groups.t) / rate

@@ -114,17 +114,24 @@ def _by_duckdb(customer: pd.Series, day: Ints) -> tuple[npt.NDArray[np.object_],
     """The ids sorted, the number of each line's, and the places of the lines: sorted by customer and day."""
     low = int(day.min())
     span = int(day.max()) - low + 1
+    bits = day.size.bit_length()
+    if day.size * span << bits >= 2**63:  # customer, day and place do not fit into one number
+        return _by_pandas(customer, day)
     lines = pd.DataFrame({"id": customer.array, "day": day - low, "place": np.arange(day.size)}, copy=False)
     with duckdb.connect(config={"preserve_insertion_order": False}) as connection:
         connection.register("lines", lines)
         connection.execute(
-            "CREATE TEMP TABLE customers AS SELECT id, row_number() OVER (ORDER BY id) - 1 AS number FROM (SELECT DISTINCT id FROM lines)"
+            "CREATE TEMP TABLE customers AS "
+            "SELECT id, row_number() OVER (ORDER BY id) - 1 AS number FROM (SELECT DISTINCT id FROM lines)"
         )
-        found = connection.execute(
-            f"SELECT number * {span} + day AS key, place FROM lines JOIN customers USING (id) ORDER BY key"  # noqa: S608 - span is an int
-        ).fetchnumpy()
-        ids = connection.execute("SELECT id FROM customers ORDER BY number").fetchnumpy()["id"]
-    return np.asarray(ids, dtype=object), found["key"].astype(np.int64) // span, found["place"].astype(np.int64)
+        # One number a line sorts in half the time of two columns.
+        packed = connection.sql(
+            f"SELECT ((number * {span} + day) << {bits}) | place AS key "  # noqa: S608 - both are ints
+            "FROM lines JOIN customers USING (id) ORDER BY key"
+        ).fetchnumpy()["key"]
+        ids = connection.sql("SELECT id FROM customers ORDER BY number").fetchnumpy()["id"]
+    keys = np.asarray(packed, dtype=np.int64)
+    return np.asarray(ids, dtype=object), (keys >> bits) // span, keys & ((1 << bits) - 1)
 
 
 def _stretches(source: str | Path | pd.DataFrame, wanted: OrderColumns) -> Iterator[_Stretch]:

@@ -10,16 +10,27 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.special import digamma, gammaln
+from scipy.special import digamma, gammaln, hyperu
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import log_add, per_value
+from kiki.value.numeric import log_add, nbd_pmf, per_value, with_the_gone
 
 NAMES: Final = ("r", "alpha", "s", "beta")
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 _NODES = (_NODES + 1) / 2
 _WEIGHTS = _WEIGHTS / 2
+
+# A count of a frequent buyer is a narrow bump in the moment of dropout: more nodes than the likelihood needs.
+_PMF_NODES, _PMF_WEIGHTS = np.polynomial.legendre.leggauss(48)
+_PMF_NODES = (_PMF_NODES + 1) / 2
+_PMF_WEIGHTS = _PMF_WEIGHTS / 2
+
+
+def start(groups: Groups) -> Floats:
+    """Parameters to begin from: shapes of a usual log, and the mean rate of this one."""
+    rate = (float(groups.weight @ groups.x) + 0.5) / max(float(groups.weight @ groups.t), 1e-9)
+    return np.array([0.5, 0.5 / rate, 0.5, max(float(groups.weight @ groups.t) / groups.customers, 1e-6) / 4])
 
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
@@ -109,3 +120,35 @@ def _lifetime(s: float, beta: Floats | float, h: Floats | float) -> Floats:
     # expm1(x)/x is 1 at 0: no case for s = 1.
     small = np.abs(exponent) < 1e-12
     return beta * grown * np.where(small, 1.0, -np.expm1(-exponent) / np.where(small, 1.0, exponent))
+
+
+def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
+    """P(Y = n) for n = 0 ... `n_max` purchases in the next `h` units | history: shape (groups, n_max + 1).
+
+    Fader and Hardie 2014, "Deriving the Conditional PMF of the Pareto/NBD Model", before its integral over the moment
+    of dropout is solved: by quadrature over the chance of having dropped out by then, which every weight sums to.
+    """
+    r, alpha, s, beta = p
+    shape, rate, scale = r + groups.x, alpha + groups.t, beta + groups.t
+    stays = np.exp(-s * np.log1p(h / scale))
+    living = stays[:, None] * nbd_pmf(shape, rate, h, n_max)
+    for node, weight in zip(_PMF_NODES, _PMF_WEIGHTS, strict=True):
+        until = np.minimum(scale * np.expm1(-np.log1p(-node * (1 - stays)) / s), h)
+        living += (weight * (1 - stays))[:, None] * nbd_pmf(shape, rate, until, n_max)
+    return with_the_gone(living, alive(p, groups))
+
+
+def no_purchase(p: Floats, h: float, groups: Groups) -> Floats:
+    """P(no purchase in the next `h` units | history): churn as it can be observed."""
+    return pmf(p, h, groups, 0)[:, 0]
+
+
+def discounted(p: Floats, groups: Groups, rate: float) -> Floats:
+    """DERT: expected purchases after calibration, each discounted by the continuous `rate` a unit (above 0).
+
+    Fader, Hardie and Lee 2005, "RFM and CLV", equation 2, with Kummer's transformation U(s, s, z) = z^(1-s) U(1, 2-s, z).
+    """
+    r, alpha, s, beta = p
+    scale = beta + groups.t
+    lifetime = scale * hyperu(1.0, 2.0 - s, rate * scale)
+    return alive(p, groups) * (r + groups.x) / (alpha + groups.t) * lifetime

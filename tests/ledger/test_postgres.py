@@ -353,3 +353,22 @@ def test_erasing_says_so_when_a_transaction_still_sees_the_rows(store, postgres,
         assert refused.value.recoverable
         assert store.get("shared/subject", b"k") is None
     store.erase("shared/subject", [b"k"])
+
+
+def test_the_turn_is_one_threads(store):
+    """A look at a shared window takes it on a thread of its own; a change meanwhile waits for it."""
+    inside, order = threading.Event(), []
+
+    def other():
+        with store.shared_turn():
+            order.append("other")
+            inside.set()
+
+    with store.shared_turn():
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not inside.wait(0.2)
+        with store.shared_turn():
+            order.append("within")
+    thread.join()
+    assert ["within", "other"] == order

@@ -4,8 +4,11 @@ import time
 
 import pytest
 
-from kiki.errors import HoldUnknown, SpendDenied, WindowUnavailable
+from kiki.clock import SECOND
+from kiki.errors import HoldUnknown, LedgerUnavailable, SpendDenied, WindowUnavailable
+from kiki.money import MICROS
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.policy import single_budget
 
 
 @pytest.fixture
@@ -107,3 +110,18 @@ def test_customers_are_one_budget_for_all_guards_and_nobody_in_redis(tmp_path, r
     assert b"jane" not in repr(redis.command("KEYS *")).encode()
     for guard in guards:
         guard.close()
+
+
+def test_a_policy_that_cannot_be_written_down_is_not_used(opened, monkeypatch):
+    """Neither by the window nor by what asks it."""
+    guard = opened(limit="10")
+    with monkeypatch.context() as patched:
+
+        def fail(*_):
+            raise LedgerUnavailable("the disk is full")
+
+        patched.setattr(guard.decider.ledger, "append_all", fail)
+        with pytest.raises(LedgerUnavailable):
+            guard.use(single_budget(1000 * MICROS, 60 * SECOND))
+    with pytest.raises(SpendDenied):
+        guard.spend("11")

@@ -28,7 +28,7 @@ from kiki.web.edge import Gate
 # FUZZ_EXAMPLES=500 looks further, by hand.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 
-MOMENTS = {"expires_at", "said_at", "found_at", "notified_at"}
+MOMENTS = {"expires_at", "said_at", "found_at", "notified_at", "received_at"}
 
 DOCUMENT = schemathesis.openapi.from_dict(openapi("USD"))
 DOCUMENT.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

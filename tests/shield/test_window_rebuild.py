@@ -7,13 +7,15 @@ import time
 
 import pytest
 
-from kiki.errors import EpochPassed, SpendDenied, Unavailable
+from kiki.errors import Conflict, EpochPassed, LedgerUnavailable, SpendDenied, Unavailable
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.settings import Secret, redis_address
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.opening import open_decider
 from kiki.shield.policy import parse_policy
+from kiki.shield.projections import LAPSED
+from kiki.shield.redis_connection import RedisConnection
 
 POLICY = parse_policy(
     """
@@ -165,3 +167,108 @@ def test_a_storm_around_a_loss_is_never_over(replica, redis):
     assert sum(admitted) <= 100_000_000
     for reader in guards[0].decider.all_chains():
         assert reader.next_seq() > 3
+
+
+def test_a_look_that_rebuilds_between_a_decision_and_its_commit(replica, redis, monkeypatch):
+    """What was decided before is not in the windows counted anew, so it is not written down either."""
+    a = replica("a")
+    a.spend("1")
+    switch, rebuilt = a.decider._switch, []
+
+    def look():
+        eventually(lambda: a.check("1"))
+
+    def between(*given):
+        if not rebuilt:
+            rebuilt.append(True)
+            redis.flush()
+            looking = threading.Thread(target=look)
+            looking.start()
+            looking.join()
+        return switch(*given)
+
+    monkeypatch.setattr(a.decider, "_switch", between)
+    with pytest.raises(EpochPassed):
+        a.spend("60")
+    assert eventually(lambda: a.spend("99")).allowed
+
+
+def test_what_was_never_written_down_is_no_first_answer(replica, redis, monkeypatch):
+    """Redis still knows the key of a spend whose commit failed, and the windows counted anew do not have it."""
+    a, b = replica("a"), replica("b")
+    a.spend("1")
+    with monkeypatch.context() as patched:
+
+        def fail(*_):
+            raise LedgerUnavailable("the disk is full")
+
+        patched.setattr(b.decider.ledger, "append_all", fail)
+        with pytest.raises(LedgerUnavailable):
+            b.spend("60", key="k")
+    kept = b.spend("2", key="kept")
+    damage(redis)
+    eventually(lambda: a.spend("97"))
+    with pytest.raises(Conflict, match="could not be written down"):
+        eventually(lambda: b.spend("60", key="k"))
+    assert left(a) == 0
+    assert a.spend("2", key="kept").fact.sequence == kept.fact.sequence
+
+
+@pytest.mark.parametrize("end", ["commit", "release"])
+def test_a_settlement_that_was_never_written_down_is_none(replica, redis, monkeypatch, end):
+    """Redis remembers that the hold is over; the ledger, which counts, says that it is open."""
+    a, b = replica("a"), replica("b")
+    hold = a.reserve("40")
+    with monkeypatch.context() as patched:
+
+        def fail(*_):
+            raise LedgerUnavailable("the disk is full")
+
+        patched.setattr(a.decider.ledger, "append_all", fail)
+        with pytest.raises(LedgerUnavailable):
+            hold.commit("30") if end == "commit" else hold.release()
+    b.spend("1")
+    damage(redis)
+    eventually(lambda: b.spend("1"))
+    assert left(b) == 58_000_000
+    eventually(lambda: a.commit(hold.id, "30"))
+    assert left(b) == left(a) == 68_000_000
+    b.spend("1")
+    assert left(a) == 67_000_000
+
+
+def damage(redis):
+    """Make a window vanish, so that all are counted anew, while the outcomes of keys are still there."""
+    connection = RedisConnection(redis_address(redis.address), 5)
+    connection.open("any")
+    connection.call("ZREMRANGEBYRANK", "{kiki}:live", 0, 0)
+    connection.close()
+
+
+def test_halts_of_every_replica_outlive_redis(replica, redis):
+    """Also of one that is away; one that another replica has lifted stays lifted."""
+    a, b = replica("a"), replica("b")
+    a.halt("platform:x")
+    a.halt("customer:*")
+    a.halt("customer:c-1")
+    a.halt("platform:y")
+    b.resume("platform:y")
+    a.close()
+    redis.flush()
+    eventually(lambda: b.spend("1", {"platform": "y"}))
+    for scope in ({"platform": "x"}, {"customer": "c-2"}, {"customer": "c-1"}):
+        with pytest.raises(SpendDenied):
+            b.spend("1", scope)
+    b.resume("customer:*")
+    with pytest.raises(SpendDenied):
+        b.spend("1", {"customer": "c-1"})
+
+
+def test_a_hold_that_was_open_for_long_is_found_when_it_ran_out(replica):
+    """Its key is forgotten by then, and its entry is not."""
+    a = replica("a")
+    hold = a.reserve("40", seconds=0.2)
+    a.decider.kept.making_of = lambda _: None  # what the index of keys says when it forgot
+    time.sleep(0.3)
+    a.spend("1")
+    assert [hold.id] == [key[8:].hex() for key, _ in a.decider.ledger.store.scan(LAPSED)]

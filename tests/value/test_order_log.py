@@ -245,3 +245,14 @@ def test_today_is_the_last_day_by_default():
     tomorrow = datetime.now(UTC).date() + timedelta(days=2)
     with pytest.raises(InvalidInput, match="future"):
         read_orders(pd.DataFrame({"id": ["1"], "date": [str(tomorrow)], "amount": [1.0]}))
+
+
+def test_the_first_customer_of_cdnow_has_the_published_summary(engine, tmp_path):
+    """Fader and Hardie's 1/10 sample, customer 0001: x 2, t_x 30.43, T 38.86 weeks, zbar 22.35."""
+    text = "master_id,customer_id,date,cds,amount\n"
+    text += "00004,0001,1997-01-01,2,29.33\n00004,0001,1997-01-18,2,29.73\n"
+    text += "00004,0001,1997-08-02,1,14.96\n00004,0001,1997-12-12,2,26.48\n"
+    summary = summarise(read_orders(written(tmp_path, text, "cdnow.csv.gz")), date(1997, 9, 30))
+    assert (["0001"], [2]) == (summary.ids.tolist(), summary.x.tolist())
+    assert (30.43, 38.86) == (round(summary.tx[0] / 7, 2), round(summary.T[0] / 7, 2))
+    assert [22.345] == summary.mean_amount_repeat.tolist()
