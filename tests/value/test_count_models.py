@@ -34,7 +34,8 @@ def test_the_gradient_is_that_of_the_likelihood(model):
     step = 1e-6
     for place, unit in enumerate(np.eye(theta.size)):
         above, below = (model.log_likelihood(theta + sign * step * unit, ODD)[0] for sign in (1, -1))
-        assert (above - below) / (2 * step) == pytest.approx(gradient[place], rel=1e-5, abs=1e-4)
+        # Pareto/NBD takes its gradient under the integral, which 16 nodes give to about 3e-5 where idle time is long.
+        assert (above - below) / (2 * step) == pytest.approx(gradient[place], rel=1e-4, abs=1e-4)
 
 
 @MODELS
@@ -74,8 +75,18 @@ def test_bg_nbd_prints_the_digits_of_fader_hardie_and_lee_2005():
     assert fit.converged
     one = Groups.of([2], [30.43], [38.86])
     assert bg_nbd.expected(fit.values, 39, one)[0] == pytest.approx(1.2259, abs=5e-5)
-    until = bg_nbd.expected_new(fit.values, np.array([1 / 7, 1, 3, 223 / 7, 32, 78]))
-    assert [0.0078, 0.0532, 0.1506, 1.0405, 1.0437, 1.8576] == until.round(4).tolist()
+    until = bg_nbd.expected_new(fit.values, np.array([1 / 7, 1, 3, 223 / 7, 32]))
+    assert [0.0078, 0.0532, 0.1506, 1.0405, 1.0437] == until.round(4).tolist()
+
+
+def test_bg_nbd_expects_what_its_formula_gives_after_78_weeks():
+    """The published list says 1.8576; equation 9 at the published fit is 1.8580, in many digits too."""
+    r, alpha, a, b = fitted = [0.2426, 4.4136, 0.7929, 2.4259]
+    series = mpmath.hyp2f1(r, b, a + b - 1, 78 / (alpha + 78))
+    exact = float((a + b - 1) / (a - 1) * (1 - (alpha / (alpha + 78)) ** r * series))
+    found = float(bg_nbd.expected_new(np.array(fitted), np.array(78.0)))
+    assert exact == pytest.approx(found, rel=1e-10)
+    assert round(found, 4) == 1.8580
 
 
 def test_bg_nbd_pmf_prints_the_digits_of_fader_hardie_and_lee_2005():
