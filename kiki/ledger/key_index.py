@@ -121,13 +121,14 @@ class KeyIndex:
         return 0
 
 
-def known_keys(readers: Iterable[Reader], keys: Collection[bytes]) -> set[bytes]:
-    """Which of the keys some chain remembers; for who looks at the chains of others, and seldom."""
-    found: set[bytes] = set()
+def known_keys(readers: Iterable[Reader], keys: Collection[bytes]) -> dict[bytes, tuple[Reader, int]]:
+    """Which of the keys some chain remembers, and where; for who looks at the chains of others, and seldom."""
+    found: dict[bytes, tuple[Reader, int]] = {}
     for reader in readers if keys else ():
         for space in reader.spaces():
             if space.startswith(_SPACE):
-                found.update(reader.get_many(space, keys))
+                places = reader.get_many(space, keys)
+                found.update((key, (reader, int.from_bytes(place, "big"))) for key, place in places.items())
     return found
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, NoReturn, Self, TypeVar
 
@@ -29,14 +27,14 @@ from kiki.errors import (
     Forbidden,
     InvalidInput,
     KikiError,
-    SettingsError,
     ShieldUnreachable,
     SpendDenied,
     Unauthenticated,
     Unavailable,
 )
-from kiki.settings import is_loopback, parse_url, shield_url
+from kiki.settings import is_loopback, parse_url
 from kiki.shield import wire
+from kiki.shield.client_settings import checked_token, default_token, default_url
 from kiki.shield.wire import OutcomeReply
 
 TIMEOUT = 5.0
@@ -95,39 +93,6 @@ Heard = Reply | Failure | None
 Flow = Generator[Send | Wait, Heard, Value]
 
 
-# -- where, and as whom ------------------------------------------------------------------------------
-
-
-def default_url(environ: Mapping[str, str] | None = None) -> str:
-    """Where SyncShield is: `KIKI_SHIELD_URL`, else `SHIELD_URL`, else this machine."""
-    return shield_url(os.environ if environ is None else environ)
-
-
-def read_token(path: str | Path) -> str:
-    """The bearer token in a file; raises `SettingsError`, which never shows what the file holds."""
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError([f"the token file {path} cannot be read: {why}"]) from None
-    return _checked_token(token, f"the token file {path}")
-
-
-def default_token(environ: Mapping[str, str] | None = None) -> str | None:
-    """The bearer token of `KIKI_SHIELD_TOKEN`, else of the file `KIKI_SHIELD_TOKEN_FILE`, else None."""
-    environ = os.environ if environ is None else environ
-    if environ.get("KIKI_SHIELD_TOKEN"):
-        return _checked_token(environ["KIKI_SHIELD_TOKEN"].strip(), "KIKI_SHIELD_TOKEN")
-    path = environ.get("KIKI_SHIELD_TOKEN_FILE")
-    return read_token(path) if path else None
-
-
-def _checked_token(token: str, where: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError([f"{where} holds no bearer token: it must be one word of printable ASCII"])
-    return token
-
-
 class Conversation:
     """What both clients know: where to, as whom, and how patiently."""
 
@@ -140,7 +105,7 @@ class Conversation:
         deadline: float,
     ) -> None:
         self.url = default_url() if url is None else parse_url(url.strip())
-        found = _checked_token(token.strip(), "the token") if token is not None else default_token()
+        found = checked_token(token.strip(), "the token") if token is not None else default_token()
         if not (timeout > 0 and deadline > 0 and retries >= 0):
             raise InvalidInput("timeout and deadline are positive seconds, retries is a whole number from 0")
         self.timeout = timeout

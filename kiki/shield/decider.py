@@ -54,6 +54,7 @@ from kiki.shield.fact import (
     ConsentChanged,
     ConsentUsed,
     Decided,
+    Fact,
     Halted,
     Opened,
     PolicyUsed,
@@ -62,7 +63,7 @@ from kiki.shield.fact import (
 )
 from kiki.shield.origin import Origin
 from kiki.shield.policy import Policy
-from kiki.shield.projections import Projections
+from kiki.shield.projections import Projections, fact_at, settled_key
 from kiki.shield.replay import Restorable, reach, replay
 from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
 from kiki.shield.window import Answer, Ask, OpenHold, Verb, Window
@@ -274,8 +275,12 @@ class Decider:
         return next((reader for reader in self.all_chains() if reader.get(META, b"chain") == chain.encode()), None)
 
     def open_holds(self) -> list[OpenHold]:
-        """The open holds of this chain, as its ledger knows them."""
-        return list(self.kept.holds.values())
+        """The open holds of this chain, as the ledgers know them: another replica may have settled some."""
+        holds = list(self.kept.holds.values())
+        if not self.ledger.store.is_shared:
+            return holds
+        ended = known_keys(self.all_chains(), [settled_key(hold.id) for hold in holds])
+        return [hold for hold in holds if settled_key(hold.id) not in ended]
 
     @property
     def key_count(self) -> int:
@@ -343,6 +348,7 @@ class Decider:
         later: list[DecisionTicket] = []
         claimed: set[bytes] = set()
         self._coming_keys = 0
+        elsewhere = self._known_elsewhere(calls)
         for ticket, call in calls:
             try:
                 key = self.subjects.keyed_hash(call.key) if call.key else b""
@@ -352,6 +358,11 @@ class Decider:
                         later.append(ticket)
                         continue
                     claimed.add(claim)
+                if key in elsewhere:
+                    reader, seq = elsewhere[key]
+                    fact, chain = fact_at(reader, seq), (reader.get(META, b"chain") or b"").decode()
+                    ticket.resolve(_first_answer(fact, seq, call, _referenced(call.scopes, persons)[0], chain))
+                    continue
                 prepared = self._prepare(ticket, call, key, persons, now)
             except KikiError as error:
                 ticket.fail(error)
@@ -363,6 +374,14 @@ class Decider:
         self._write_down(written, latest, under_epoch)
         self._trim()
         return later
+
+    def _known_elsewhere(self, calls: list[tuple[DecisionTicket, Call]]) -> dict[bytes, tuple[Reader, int]]:
+        """Keys that another replica answered, where the shared window may have forgotten them: it was lost before."""
+        under = self.window.under_epoch
+        if under is None or under[1] <= 1:
+            return {}
+        keys = [self.subjects.keyed_hash(call.key) for _, call in calls if call.key]
+        return known_keys(self.all_chains(), [key for key in keys if self.kept.index.find(key) is None])
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -433,7 +452,7 @@ class Decider:
         if key:
             seq = self.kept.index.find(key)
             if seq is not None:
-                ticket.resolve(self._first_answer(seq, call, scopes))
+                ticket.resolve(_first_answer(self.kept.fact(seq), seq, call, scopes))
                 return None
         if key or call.verb is Verb.RESERVE:
             more = bool(key) + (call.verb is Verb.RESERVE)
@@ -696,23 +715,6 @@ class Decider:
             # A little of what is forgotten leaves at a time; while there is more, with every batch.
             self._trim_in = 1 if self.kept.index.trim() else _TRIM_EVERY
 
-    def _first_answer(self, seq: int, call: Call, scopes: tuple[Scopes, ...]) -> Decision:
-        fact = self.kept.fact(seq)
-        if (
-            isinstance(fact, Decided)
-            and fact.verb == call.verb
-            and fact.amounts == call.amounts
-            and fact.ltv == call.ltv
-            and fact.hold_span == call.hold_span
-            and fact.purpose == call.purpose
-            and [tuple(each) for each in fact.scopes] == list(scopes)
-        ):
-            return Decision(seq, fact, repeated=True)
-        raise KeyReused(
-            "this idempotency key was already used for a different request",
-            hint="send the first request again unchanged, or use a new key",
-        )
-
     def close(self) -> None:
         """Finish what waits, then let go of window, ledger and directory."""
         self.group.drain()
@@ -729,6 +731,23 @@ class Decider:
 
 
 _TRIM_EVERY = 1000
+
+
+def _first_answer(fact: Fact, seq: int, call: Call, scopes: tuple[Scopes, ...], chain: str = "") -> Decision:
+    if (
+        isinstance(fact, Decided)
+        and fact.verb == call.verb
+        and fact.amounts == call.amounts
+        and fact.ltv == call.ltv
+        and fact.hold_span == call.hold_span
+        and fact.purpose == call.purpose
+        and [tuple(each) for each in fact.scopes] == list(scopes)
+    ):
+        return Decision(seq, fact, repeated=True, chain=chain)
+    raise KeyReused(
+        "this idempotency key was already used for a different request",
+        hint="send the first request again unchanged, or use a new key",
+    )
 
 
 def key_retention(policy: Policy) -> int:

@@ -25,6 +25,8 @@ class Decision(msgspec.Struct, frozen=True):
     fact: Decided | Settled | Halted
     repeated: bool = False
     """This call's idempotency key was seen before; the answer is the first one."""
+    chain: str = ""
+    """Where the entry lies, when another replica answered first; empty: in our own chain."""
 
     @property
     def event_id(self) -> str:

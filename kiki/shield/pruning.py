@@ -19,7 +19,7 @@ from kiki.shield.change import Change, Turn
 from kiki.shield.decider import Decider, key_retention
 from kiki.shield.fact import ConsentChanged, Halted, PolicyUsed, Pruned, decode_fact
 from kiki.shield.legal_hold import LEGAL_HOLD
-from kiki.shield.projections import HALTS, HOLDS, POLICY
+from kiki.shield.projections import HALTS, HOLDS, LAPSED, POLICY
 from kiki.shield.replay import reach
 from kiki.shield.subject_request import REQUEST, REQUEST_KEY, SubjectRequest, read_request
 
@@ -47,13 +47,19 @@ def prune(decider: Decider, before: int, retention_days: int, actor: str = "") -
     for key, request in _requests_of(decider, before):
         _submit(decider, partial(_drop_request, key=key, request=request))
     _submit(decider, lambda turn: _carry_the_rest(turn, Pruned(turn.now, before, retention_days, actor)))
-    oldest = next((entry.recorded_at for entry in read_entries(ledger.store, before, before)), now)
     for end in range(first + _PRUNED_AT_ONCE, before + _PRUNED_AT_ONCE, _PRUNED_AT_ONCE):
         # A piece at a time, so that deciding goes on in between.
         if not decider.group.exclusively(partial(_remove, decider, min(end, before))):
             return ledger.store.first_seq()
+    oldest = _oldest(decider, now)
     decider.group.exclusively(lambda: decider.subjects.prune(oldest))
     return before
+
+
+def _oldest(decider: Decider, now: int) -> int:
+    """When the oldest entry of any chain was recorded: what seals it may be in use in all of them."""
+    first = (next(iter(read_entries(reader, reader.first_seq())), None) for reader in decider.all_chains())
+    return min((entry.recorded_at for entry in first if entry is not None), default=now)
 
 
 def _remove(decider: Decider, before: int) -> bool:
@@ -69,7 +75,8 @@ def _remove(decider: Decider, before: int) -> bool:
 def _needed_from(decider: Decider, now: int) -> int:
     store, policy = decider.ledger.store, decider.policy
     counted = first_recorded_since(store, now - max(reach(policy), 2 * key_retention(policy)))
-    held = (int.from_bytes(place, "big") for _, place in store.scan(HOLDS))
+    lapsed = store.scan(LAPSED, (now - reach(policy)).to_bytes(8, "big"))
+    held = (int.from_bytes(place, "big") for _, place in (*store.scan(HOLDS), *lapsed))
     open_requests = (_first_event(decider, request) for _, request in _requests(decider) if request.state.is_open)
     return min([counted, *held, *open_requests])
 
@@ -132,4 +139,7 @@ def _carry_the_rest(turn: Turn, pruned: Pruned) -> None:
         turn.add(PolicyUsed(turn.now, policy), [Write(POLICY, b"", policy)])
     for pattern, _ in turn.reader.scan(HALTS):
         turn.add(Halted(turn.now, pattern.decode(), on=True, note=_STILL), [Write(HALTS, pattern, b"1")])
+    for key, place in turn.reader.scan(LAPSED):
+        if int.from_bytes(place, "big") < pruned.before:
+            turn.drop(LAPSED, key)  # its deadline is out of every window, or its entry would have stayed
     turn.add(pruned)

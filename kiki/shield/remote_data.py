@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 from base64 import b64decode
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -90,9 +90,16 @@ Reply = TypeVar("Reply", _Located, _Changed, _ErasedReply, _Verified)
 class RemoteData:
     """One system. Thread-safe; `close` lets go of its connections."""
 
-    def __init__(self, config: SystemConfig, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        config: SystemConfig,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._config = config
         self._patience = patience_seconds
+        self._sleep = sleep
         self._client = httpx.Client(
             timeout=httpx.Timeout(config.timeout_seconds, connect=min(10, config.timeout_seconds)),
             follow_redirects=False,
@@ -180,7 +187,7 @@ class RemoteData:
                 answer.close()
                 if time.monotonic() + wait > until:
                     raise StillWorking(f"{self.name} is still working on {method}", retry_after=max(wait, 30.0))
-                time.sleep(wait)
+                self._sleep(wait)
                 answer = self._sent("GET", url, b"", key)
             if answer.status_code not in {200, 204}:
                 raise self._refused(answer, method)
@@ -217,7 +224,7 @@ class RemoteData:
                     return answer
                 wait = min(RETRY_SECONDS_MAX, _retry_after(answer, wait))
                 answer.close()
-            time.sleep(wait)
+            self._sleep(wait)
         raise AssertionError("unreachable")
 
     def _place(self, answer: httpx.Response) -> str:

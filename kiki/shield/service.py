@@ -197,12 +197,12 @@ class ShieldService:
         return self._outcome_reply(await self._decide(request, call))
 
     def _outcome_reply(self, decision: Decision) -> Reply:
-        outcome, currency = decision.outcome(), self._guard.policy.currency
+        outcome, currency, chain = decision.outcome(), self._guard.policy.currency, decision.chain or self._chain
         if outcome.allowed:
-            return Reply(wire.outcome_bytes(outcome, self._chain, currency), JSON, 200, _replayed(decision))
+            return Reply(wire.outcome_bytes(outcome, chain, currency), JSON, 200, _replayed(decision))
         if outcome.reason == Reason.OUTCOME_UNKNOWN:
             raise _unknown(outcome)
-        body = wire.refusal_bytes(outcome, self._chain, currency)
+        body = wire.refusal_bytes(outcome, chain, currency)
         return Reply(body, PROBLEM, 403, (*_retry_after(outcome), *_replayed(decision)))
 
     async def _batch(self, request: Request) -> Reply:
@@ -211,7 +211,7 @@ class ShieldService:
             request, Verb.SPEND, lambda body: wire_call.batch_body(body, currency, key_of(request))
         )
         decision = await self._decide(request, call)
-        reply = wire.batch_reply(decision, self._chain, currency)
+        reply = wire.batch_reply(decision, decision.chain or self._chain, currency)
         return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
 
     async def _ask(self, request: Request) -> Reply:
@@ -228,7 +228,7 @@ class ShieldService:
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
             return self._outcome_reply(decision)
-        reply = wire.reservation_reply(decision, self._chain, currency)
+        reply = wire.reservation_reply(decision, decision.chain or self._chain, currency)
         return Reply(wire.dump(reply), JSON, 201, _replayed(decision))
 
     async def _commit(self, request: Request) -> Reply:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -32,17 +31,16 @@ from kiki.shield.call import (
     spend_many_call,
     switch,
 )
+from kiki.shield.client_hold import AsyncClientHold, ClientHold
+from kiki.shield.client_settings import default_token, default_url, read_token
 from kiki.shield.conversation import (
     DEADLINE,
     RETRIES,
     TIMEOUT,
     Conversation,
     Flow,
-    default_token,
-    default_url,
     denied_of,
     outcome_of,
-    read_token,
 )
 from kiki.shield.privacy_line import AsyncPrivacyLine, PrivacyLine
 from kiki.shield.simulation import Simulation
@@ -191,83 +189,6 @@ def _page(
         ("outcome", outcome),
         ("scope", scope),
     ]
-
-
-class _RemoteHold:
-    """What both colours of a hold know."""
-
-    def __init__(self, reply: ReservationReply) -> None:
-        self.reply = reply
-        self.id = reply.id
-        self.amount = reply.amount
-        self.event_id = reply.event_id
-        self.deadline = None if reply.deadline is None else wire.moment_micros(reply.deadline)
-        """Microseconds since the epoch, None without one; then it turns into a spend."""
-        self.is_open = True
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id}, {self.amount}, {'open' if self.is_open else 'closed'})"
-
-
-# -- in two colours ----------------------------------------------------------------------------------
-
-
-class ClientHold(_RemoteHold):
-    """Money set aside. Leaving a `with` block without a commit releases it."""
-
-    def __init__(self, client: ShieldClient, reply: ReservationReply) -> None:
-        super().__init__(reply)
-        self._client = client
-
-    def commit(self, amount: Amount) -> SettlementReply:
-        """Say what was really spent, at most what was reserved; the rest is free at once."""
-        reply = self._client.commit(self.id, amount)
-        self.is_open = False
-        return reply
-
-    def release(self) -> SettlementReply:
-        """Say that nothing was spent; all of it is free at once."""
-        reply = self._client.release(self.id)
-        self.is_open = False
-        return reply
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.is_open:
-            self.release()
-
-
-class AsyncClientHold(_RemoteHold):
-    """Money set aside. Leaving an `async with` block without a commit releases it."""
-
-    def __init__(self, client: AsyncShieldClient, reply: ReservationReply) -> None:
-        super().__init__(reply)
-        self._client = client
-
-    async def commit(self, amount: Amount) -> SettlementReply:
-        """Say what was really spent, at most what was reserved; the rest is free at once."""
-        reply = await self._client.commit(self.id, amount)
-        self.is_open = False
-        return reply
-
-    async def release(self) -> SettlementReply:
-        """Say that nothing was spent; all of it is free at once."""
-        reply = await self._client.release(self.id)
-        self.is_open = False
-        return reply
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.is_open:
-            await self.release()
 
 
 class ShieldClient(_Flows, PrivacyLine):

@@ -56,11 +56,14 @@ def breach_body(body: object, *, actor: str, network: str) -> Change:
     found = read_members(body, BREACH_MEMBERS, ("reference",))
     if "affected" in found and found["affected"] is None:
         raise InvalidInput("'affected' is a number, not null; leave it out if not known")
+    affected = found.get("affected")
+    if isinstance(affected, float) and affected.is_integer():
+        affected = int(affected)  # 270.0 is a whole number in JSON
     return breach_change(
         found["reference"],
         found_at=micros_or_none(text_or_none(found, "found_at")),
         notified_at=micros_or_none(text_or_none(found, "notified_at")),
-        affected=found.get("affected"),
+        affected=affected,
         actor=actor,
         network=network,
     )

@@ -54,7 +54,7 @@ async def test_the_table_of_routes_is_complete():
     """Each route with its methods and the role that it asks for."""
     service = ShieldService(BudgetGuard.open(limit="1")).service()
     served = {
-        (method, route.path, route.role)
+        (method, route.path, "link" if route.self_proving else route.role)
         for route in service.routes
         for method in route.methods
         if route.path.startswith("/v1/")

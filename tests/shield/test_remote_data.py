@@ -8,7 +8,6 @@ import pytest
 
 from kiki.errors import InvalidInput, KikiError, StillWorking, SystemUnavailable
 from kiki.settings import Secret
-from kiki.shield import remote_data
 from kiki.shield.dsr import Kind, State
 from kiki.shield.opening import open_decider
 from kiki.shield.remote_data import RemoteData
@@ -38,9 +37,9 @@ def receiver(served) -> SubjectReceiver:
 
 
 @pytest.fixture
-def crm(served, receiver, monkeypatch) -> Iterator[RemoteData]:
-    monkeypatch.setattr(remote_data.time, "sleep", lambda _: None)
-    data = RemoteData(SystemConfig("crm", served[1], Secret(SECRET), ("shop",), 2), patience_seconds=0.2)
+def crm(served, receiver) -> Iterator[RemoteData]:
+    config = SystemConfig("crm", served[1], Secret(SECRET), ("shop",), 2)
+    data = RemoteData(config, patience_seconds=0.2, sleep=lambda _: None)
     yield data
     data.close()
 
@@ -127,11 +126,11 @@ def test_another_secret_and_a_wrong_clock_are_refused_with_a_hint(served, crm: R
 
 
 def test_nobody_there_and_nobody_who_answers(served, crm: RemoteData, receiver: SubjectReceiver):
-    nobody = RemoteData(SystemConfig("crm", "http://127.0.0.1:1/privacy", Secret(SECRET)))
+    nobody = RemoteData(SystemConfig("crm", "http://127.0.0.1:1/privacy", Secret(SECRET)), sleep=lambda _: None)
     with pytest.raises(SystemUnavailable, match="did not answer: ConnectError"):
         nobody.locate(TASK)
     nobody.close()
-    hurried = RemoteData(SystemConfig("crm", served[1], Secret(SECRET), (), 1))
+    hurried = RemoteData(SystemConfig("crm", served[1], Secret(SECRET), (), 1), sleep=lambda _: None)
     hurried._client.timeout = 0.1
     receiver.mood["locate"] = "slow"
     with pytest.raises(SystemUnavailable, match="ReadTimeout"):
@@ -139,7 +138,7 @@ def test_nobody_there_and_nobody_who_answers(served, crm: RemoteData, receiver: 
     hurried.close()
 
 
-def test_long_work_is_asked_for_until_it_is_done(crm: RemoteData, receiver: SubjectReceiver, monkeypatch):
+def test_long_work_is_asked_for_until_it_is_done(crm: RemoteData, receiver: SubjectReceiver):
     receiver.mood["erase"] = "works"
     asked = []
 
@@ -147,8 +146,7 @@ def test_long_work_is_asked_for_until_it_is_done(crm: RemoteData, receiver: Subj
         asked.append(len(receiver.calls))
         receiver.release = len(asked) > 2
 
-    monkeypatch.setattr(remote_data.time, "sleep", sleep)
-    patient = RemoteData(crm._config, patience_seconds=60)
+    patient = RemoteData(crm._config, patience_seconds=60, sleep=sleep)
     assert 7 == patient.erase(TASK).records
     patient.close()
     assert ["erase", "job", "job", "job"] == [method for method, _ in receiver.calls]
@@ -186,7 +184,7 @@ def test_no_word_of_a_secret_is_shown(crm: RemoteData):
 
 def test_a_whole_deletion_over_http(crm: RemoteData, receiver: SubjectReceiver, served):
     decider = open_decider(None, None, clock=FakeClock())
-    remote = RemoteData(SystemConfig("crm", served[1], Secret(SECRET)))
+    remote = RemoteData(SystemConfig("crm", served[1], Secret(SECRET)), sleep=lambda _: None)
     desk = RequestDesk(decider, [remote])
     record = desk.create("c-1", "DELETION")
     desk.verify_identity(record.id, method="operator", actor="anna")

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from kiki.errors import Conflict, EpochPassed, LedgerUnavailable, SpendDenied, Unavailable
+from kiki.errors import Conflict, EpochPassed, KeyReused, LedgerUnavailable, SpendDenied, Unavailable
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.settings import Secret, redis_address
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.call import spend_call
 from kiki.shield.opening import open_decider
 from kiki.shield.policy import parse_policy
 from kiki.shield.projections import LAPSED
@@ -272,3 +273,26 @@ def test_a_hold_that_was_open_for_long_is_found_when_it_ran_out(replica):
     time.sleep(0.3)
     a.spend("1")
     assert [hold.id] == [key[8:].hex() for key, _ in a.decider.ledger.store.scan(LAPSED)]
+
+
+def test_a_key_that_another_replica_answered_before_the_loss_counts_once(replica, redis):
+    """The window forgot the keys with everything else; the chains have not."""
+    a, b = replica("a"), replica("b")
+    first = a.spend("30", key="k")
+    redis.flush()
+    eventually(lambda: b.spend("1"))
+    again = b.decide(spend_call("30", key="k"))
+    assert (again.repeated, again.event_id, again.chain) == (True, first.event_id, a.decider.ledger.chain)
+    assert left(b) == 69_000_000
+    with pytest.raises(KeyReused):
+        b.spend("31", key="k")
+
+
+def test_a_hold_that_another_replica_settled_is_not_held_again(replica, redis):
+    """Its maker has no entry about the end, and asks the other chains before it brings its holds back."""
+    a, b = replica("a"), replica("b")
+    hold = a.reserve("40")
+    b.commit(hold.id, "1")
+    redis.flush()
+    eventually(lambda: a.spend("2"))
+    assert left(a) == 97_000_000
