@@ -12,7 +12,19 @@ from pathlib import Path
 
 from bench.measure import Row
 
-PARTS = ("decide", "durable", "http", "redis", "postgres", "audit_export", "evidence", "never_over", "killing", "start")
+PARTS = (
+    "decide",
+    "durable",
+    "http",
+    "redis",
+    "postgres",
+    "audit_export",
+    "evidence",
+    "never_over",
+    "killing",
+    "deletion",
+    "start",
+)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from bench.measure import Row, shown
-from kiki.shield.opening import open_decider
-from kiki.shield.consent_change import import_change, said
 from kiki.shield.consent import State
+from kiki.shield.consent_change import import_change, said
+from kiki.shield.opening import open_decider
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.request_proof import verify_request_proof
 
@@ -54,6 +54,7 @@ def _forget(desk: RequestDesk, customer: str) -> tuple[float, dict[str, float]]:
 
 
 def run() -> list[Row]:
+    """All rows of this part."""
     with tempfile.TemporaryDirectory() as folder:
         desk = RequestDesk(
             open_decider(Path(folder) / "shield.db", None),
@@ -69,7 +70,9 @@ def run() -> list[Row]:
         desk.decider.close()
     return [
         Row(f"consents written, {PERSONS:,} persons", shown(rate)),
-        Row("deletion, read back and proved, median", f"{took[len(took) // 2]:.2f} s", "< 2 s", took[len(took) // 2] < 2),
+        Row(
+            "deletion, read back and proved, median", f"{took[len(took) // 2]:.2f} s", "< 2 s", took[len(took) // 2] < 2
+        ),
         Row("deletion, read back and proved, slowest", f"{took[-1]:.2f} s", "< 60 s", took[-1] < 60),
         *(Row(f"of it: {name}", f"{seconds:.2f} s") for name, seconds in slowest),
     ]

@@ -7,6 +7,7 @@ persons it concerns.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final
 
 from kiki.clock import SECOND, to_iso
@@ -55,6 +56,9 @@ def parse_affected(given: object) -> int | None:
     """How many persons a breach concerns, None when that is not known; raises `InvalidInput`."""
     if given is None:
         return None
-    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= AFFECTED_MAX:
-        return given
+    # JSON has no whole numbers of its own: 12.0 is one.
+    if isinstance(given, int | Decimal) and not isinstance(given, bool) and 0 <= given <= AFFECTED_MAX:
+        number = int(given)
+        if number == given:
+            return number
     raise InvalidInput(f"'affected' is a whole number of persons from 0 to {AFFECTED_MAX}; leave it out if not known")

@@ -13,6 +13,7 @@ from kiki.ledger.ledger import CHECKPOINTS, read_entries
 from kiki.ledger.merkle import inclusion_proof, node_hash, peaks_of, root_from_inclusion
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.tiling import TileReader, open_tiling
+from kiki.shield import pruning
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.fact import Decided, Pruned, decode_fact
 from kiki.shield.pruning import prune
@@ -177,18 +178,16 @@ def test_the_keys_of_old_segments_are_destroyed(guard, clock):
         guard.decider.subjects.open(sealed)
 
 
-def test_a_legal_hold_that_comes_meanwhile_stops_the_removal(guard, clock):
+def test_a_legal_hold_that_comes_meanwhile_stops_the_removal(guard, clock, monkeypatch, tmp_path):
     """Whoever is told that the hold is on finds every entry that was there at that moment."""
     grow(guard, clock)
-    store, desk = guard.decider.ledger.store, RequestDesk(guard.decider)
-    entries = store.entries
+    desk, submit = RequestDesk(guard.decider, packages=tmp_path / "packages"), pruning._submit
 
-    def placing(first=0, last=None):
-        if (first, last) == (512, 512):  # what is read last before entries are removed
-            store.entries = entries
-            desk.hold("case 7")
-        return entries(first, last)
+    def submitting(decider, act):
+        submit(decider, act)
+        if not desk.holds.all():
+            desk.holds.put("case 7")
 
-    store.entries = placing
+    monkeypatch.setattr(pruning, "_submit", submitting)
     assert prune(guard.decider, 512, 2555) == 0
-    assert store.first_seq() == 0
+    assert guard.decider.ledger.store.first_seq() == 0
