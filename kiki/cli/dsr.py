@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kiki.cli import show
-from kiki.cli.consent_ledger import LedgerPath, actor
-from kiki.cli.options import Json
-from kiki.cli.request_ledger import open_desk
+from kiki.cli.consent_ledger import LedgerPath
+from kiki.cli.options import Json, TokenFile, Url, parse_when
+from kiki.cli.request_access import open_requests
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kiki.shield.request_intake import Given
-    from kiki.shield.request_record import RequestRecord
+    from kiki.shield.wire_request import RequestReply
 
 app = typer.Typer(help="Requests of data subjects.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -48,12 +47,15 @@ def create(
     requested_by: Annotated[str, typer.Option("--requested-by", metavar="NAME", help="Who sent it; sealed.")] = "",
     agent: Annotated[str, typer.Option("--agent", metavar="NAME", help="Who acts for the person; sealed.")] = "",
     received: Annotated[
-        str | None, typer.Option("--received", metavar="WHEN", help="When it came in, in the past: a day or RFC 3339.")
+        str | None,
+        typer.Option("--received", metavar="WHEN", help="When it came in, in the past: 3d, a day or RFC 3339."),
     ] = None,
     key: Annotated[
         str, typer.Option("--key", metavar="TEXT", help="Idempotency key: the same key is the same request.")
     ] = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Take in a request.
@@ -64,24 +66,18 @@ def create(
         "details": details,
         "requested_by": requested_by,
         "agent": agent,
-        "actor": actor(),
         "key": key,
         "corrections": _corrections(correct or []),
         "purposes": purpose or [],
         "regimes": regime or [],
     }
     if received is not None:
-        from kiki.shield.consent_csv import parse_when
-
         given["received_at"] = parse_when(received)
-    with open_desk(ledger, may_make=True) as desk:
-        record = desk.create(customer, kind, **given)
-        if as_json:
-            show.as_json({**record.as_dict(), "is_new": record.is_new})
-            return
-        _tell(record, "received" if record.is_new else "is open already")
-        if record.kind.needs_identity and record.request.verified_at is None:
-            show.talk(f"check who asks, then: kiki dsr verify {record.id}")
+    with open_requests(ledger, url, token_file, may_make=True) as requests:
+        reply = requests.create(customer, kind, **given)
+    _answer(reply, as_json=as_json)
+    if not as_json and reply.state in {"received", "identity_pending"}:
+        show.talk(f"check who asks, then: kiki dsr verify {reply.request_id}")
 
 
 @app.command("list")
@@ -96,39 +92,43 @@ def list_(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The closed ones, too.")] = False,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """List requests, the most urgent first."""
     from kiki.cli import dsr_show
 
-    with open_desk(ledger) as desk:
-        now = desk.decider.clock()
-        found = desk.list(
-            state=state,
-            kind=kind,
-            customer=customer,
-            due_before=None if due_within is None else dsr_show.within_micros(due_within, now),
-            is_open=None if everything or state else True,
-        )
+    wanted: dict[str, Any] = {"state": state, "kind": kind, "customer": customer}
+    if due_within is not None:
+        wanted["due_before"] = datetime.now(UTC) + timedelta(days=due_within)
+    with open_requests(ledger, url, token_file) as requests:
+        found = requests.list(**wanted, is_open=None if everything or state else True)
     if as_json:
-        show.as_json([record.as_dict() for record in found])
+        show.as_json(dsr_show.plain(found))
     elif not found:
         show.line("no requests")
     else:
-        dsr_show.table(found, now)
+        dsr_show.table(found)
 
 
 @app.command("show")
-def show_(number: Number, ledger: LedgerPath = None, as_json: Json = False) -> None:
+def show_(
+    number: Number,
+    ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
     """Show one request: its clocks, and what became of every system."""
     from kiki.cli import dsr_show
 
-    with open_desk(ledger) as desk:
-        record, now = desk.get(number), desk.decider.clock()
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.get(number)
     if as_json:
-        show.as_json(record.as_dict())
+        show.as_json(reply)
     else:
-        dsr_show.whole(record, now)
+        dsr_show.whole(reply)
 
 
 @app.command()
@@ -139,14 +139,14 @@ def verify(
     ] = "",
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="How the identity was checked; sealed.")] = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Vouch that whoever asks is the person, or may act for them."""
-    with open_desk(ledger) as desk:
-        record = desk.verify_identity(
-            number, method="operator", agent_proof=agent_proof, note=note, actor=actor() or "operator"
-        )
-    _answer(record, "verified", as_json=as_json)
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.vouch(number, agent_proof, note)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
@@ -160,6 +160,8 @@ def run(
         typer.Option("--output", "-o", metavar="FILE", help="Write the person's copy there: a zip, mode 0600."),
     ] = None,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Run a request over every system that holds the person.
@@ -167,26 +169,23 @@ def run(
     Exit code 3 when it could not finish: it then waits, with the reason, and goes on where it stopped.
     """
     from kiki.cli import dsr_show
-    from kiki.shield.dsr import State
 
     if number is None and output is not None:
         raise InvalidInput("name the request whose copy is to be written")
-    with open_desk(ledger) as desk:
+    with open_requests(ledger, url, token_file) as requests:
         with dsr_show.live() as progress:
-            done = (
-                [desk.run(number, progress, actor=actor())] if number else list(desk.run_due(progress, actor=actor()))
-            )
-        for record in done:
-            if output is not None and record.request.package:
-                _write(output, desk.package(record.id))
+            done = [requests.run(number, progress)] if number else list(requests.run_due(progress))
+        if output is not None and number is not None and done[0].package_sha256:
+            requests.write_package(number, output)
+            show.talk(f"written: {output}", dim=True)
     if as_json:
-        show.as_json([record.as_dict() for record in done] if number is None else done[0].as_dict())
+        show.as_json(dsr_show.plain(done) if number is None else done[0])
     elif not done:
         show.line("no request is due to run")
     else:
-        for record in done:
-            dsr_show.ended(record)
-    if any(record.state is State.WAITING for record in done):
+        for reply in done:
+            dsr_show.ended(reply)
+    if any(dsr_show.is_open(reply) for reply in done):
         raise typer.Exit(show.EXIT_REFUSED)
 
 
@@ -196,16 +195,17 @@ def pause(
     end: Annotated[bool, typer.Option("--end", help="The wait is over: the clock goes on.")] = False,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="What was asked for; sealed.")] = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write down that the person was asked for proof of identity.
 
     The clock of GDPR stands still, if that was asked without delay; that of CCPA runs on.
     """
-    with open_desk(ledger) as desk:
-        take = desk.resume if end else desk.pause
-        record = take(number, note=note, actor=actor())
-    _answer(record, "resumed" if end else "paused", as_json=as_json)
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.step("resume" if end else "pause", number, note=note)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
@@ -216,15 +216,17 @@ def extend(
         list[str] | None, typer.Option("--regime", metavar="LAW", help="Only under this law; repeatable.")
     ] = None,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Take more time, after the person was told so with the reasons.
 
     Two months more under GDPR, 45 days under CCPA; refused when the time to tell is over.
     """
-    with open_desk(ledger) as desk:
-        record = desk.extend(number, reason, regimes=regime or None, actor=actor())
-    _answer(record, "extended", as_json=as_json)
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.step("extend", number, reason=reason, regimes=regime or None)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
@@ -232,20 +234,28 @@ def assign(
     number: Number,
     to: Annotated[str, typer.Argument(metavar="NAME", help="Who takes care of it.")],
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Name who takes care of a request."""
-    with open_desk(ledger) as desk:
-        record = desk.assign(number, to, actor=actor())
-    _answer(record, f"assigned to {to}", as_json=as_json)
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.step("assign", number, to=to)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
-def acknowledge(number: Number, ledger: LedgerPath = None, as_json: Json = False) -> None:
+def acknowledge(
+    number: Number,
+    ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
     """Write down that the person was told that the request was received (CCPA)."""
-    with open_desk(ledger) as desk:
-        record = desk.acknowledge(number, actor=actor())
-    _answer(record, "acknowledged", as_json=as_json)
+    with open_requests(ledger, url, token_file) as requests:
+        reply = requests.step("acknowledge", number)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
@@ -257,17 +267,19 @@ def close(
     cancel: Annotated[bool, typer.Option("--cancel", help="The person took it back.")] = False,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="What the person was told; sealed.")] = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Close a request without running it: refused under a provision, or taken back."""
     if (refuse is None) is not cancel:
         raise InvalidInput("say why: --refuse PROVISION with --reason, or --cancel")
-    with open_desk(ledger) as desk:
+    with open_requests(ledger, url, token_file) as requests:
         if refuse is not None:
-            record = desk.refuse(number, refuse, reason, actor=actor())
+            reply = requests.step("refuse", number, article=refuse, reason=reason)
         else:
-            record = desk.cancel(number, reason, actor=actor())
-    _answer(record, "refused" if refuse is not None else "cancelled", as_json=as_json)
+            reply = requests.step("cancel", number, reason=reason)
+    _answer(reply, as_json=as_json)
 
 
 @app.command()
@@ -281,42 +293,37 @@ def hold(
     ] = None,
     lift: Annotated[bool, typer.Option("--lift", help="Lift it; deletions that it stopped can be run then.")] = False,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Put a legal hold on a customer or on everybody, lift it, or list the holds.
 
     Under a hold nothing is erased, and no evidence is pruned.
     """
-    from kiki.clock import to_iso
+    from kiki.cli import dsr_show
 
-    with open_desk(ledger, may_make=matter is not None) as desk:
+    if lift and matter is None:
+        raise InvalidInput("name the matter whose hold is lifted")
+    with open_requests(ledger, url, token_file, may_make=matter is not None) as requests:
         if matter is not None and lift:
-            reopened = desk.lift(matter, customer, actor=actor())
+            reopened = requests.lift(matter, customer)
             if as_json:
-                show.as_json({"lifted": matter, "reopened": [record.id for record in reopened]})
+                show.as_json({"lifted": matter, "reopened": [reply.request_id for reply in reopened]})
             else:
                 show.line(f"lifted: {matter}")
-                for record in reopened:
-                    show.line(f"  can be run now: {record.id}")
+                for reply in reopened:
+                    show.line(f"  can be run now: {reply.request_id}")
             return
         if matter is not None:
-            desk.hold(matter, customer, actor=actor())
-        told = [
-            {
-                "matter": one.reference,
-                "customer_id": desk.holds.customer_of(one),
-                "everybody": not one.subject,
-                "since": to_iso(one.at),
-                "actor": one.actor,
-            }
-            for one in desk.holds.all()
-        ]
+            requests.hold(matter, customer)
+        told = requests.holds()
     if as_json:
-        show.as_json(told)
+        show.as_json(dsr_show.plain(told))
         return
     for each in told:
-        whom = "everybody" if each["everybody"] else each["customer_id"]
-        show.line(f"{each['matter']:<24}{each['since']}  {whom}")
+        whom = "everybody" if each.everybody else each.customer_id or "(erased)"
+        show.line(f"{each.reference:<24}{each.at[:19]}Z  {whom}")
     if not told:
         show.line("no legal holds")
 
@@ -331,6 +338,8 @@ def proof(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Print the signed proof of what became of a request, or check one.
@@ -342,10 +351,14 @@ def proof(
         return
     if number is None:
         raise InvalidInput("name the request, or a proof with --check FILE --key VKEY")
-    with open_desk(ledger) as desk:
-        text = desk.proof(number)
+    with open_requests(ledger, url, token_file) as requests:
+        text = requests.proof(number)
     if output is not None:
-        _write(output, iter([text.encode()]))
+        from kiki.shield.privacy_client import new_file
+
+        with new_file(output) as file:
+            file.write(text.encode())
+        show.talk(f"written: {output}", dim=True)
     elif as_json:
         show.as_json({"request_id": number, "proof": text})
     else:
@@ -376,21 +389,18 @@ def _check_proof(file: Path, key: str | None, *, as_json: bool) -> None:
         show.line(f"holds: {found.request}, {found.kind}, {found.state} at {found.closed_at}")
 
 
-# -- telling and writing -----------------------------------------------------------------------------
+# -- telling -----------------------------------------------------------------------------
 
 
-def _answer(record: RequestRecord, done: str, *, as_json: bool) -> None:
+def _answer(reply: RequestReply, *, as_json: bool) -> None:
+    from kiki.cli import dsr_show
+
     if as_json:
-        show.as_json(record.as_dict())
-    else:
-        _tell(record, done)
-
-
-def _tell(record: RequestRecord, done: str) -> None:
-    from kiki.clock import to_iso
-
-    due = "" if record.due_at is None or not record.state.is_open else f", due {to_iso(record.due_at)[:10]}"
-    show.line(f"{record.id}: {done} ({record.state}{due})")
+        show.as_json(reply)
+        return
+    due = f", due {reply.due_at[:10]}" if reply.due_at and dsr_show.is_open(reply) else ""
+    assigned = f", assigned to {reply.assignee}" if reply.assignee else ""
+    show.line(f"{reply.request_id}: {reply.type}, {reply.state}{due}{assigned}")
 
 
 def _corrections(given: list[str]) -> dict[str, str]:
@@ -401,21 +411,3 @@ def _corrections(given: list[str]) -> dict[str, str]:
             raise InvalidInput(f"{text[:40]!r} says nothing: write --set field=value")
         found[name] = value
     return found
-
-
-def _write(file: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that nobody else may read, whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as out:
-            os.fchmod(out.fileno(), 0o600)
-            for each in parts:
-                out.write(each)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    show.talk(f"written: {file}", dim=True)

@@ -4,110 +4,106 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import msgspec
 import typer
 
 from kiki.cli import show
-from kiki.clock import SECOND, to_iso
 from kiki.shield.deadline import DAY, Due
 from kiki.shield.dsr import State, Step
-from kiki.shield.request_record import RequestRecord, word_of
 from kiki.shield.subject_data import Progress
+from kiki.shield.wire import moment_micros
+from kiki.shield.wire_request import KeptReply, RequestReply, SystemReply
 
 SOON_DAYS = 7
 _COLOURS = {"failed": "red", "exception": "yellow", "done": "green"}
 
 
-def days_left(record: RequestRecord, now: int) -> int | None:
+def is_open(reply: RequestReply) -> bool:
+    """Whether something is left to do."""
+    return State(reply.state).is_open
+
+
+def plain(replies: Sequence[msgspec.Struct]) -> list[Any]:
+    """Replies as JSON has them."""
+    return [msgspec.to_builtins(reply) for reply in replies]
+
+
+def days_left(reply: RequestReply, now: int) -> int | None:
     """Whole days until the answer is due, negative once it is late; None for one that is closed."""
-    if record.due_at is None or not record.state.is_open:
+    if not reply.due_at or not is_open(reply):
         return None
-    return (record.due_at - now) // DAY
+    return (moment_micros(reply.due_at) - now) // DAY
 
 
-def table(records: Sequence[RequestRecord], now: int) -> None:
+def table(replies: Sequence[RequestReply]) -> None:
     """The requests, one a line; what is late in red, what is due within a week in yellow."""
+    now = time.time_ns() // 1000
     show.line(f"{'request':<24}{'type':<15}{'state':<26}{'due':<12}{'left':<9}{'assigned':<14}customer")
-    for record in records:
-        left = days_left(record, now)
-        due = "-" if record.due_at is None or left is None else to_iso(record.due_at)[:10]
-        told = "-" if left is None else f"{left} d" if left >= 0 else f"{-left} d late"
-        assigned = record.request.assignee or "-"
+    for reply in replies:
+        left = days_left(reply, now)
+        due = "-" if left is None else reply.due_at[:10]
         text = (
-            f"{record.id:<24}{record.kind:<15}{record.state:<26}{due:<12}{told:<9}{assigned:<14}"
-            f"{record.customer or '(erased)'}"
+            f"{reply.request_id:<24}{reply.type:<15}{reply.state:<26}{due:<12}{_left(left, 'd'):<9}"
+            f"{reply.assignee or '-':<14}{reply.customer_id or '(erased)'}"
         )
-        print_coloured(text, None if left is None or left >= SOON_DAYS else "red" if left < 0 else "yellow")
+        print_coloured(text, _urgency(left))
 
 
-def whole(record: RequestRecord, now: int) -> None:
+def whole(reply: RequestReply) -> None:
     """Everything about one request."""
-    request, left = record.request, days_left(record, now)
-    show.line(f"{record.id}  {record.kind}  {record.state}")
+    left = days_left(reply, time.time_ns() // 1000)
+    show.line(f"{reply.request_id}  {reply.type}  {reply.state}")
     for label, text in (
-        ("customer", record.customer or "(erased)"),
-        ("received", to_iso(request.received_at)[:19] + "Z"),
-        (
-            "verified",
-            "" if request.verified_at is None else f"{to_iso(request.verified_at)[:19]}Z by {request.verified_by}",
-        ),
-        ("assigned", request.assignee),
-        ("purposes", ", ".join(request.purposes)),
-        ("closed", "" if request.closed_at is None else to_iso(request.closed_at)[:19] + "Z"),
-        ("provision", request.article),
-        ("legal hold", ", ".join(request.held)),
-        ("next attempt", "" if request.next_attempt_at is None else to_iso(request.next_attempt_at)[:19] + "Z"),
-        ("asked", record.details.details if record.details else ""),
+        ("customer", reply.customer_id or "(erased)"),
+        ("received", _second(reply.received_at)),
+        ("from", reply.requested_by),
+        ("agent", reply.agent),
+        ("asked", reply.details),
+        ("purposes", ", ".join(reply.purposes)),
+        ("acknowledged", _second(reply.acknowledged_at)),
+        ("verified", reply.verified_at and f"{_second(reply.verified_at)} by {reply.verified_by}"),
+        ("assigned", reply.assignee),
+        ("next attempt", _second(reply.next_attempt_at)),
+        ("closed", _second(reply.closed_at)),
+        ("provision", reply.article),
+        ("legal hold", ", ".join(reply.legal_holds)),
     ):
         if text:
             show.line(f"  {label:<14}{text}")
-    for deadline in record.deadlines:
-        if deadline.due is Due.EXTEND and left is None:
+    for deadline in reply.deadlines:
+        if left is None and deadline.due != Due.ANSWER:
             continue
-        stands = ", standing still" if deadline.is_paused else ""
-        show.line(f"  {deadline.due + ' by':<14}{deadline.day} {deadline.zone}{stands}  ({deadline.rule})")
+        stands = ", standing still" if deadline.paused else ""
+        show.line(f"  {deadline.due + ' by':<14}{deadline.day} {deadline.time_zone}{stands}  ({deadline.rule})")
     if left is not None:
-        told = f"{left} days left" if left >= 0 else f"{-left} days late"
-        print_coloured(f"  {'':<14}{told}", "red" if left < 0 else "yellow" if left < SOON_DAYS else None)
-    for name, outcome in request.systems.items():
-        word = word_of(outcome)
-        counts = [
-            f"{number} {label}"
-            for label, number in (
-                ("located", outcome.located),
-                ("exported", outcome.exported),
-                ("rectified", outcome.rectified),
-                ("erased", outcome.erased),
-            )
-            if number is not None
-        ]
-        counts += [f"{outcome.left} still found"] if outcome.left else []
-        counts += [f"failed: {outcome.failure}"] if outcome.failure else []
-        print_coloured(f"  {name:<14}{word:<11}{', '.join(counts)}", _COLOURS.get(word))
-        for kept in outcome.kept:
-            until = "" if kept.until is None else f" until {to_iso(kept.until)[:10]}"
-            form = "" if kept.readable else ", names nobody"
-            show.line(f"  {'':<14}stays: {kept.reason} ({kept.article}){until}{form}")
+        print_coloured(f"  {'':<14}{_left(left, 'days')}", _urgency(left))
+    for name, system in reply.systems.items():
+        print_coloured(f"  {name:<14}{system.outcome:<11}{', '.join(_counts(system))}", _COLOURS.get(system.outcome))
+        for kept in system.kept:
+            show.line(f"  {'':<14}{_kept(kept)}")
 
 
-def ended(record: RequestRecord) -> None:
-    """How a run ended, in a line or two."""
-    if record.state is State.WAITING:
-        for name, outcome in record.request.systems.items():
-            if outcome.failure:
-                show.line(f"{name}: {outcome.failure}")
-        at = to_iso(record.request.next_attempt_at or 0)[:19]
-        show.line(f"{record.id} waits: not everything is done; next attempt from {at}Z")
+def ended(reply: RequestReply) -> None:
+    """How a run ended, in a few lines."""
+    if is_open(reply):
+        for name, system in reply.systems.items():
+            if system.failure:
+                show.line(f"{name}: {system.failure}")
+        since = f"; next attempt from {_second(reply.next_attempt_at)}" if reply.next_attempt_at else ""
+        show.line(f"{reply.request_id} is {reply.state}: not everything is done{since}")
         return
-    show.line(f"{record.id}: {record.state}")
-    for name, outcome in record.request.systems.items():
-        for kept in outcome.kept:
+    show.line(f"{reply.request_id}: {reply.state}")
+    for name, system in reply.systems.items():
+        for kept in system.kept:
             if kept.readable:
-                show.line(f"  {name} keeps {kept.records} records: {kept.reason} ({kept.article})")
-    if record.request.held:
-        show.line(f"  under legal hold: {', '.join(record.request.held)}")
+                show.line(f"  {name}: {kept.records} records stay: {kept.reason} ({kept.article})")
+    if reply.legal_holds:
+        show.line(f"  under legal hold: {', '.join(reply.legal_holds)}")
 
 
 @contextmanager
@@ -137,20 +133,53 @@ def live() -> Iterator[Progress]:
         yield progress
 
 
+def print_coloured(text: str, colour: str | None) -> None:
+    """A line of a result, in colour where somebody looks at it."""
+    if colour is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        typer.echo(typer.style("".join(filter(str.isprintable, text)), fg=colour))
+    else:
+        show.line(text)
+
+
 def _lines(system: str, step: str, outcome: str) -> None:
     if outcome:
         show.talk(f"  {system:<14}{step!s:<12}{outcome}", dim=True)
 
 
-def print_coloured(text: str, colour: str | None) -> None:
-    """A line of a result, in colour where somebody looks at it."""
-    wanted = colour is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if wanted:
-        typer.echo(typer.style("".join(letter for letter in text if letter.isprintable()), fg=colour))
-    else:
-        show.line(text)
+def _left(left: int | None, unit: str) -> str:
+    if left is None:
+        return "-"
+    return (
+        f"{left} {unit} left"
+        if unit == "days" and left >= 0
+        else f"{left} {unit}"
+        if left >= 0
+        else f"{-left} {unit} late"
+    )
 
 
-def within_micros(days: int, now: int) -> int:
-    """The moment so many days from now."""
-    return now + days * DAY + SECOND
+def _urgency(left: int | None) -> str | None:
+    if left is None or left >= SOON_DAYS:
+        return None
+    return "red" if left < 0 else "yellow"
+
+
+def _counts(system: SystemReply) -> list[str]:
+    counted = (
+        ("located", system.located),
+        ("exported", system.exported),
+        ("rectified", system.rectified),
+        ("erased", system.erased),
+        ("still found", system.left),
+    )
+    found = [f"{number} {label}" for label, number in counted if number is not None]
+    return [*found, f"failed: {system.failure}"] if system.failure else found
+
+
+def _kept(kept: KeptReply) -> str:
+    until = f" until {kept.until[:10]}" if kept.until else ""
+    return f"stays: {kept.reason} ({kept.article}){until}{'' if kept.readable else ', names nobody'}"
+
+
+def _second(moment: str) -> str:
+    return f"{moment[:19]}Z" if moment else ""

@@ -22,7 +22,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from kiki.clock import to_datetime
+from kiki.clock import SECOND
 from kiki.errors import Conflict, InvalidInput
 
 DETAILS_LENGTH_MAX: Final = 4096
@@ -233,4 +233,4 @@ def parse_article(given: object) -> str:
 
 def new_request_id(at: int, random: bytes) -> str:
     """The id of a request received at a moment; `random` is 4 random bytes."""
-    return f"DSR-{int(to_datetime(at).timestamp())}-{random.hex()}"
+    return f"DSR-{at // SECOND}-{random.hex()}"

@@ -21,6 +21,7 @@ from kiki.ledger.entry import Entry
 from kiki.money import MICROS, format_micros
 from kiki.shield.budget import Reason
 from kiki.shield.decision import event_id
+from kiki.shield.dsr import State
 from kiki.shield.fact import (
     EXPIRE,
     BreachDeclared,
@@ -252,7 +253,8 @@ def _privacy(
         row.verb, row.outcome, row.resource = CONSENT, fact.state.upper(), fact.purpose
         row.detail = {"method": fact.method, "version": fact.version, "legal_basis": fact.basis}
     elif isinstance(fact, RequestChanged):
-        row.verb, row.outcome, row.resource, row.reason_code = REQUEST, fact.state.upper(), fact.kind, fact.step
+        row.verb, row.outcome = REQUEST, State(fact.state).outward
+        row.resource, row.reason_code = fact.kind, fact.step
         row.detail = {"request": fact.request, "system": fact.system, "result": fact.outcome, "article": fact.article}
     elif isinstance(fact, LegalHeld):
         row.verb, row.outcome, row.resource = (

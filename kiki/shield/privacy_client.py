@@ -6,6 +6,7 @@ grant or withdrawal writes nothing new, and a repeated question changes nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -179,9 +180,9 @@ def _number(value: int | None) -> str | None:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file that was not there before, and is there afterwards only when it is whole."""
+    """A file that was not there before, that nobody else may read, and that is there afterwards only when it is whole."""
     try:
-        with Path(path).open("x+b") as file:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b") as file:
             try:
                 yield file
             except BaseException:

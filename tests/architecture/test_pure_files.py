@@ -23,10 +23,14 @@ PURE = [
     "kiki/ledger/retention.py",
     "kiki/ledger/sealing.py",
     "kiki/ledger/segment.py",
+    "kiki/shield/compliance_chart.py",
+    "kiki/shield/compliance_page.py",
+    "kiki/shield/compliance_report.py",
     "kiki/shield/consent.py",
     "kiki/shield/fact.py",
     "kiki/shield/network.py",
     "kiki/shield/origin.py",
+    "kiki/shield/wire_members.py",
 ]
 FORBIDDEN_MODULES = {
     *("aiohttp", "apsw", "asyncio", "concurrent", "grpc", "httpx", "io", "logging", "multiprocessing", "os"),

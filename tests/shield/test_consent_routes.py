@@ -433,3 +433,19 @@ class TestWhoMayCall:
             assert 200 == (await shield.post("/consent/grant?customer_id=c&type=newsletter")).status
             schema = (await shield.get("/openapi.json")).json["components"]["schemas"]["StatementBody"]
             assert "newsletter" in schema["properties"]["purpose"]["enum"]
+
+
+async def test_no_log_line_names_a_customer(caplog):
+    """Neither the access log nor a refusal says who was asked about."""
+    caplog.set_level("DEBUG")
+    async with served(BudgetGuard.open(limit="1"), KIKI_ACCESS_LOG="true") as shield:
+        for path in ("/v1/consents/canary-7", "/v1/consents/canary-7/history", "/consent/status?customer_id=canary-7"):
+            assert 200 == (await shield.get(path)).status
+        assert 404 == (await shield.get("/v1/consents/canary-7/nothing")).status
+        assert 400 == (await shield.post("/v1/consents", {"customer_id": "canary-7"})).status
+        assert "canary" not in (await shield.get("/metrics")).text
+    logged = "".join(
+        f"{record.getMessage()}{vars(record)}" for record in caplog.records if record.name.startswith("kiki")
+    )
+    assert "/v1/consents/{customer_id}" in logged
+    assert "canary" not in logged

@@ -19,6 +19,7 @@ from kiki.errors import (
     KikiError,
     NotFound,
     ShieldUnreachable,
+    SpendDenied,
     Unauthenticated,
 )
 from kiki.ledger.bundle_verifier import verify_bundle
@@ -96,6 +97,22 @@ def test_a_person_says_yes_and_no(client):
     assert ["granted", "revoked", "denied"] == [each.state for each in client.consents.history("cust_123")]
     assert ["denied"] == [each.state for each in client.consents.history("cust_123", "analytics")]
     assert {} == client.consents.status("nobody")
+
+
+def test_a_spend_for_a_purpose_needs_the_persons_consent(shield: Served):
+    with ShieldClient(shield.url) as client:
+        who, purpose = {"customer": "cust_123"}, "marketing"
+        with pytest.raises(SpendDenied) as denied:
+            client.spend("1", who, purpose=purpose)
+        assert "consent_missing" == denied.value.reason
+        assert not client.check("1", who, purpose=purpose).allowed
+        client.consents.grant("cust_123", purpose)
+        assert client.spend("1", who, purpose=purpose).allowed
+        assert [True] == [each.allowed for each in client.spend_many(["1"], who, purpose=purpose)]
+        client.reserve("1", who, purpose=purpose).release()
+        client.consents.revoke("cust_123", purpose)
+        with pytest.raises(SpendDenied):
+            client.reserve("1", who, purpose=purpose)
 
 
 def test_a_signal_stands_until_the_person_was_told(client):

@@ -382,7 +382,10 @@ def all_kinds(kind: type[KikiError] = KikiError) -> list[type[KikiError]]:
 @pytest.mark.parametrize("kind", [kind for kind in all_kinds() if kind not in {errors.MissingExtra, SpendDenied}])
 def test_every_error_of_the_service_is_raised_as_itself(make: Make, kind: type[KikiError]):
     """No code of the tree comes back as another class."""
-    needed = {errors.ConsentDenied: {"purpose": "marketing", "state": "none"}, errors.EvidenceInvalid: {"place": "here"}}
+    needed = {
+        errors.ConsentDenied: {"purpose": "marketing", "state": "none"},
+        errors.EvidenceInvalid: {"place": "here"},
+    }
     said = ["line 1: wrong"] if issubclass(kind, errors.ConfigurationError) else "so it is"
     error = kind(said, **needed.get(kind, {}))
     with pytest.raises(KikiError) as caught:

@@ -1,0 +1,214 @@
+"""Where `kiki dsr` finds the requests: in a service, or in a ledger that this process owns as long as the command lasts.
+
+`--ledger` names a ledger, `--url` a service. Without either it is the service of KIKI_SHIELD_URL or SHIELD_URL if one of
+them is set, else the ledger in KIKI_DATA_DIR; while a service has that open, the service is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+
+from kiki.cli import show
+from kiki.cli.consent_ledger import actor, opened
+from kiki.cli.options import data_directory, open_client
+from kiki.errors import LedgerLocked
+
+if TYPE_CHECKING:
+    from kiki.shield.request_client import Requests
+    from kiki.shield.request_desk import RequestDesk
+    from kiki.shield.request_intake import Given
+    from kiki.shield.subject_data import Progress
+    from kiki.shield.wire_request import HoldReply, RequestReply
+
+LOOK_SECONDS = 0.5
+
+
+class Access(Protocol):
+    """What the commands need of either; requests come as the wire shows them."""
+
+    def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply: ...
+    def list(self, **wanted: Any) -> Sequence[RequestReply]: ...
+    def get(self, request: str) -> RequestReply: ...
+    def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply: ...
+    def run(self, request: str, progress: Progress) -> RequestReply: ...
+    def run_due(self, progress: Progress) -> Sequence[RequestReply]: ...
+    def step(self, name: str, request: str, **told: Any) -> RequestReply: ...
+    def write_package(self, request: str, file: Path) -> None: ...
+    def proof(self, request: str) -> str: ...
+    def hold(self, reference: str, customer: str | None) -> None: ...
+    def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]: ...
+    def holds(self) -> Sequence[HoldReply]: ...
+
+
+@contextlib.contextmanager
+def open_requests(
+    ledger: Path | None, url: str | None, token_file: Path | None, *, may_make: bool = False
+) -> Iterator[Access]:
+    """The requests, wherever they are."""
+    named = url or os.environ.get("KIKI_SHIELD_URL") or os.environ.get("SHIELD_URL")
+    with contextlib.ExitStack() as stack:
+        if ledger is None and named:
+            access: Access = stack.enter_context(_of_service(url, token_file))
+        else:
+            try:
+                access = stack.enter_context(_of_ledger(ledger, may_make=may_make))
+            except LedgerLocked:
+                if ledger is not None:
+                    raise
+                show.talk("another process has the ledger open: asking the service", dim=True)
+                access = stack.enter_context(_of_service(url, token_file))
+        yield access
+
+
+@contextlib.contextmanager
+def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Access]:
+    from kiki.cli.wiring import request_desk
+    from kiki.settings import RequestSettings
+
+    settings = RequestSettings.parse(os.environ)
+    folder = data_directory(given)
+    if folder.suffix == ".db" or folder.is_file():
+        folder = folder.parent
+    with (
+        opened(given, may_make=may_make) as store,
+        contextlib.closing(request_desk(store, folder, settings, os.environ)) as desk,
+    ):
+        yield _Local(desk)
+
+
+@contextlib.contextmanager
+def _of_service(url: str | None, token_file: Path | None) -> Iterator[Access]:
+    with open_client(url, token_file) as client:
+        yield _Remote(client.requests)
+
+
+class _Local:
+    """A desk in this process."""
+
+    def __init__(self, desk: RequestDesk) -> None:
+        from kiki.shield.wire_request import hold_reply, request_reply
+
+        self._desk = desk
+        self._reply = request_reply
+        self._hold_reply = hold_reply
+        self._actor = actor() or "operator"
+
+    def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply:
+        return self._reply(self._desk.create(customer, kind, **{**given, "actor": self._actor}))
+
+    def list(self, **wanted: Any) -> Sequence[RequestReply]:
+        return [self._reply(record) for record in self._desk.list(**wanted)]
+
+    def get(self, request: str) -> RequestReply:
+        return self._reply(self._desk.get(request))
+
+    def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply:
+        return self._reply(
+            self._desk.verify_identity(
+                request, method="operator", agent_proof=agent_proof, actor=self._actor, note=note
+            )
+        )
+
+    def run(self, request: str, progress: Progress) -> RequestReply:
+        return self._reply(self._desk.run(request, progress, actor=self._actor))
+
+    def run_due(self, progress: Progress) -> Sequence[RequestReply]:
+        return [self._reply(record) for record in self._desk.run_due(progress, actor=self._actor)]
+
+    def step(self, name: str, request: str, **told: Any) -> RequestReply:
+        return self._reply(getattr(self._desk, name)(request, **told, actor=self._actor))
+
+    def write_package(self, request: str, file: Path) -> None:
+        from kiki.shield.privacy_client import new_file
+
+        with new_file(file) as out:
+            for piece in self._desk.package(request):
+                out.write(piece)
+
+    def proof(self, request: str) -> str:
+        return self._desk.proof(request)
+
+    def hold(self, reference: str, customer: str | None) -> None:
+        self._desk.hold(reference, customer, actor=self._actor)
+
+    def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]:
+        return [self._reply(record) for record in self._desk.lift(reference, customer, actor=self._actor)]
+
+    def holds(self) -> Sequence[HoldReply]:
+        holds = self._desk.holds
+        return [self._hold_reply(hold, holds.customer_of(hold)) for hold in holds.all()]
+
+
+class _Remote:
+    """A desk behind HTTP."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply:
+        return self._requests.create(customer, kind, **given)
+
+    def list(self, **wanted: Any) -> Sequence[RequestReply]:
+        return self._requests.list(**wanted).requests
+
+    def get(self, request: str) -> RequestReply:
+        return self._requests.get(request)
+
+    def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply:
+        return self._requests.vouch(request, actor() or "operator", agent_proof=agent_proof, note=note)
+
+    def run(self, request: str, progress: Progress) -> RequestReply:
+        seen: dict[str, dict[str, object]] = {}
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(self._requests.run, request)
+            while not run.done():
+                wait([run], LOOK_SECONDS)
+                _tell_news(seen, self._requests.get(request), progress)
+        return run.result()
+
+    def run_due(self, progress: Progress) -> Sequence[RequestReply]:
+        from kiki.shield.wire import moment_micros
+
+        now = time.time_ns() // 1000
+        waiting = self._requests.list(state="waiting").requests
+        due = [one for one in waiting if not one.next_attempt_at or moment_micros(one.next_attempt_at) <= now]
+        return [self.run(one.request_id, progress) for one in due]
+
+    def step(self, name: str, request: str, **told: Any) -> RequestReply:
+        reply: RequestReply = getattr(self._requests, name)(request, **told)
+        return reply
+
+    def write_package(self, request: str, file: Path) -> None:
+        self._requests.download(request, file)
+
+    def proof(self, request: str) -> str:
+        return self._requests.proof(request)
+
+    def hold(self, reference: str, customer: str | None) -> None:
+        self._requests.hold(reference, customer)
+
+    def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]:
+        return self._requests.lift(reference, customer)
+
+    def holds(self) -> Sequence[HoldReply]:
+        return self._requests.holds()
+
+
+_TOLD = (("restricted", "done"), ("located", ""), ("rectified", ""), ("exported", ""), ("erased", ""), ("failure", ""))
+
+
+def _tell_news(seen: dict[str, dict[str, object]], reply: RequestReply, progress: Progress) -> None:
+    """What a service has done since the last look."""
+    for name, system in reply.systems.items():
+        known = seen.setdefault(name, {})
+        for field, word in _TOLD:
+            value = getattr(system, field)
+            if value not in {None, "", False} and known.get(field) != value:
+                known[field] = value
+                progress(name, "failed" if field == "failure" else field, word or str(value))
