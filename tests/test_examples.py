@@ -30,6 +30,14 @@ EXPECTED = {
         "targeting: tell the person",
         "after the revocation: consent_missing",
     ],
+    "06_forget_a_person": [
+        "DELETION received, 5 statutory moments to keep",
+        "asked twice, one request: True",
+        "state: completed",
+        "keys: read back True, kept in readable form False",
+        "known afterwards: {}",
+        "the proof is signed: True",
+    ],
     "07_auditor": [
         "trusted: True | entries: 6 | findings: 0",
         "decisions: 3 | resting on consent: 1 | holds: True",
