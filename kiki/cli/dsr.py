@@ -62,17 +62,18 @@ def create(
 
     While one of the same person and type is open, that one is answered.
     """
-    given: Given = {
-        "details": details,
-        "requested_by": requested_by,
-        "agent": agent,
-        "key": key,
-        "corrections": _corrections(correct or []),
-        "purposes": purpose or [],
-        "regimes": regime or [],
-    }
+    given: Given = {}
     if received is not None:
         given["received_at"] = parse_when(received)
+    if regime:
+        given["regimes"] = regime
+    if purpose:
+        given["purposes"] = purpose
+    if correct:
+        given["corrections"] = _corrections(correct)
+    for name, text in (("details", details), ("requested_by", requested_by), ("agent", agent), ("key", key)):
+        if text:
+            given[name] = text  # type: ignore[literal-required]  # each is a member, and a text
     with open_requests(ledger, url, token_file, may_make=True) as requests:
         reply = requests.create(customer, kind, **given)
     _answer(reply, as_json=as_json)

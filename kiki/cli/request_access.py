@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from kiki.cli import show
 from kiki.cli.consent_ledger import actor, opened
@@ -29,32 +29,15 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 
 
-class Access(Protocol):
-    """What the commands need of either; requests come as the wire shows them."""
-
-    def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply: ...
-    def list(self, **wanted: Any) -> Sequence[RequestReply]: ...
-    def get(self, request: str) -> RequestReply: ...
-    def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply: ...
-    def run(self, request: str, progress: Progress) -> RequestReply: ...
-    def run_due(self, progress: Progress) -> Sequence[RequestReply]: ...
-    def step(self, name: str, request: str, **told: Any) -> RequestReply: ...
-    def write_package(self, request: str, file: Path) -> None: ...
-    def proof(self, request: str) -> str: ...
-    def hold(self, reference: str, customer: str | None) -> None: ...
-    def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]: ...
-    def holds(self) -> Sequence[HoldReply]: ...
-
-
 @contextlib.contextmanager
 def open_requests(
     ledger: Path | None, url: str | None, token_file: Path | None, *, may_make: bool = False
-) -> Iterator[Access]:
+) -> Iterator[Local | Remote]:
     """The requests, wherever they are."""
     named = url or os.environ.get("KIKI_SHIELD_URL") or os.environ.get("SHIELD_URL")
     with contextlib.ExitStack() as stack:
         if ledger is None and named:
-            access: Access = stack.enter_context(_of_service(url, token_file))
+            access: Local | Remote = stack.enter_context(_of_service(url, token_file))
         else:
             try:
                 access = stack.enter_context(_of_ledger(ledger, may_make=may_make))
@@ -67,7 +50,7 @@ def open_requests(
 
 
 @contextlib.contextmanager
-def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Access]:
+def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Local | Remote]:
     from kiki.cli.wiring import request_desk
     from kiki.settings import RequestSettings
 
@@ -79,16 +62,16 @@ def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Access]:
         opened(given, may_make=may_make) as store,
         contextlib.closing(request_desk(store, folder, settings, os.environ)) as desk,
     ):
-        yield _Local(desk)
+        yield Local(desk)
 
 
 @contextlib.contextmanager
-def _of_service(url: str | None, token_file: Path | None) -> Iterator[Access]:
+def _of_service(url: str | None, token_file: Path | None) -> Iterator[Local | Remote]:
     with open_client(url, token_file) as client:
-        yield _Remote(client.requests)
+        yield Remote(client.requests)
 
 
-class _Local:
+class Local:
     """A desk in this process."""
 
     def __init__(self, desk: RequestDesk) -> None:
@@ -100,15 +83,20 @@ class _Local:
         self._actor = actor() or "operator"
 
     def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply:
-        return self._reply(self._desk.create(customer, kind, **{**given, "actor": self._actor}))
+        """Take in a request."""
+        given["actor"] = self._actor
+        return self._reply(self._desk.create(customer, kind, **given))
 
     def list(self, **wanted: Any) -> Sequence[RequestReply]:
+        """Those that fit."""
         return [self._reply(record) for record in self._desk.list(**wanted)]
 
     def get(self, request: str) -> RequestReply:
+        """One request."""
         return self._reply(self._desk.get(request))
 
     def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply:
+        """The identity was checked by whoever types this."""
         return self._reply(
             self._desk.verify_identity(
                 request, method="operator", agent_proof=agent_proof, actor=self._actor, note=note
@@ -116,15 +104,19 @@ class _Local:
         )
 
     def run(self, request: str, progress: Progress) -> RequestReply:
+        """Run one."""
         return self._reply(self._desk.run(request, progress, actor=self._actor))
 
     def run_due(self, progress: Progress) -> Sequence[RequestReply]:
+        """Run every one whose next attempt is due."""
         return [self._reply(record) for record in self._desk.run_due(progress, actor=self._actor)]
 
     def step(self, name: str, request: str, **told: Any) -> RequestReply:
+        """Take a step by its name, which both sides share."""
         return self._reply(getattr(self._desk, name)(request, **told, actor=self._actor))
 
     def write_package(self, request: str, file: Path) -> None:
+        """Write the person's copy to a new file."""
         from kiki.shield.privacy_client import new_file
 
         with new_file(file) as out:
@@ -132,38 +124,47 @@ class _Local:
                 out.write(piece)
 
     def proof(self, request: str) -> str:
+        """The signed proof."""
         return self._desk.proof(request)
 
     def hold(self, reference: str, customer: str | None) -> None:
+        """Put a legal hold on."""
         self._desk.hold(reference, customer, actor=self._actor)
 
     def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]:
+        """Lift a legal hold; what can be run now."""
         return [self._reply(record) for record in self._desk.lift(reference, customer, actor=self._actor)]
 
     def holds(self) -> Sequence[HoldReply]:
+        """The legal holds that are on."""
         holds = self._desk.holds
         return [self._hold_reply(hold, holds.customer_of(hold)) for hold in holds.all()]
 
 
-class _Remote:
+class Remote:
     """A desk behind HTTP."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
     def create(self, customer: str, kind: str, **given: Unpack[Given]) -> RequestReply:
+        """Take in a request."""
         return self._requests.create(customer, kind, **given)
 
     def list(self, **wanted: Any) -> Sequence[RequestReply]:
+        """Those that fit."""
         return self._requests.list(**wanted).requests
 
     def get(self, request: str) -> RequestReply:
+        """One request."""
         return self._requests.get(request)
 
     def vouch(self, request: str, agent_proof: str, note: str) -> RequestReply:
+        """The identity was checked by whoever types this."""
         return self._requests.vouch(request, actor() or "operator", agent_proof=agent_proof, note=note)
 
     def run(self, request: str, progress: Progress) -> RequestReply:
+        """Run one."""
         seen: dict[str, dict[str, object]] = {}
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(self._requests.run, request)
@@ -173,6 +174,7 @@ class _Remote:
         return run.result()
 
     def run_due(self, progress: Progress) -> Sequence[RequestReply]:
+        """Run every one whose next attempt is due."""
         from kiki.shield.wire import moment_micros
 
         now = time.time_ns() // 1000
@@ -181,22 +183,28 @@ class _Remote:
         return [self.run(one.request_id, progress) for one in due]
 
     def step(self, name: str, request: str, **told: Any) -> RequestReply:
+        """Take a step by its name, which both sides share."""
         reply: RequestReply = getattr(self._requests, name)(request, **told)
         return reply
 
     def write_package(self, request: str, file: Path) -> None:
+        """Write the person's copy to a new file."""
         self._requests.download(request, file)
 
     def proof(self, request: str) -> str:
+        """The signed proof."""
         return self._requests.proof(request)
 
     def hold(self, reference: str, customer: str | None) -> None:
+        """Put a legal hold on."""
         self._requests.hold(reference, customer)
 
     def lift(self, reference: str, customer: str | None) -> Sequence[RequestReply]:
+        """Lift a legal hold; what can be run now."""
         return self._requests.lift(reference, customer)
 
     def holds(self) -> Sequence[HoldReply]:
+        """The legal holds that are on."""
         return self._requests.holds()
 
 

@@ -88,7 +88,7 @@ Reply = TypeVar("Reply", _Located, _Changed, _ErasedReply, _Verified)
 
 
 class RemoteData:
-    """One system. Thread-safe; `close` lets go of its connections."""
+    """One system. Thread-safe; no connection is kept between calls, which are rare."""
 
     def __init__(
         self,
@@ -100,10 +100,6 @@ class RemoteData:
         self._config = config
         self._patience = patience_seconds
         self._sleep = sleep
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(config.timeout_seconds, connect=min(10, config.timeout_seconds)),
-            follow_redirects=False,
-        )
 
     @property
     def name(self) -> str:
@@ -154,10 +150,6 @@ class RemoteData:
             for name, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
                 yield _document(name, group)
 
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._client.close()
-
     # -- calls ---------------------------------------------------------------------------------------
 
     def _asked(self, task: Task, method: str, reply: type[Reply], values: Mapping[str, str] | None = None) -> Reply:
@@ -180,26 +172,28 @@ class RemoteData:
         key = f"{task.request}:{method}" + (f":{task.round}" if task.round else "")
         url, body = f"{self._config.url}/{method}", msgspec.json.encode(call)
         until = time.monotonic() + self._patience
-        answer = self._sent("POST", url, body, key)
-        try:
+        seconds = self._config.timeout_seconds
+        with httpx.Client(timeout=httpx.Timeout(seconds, connect=min(10, seconds)), follow_redirects=False) as client:
+            answer = self._sent(client, "POST", url, body, key)
             while answer.status_code == 202:
                 url, wait = self._place(answer), _retry_after(answer, 1.0)
                 answer.close()
                 if time.monotonic() + wait > until:
                     raise StillWorking(f"{self.name} is still working on {method}", retry_after=max(wait, 30.0))
                 self._sleep(wait)
-                answer = self._sent("GET", url, b"", key)
-            if answer.status_code not in {200, 204}:
-                raise self._refused(answer, method)
-            yield answer
-        finally:
-            answer.close()
+                answer = self._sent(client, "GET", url, b"", key)
+            try:
+                if answer.status_code not in {200, 204}:
+                    raise self._refused(answer, method)
+                yield answer
+            finally:
+                answer.close()
 
-    def _sent(self, verb: str, url: str, body: bytes, key: str) -> httpx.Response:
+    def _sent(self, client: httpx.Client, verb: str, url: str, body: bytes, key: str) -> httpx.Response:
         """The answer to a call, repeated while that may help."""
         for attempt in range(1, ATTEMPTS + 1):
             wait = min(RETRY_SECONDS_MAX, 0.25 * 2**attempt) * random.uniform(0.5, 1)
-            request = self._client.build_request(verb, url, content=body)
+            request = client.build_request(verb, url, content=body)
             request.headers.update(
                 # Signed anew each time: the receiver takes no nonce twice.
                 signed_headers(
@@ -215,7 +209,7 @@ class RemoteData:
             if body:
                 request.headers["Content-Type"] = "application/json"
             try:
-                answer = self._client.send(request, stream=True)
+                answer = client.send(request, stream=True)
             except httpx.HTTPError as error:
                 if attempt == ATTEMPTS:
                     raise self._trouble(f"did not answer: {type(error).__name__}") from None

@@ -153,6 +153,10 @@ def serving(receiver: SubjectReceiver) -> Iterator[str]:
         started.set()
         await stop.wait()
         await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
     thread.start()

@@ -37,11 +37,9 @@ def receiver(served) -> SubjectReceiver:
 
 
 @pytest.fixture
-def crm(served, receiver) -> Iterator[RemoteData]:
+def crm(served, receiver) -> RemoteData:
     config = SystemConfig("crm", served[1], Secret(SECRET), ("shop",), 2)
-    data = RemoteData(config, patience_seconds=0.2, sleep=lambda _: None)
-    yield data
-    data.close()
+    return RemoteData(config, patience_seconds=0.2, sleep=lambda _: None)
 
 
 def test_every_method_does_what_it_says(crm: RemoteData, receiver: SubjectReceiver):
@@ -118,7 +116,6 @@ def test_another_secret_and_a_wrong_clock_are_refused_with_a_hint(served, crm: R
     stranger = RemoteData(SystemConfig("crm", served[1], Secret("another secret of somebody")))
     with pytest.raises(SystemUnavailable) as caught:
         stranger.locate(TASK)
-    stranger.close()
     assert "same secret" in caught.value.hint
     receiver.skew = 400
     with pytest.raises(SystemUnavailable, match="401"):
@@ -129,13 +126,10 @@ def test_nobody_there_and_nobody_who_answers(served, crm: RemoteData, receiver: 
     nobody = RemoteData(SystemConfig("crm", "http://127.0.0.1:1/privacy", Secret(SECRET)), sleep=lambda _: None)
     with pytest.raises(SystemUnavailable, match="did not answer: ConnectError"):
         nobody.locate(TASK)
-    nobody.close()
-    hurried = RemoteData(SystemConfig("crm", served[1], Secret(SECRET), (), 1), sleep=lambda _: None)
-    hurried._client.timeout = 0.1
+    hurried = RemoteData(SystemConfig("crm", served[1], Secret(SECRET), (), 0.1), sleep=lambda _: None)
     receiver.mood["locate"] = "slow"
     with pytest.raises(SystemUnavailable, match="ReadTimeout"):
         hurried.locate(TASK)
-    hurried.close()
 
 
 def test_long_work_is_asked_for_until_it_is_done(crm: RemoteData, receiver: SubjectReceiver):
@@ -148,7 +142,6 @@ def test_long_work_is_asked_for_until_it_is_done(crm: RemoteData, receiver: Subj
 
     patient = RemoteData(crm._config, patience_seconds=60, sleep=sleep)
     assert 7 == patient.erase(TASK).records
-    patient.close()
     assert ["erase", "job", "job", "job"] == [method for method, _ in receiver.calls]
     assert {"DSR-1-00000000:erase"} == {key for _, key in receiver.calls}
 
@@ -198,5 +191,4 @@ def test_a_whole_deletion_over_http(crm: RemoteData, receiver: SubjectReceiver, 
         pytest.fail(str(error))
     assert (State.COMPLETED, 2, []) == (done.state, done.request.systems["crm"].erased, receiver.records["c-1"])
     desk.close()
-    remote.close()
     decider.close()
