@@ -73,9 +73,7 @@ def parse_purpose(purpose: object) -> str:
     raise InvalidInput("a purpose is 1 to 32 of a-z, 0-9 and _, beginning with a letter, for example marketing")
 
 
-def spend_call(
-    amount: Amount, scopes: ScopesGiven = None, key: str | None = None, purpose: str | None = None
-) -> Call:
+def spend_call(amount: Amount, scopes: ScopesGiven = None, key: str | None = None, purpose: str | None = None) -> Call:
     """A call that takes `amount`; persons named in the scopes must have consented to `purpose`."""
     return Call(
         Verb.SPEND, [parse_micros(amount)], (parse_scopes(scopes),), parse_key(key), purpose=parse_purpose(purpose)

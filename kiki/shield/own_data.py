@@ -102,7 +102,11 @@ class ConsentData(_Own):
         yield Document("consents.csv", [_csv_line(CONSENT_COLUMNS), *lines], sum(map(len, histories)))
 
     def erase(self, task: Task) -> Erased:
-        """Nothing goes before the key: then what was said cannot be read any more, and who said it neither."""
+        """Nothing goes before the key: then what was said cannot be read any more, and who said it neither.
+
+        What was granted since the restriction is taken back, too.
+        """
+        self.restrict(task)
         return Erased(0, _unreadable(self._store.decider.clock(), self._retention))
 
     def verify(self, task: Task) -> Verification:

@@ -231,8 +231,16 @@ def take_step(
     **fields: Any,
 ) -> SubjectRequest:
     """Write down a step in a turn; the request after it."""
+    # The order of facts is that of their moments, whatever another replica's clock said.
+    follows_another = known.events[-1].chain != turn.chain
     fact = RequestChanged(
-        at=turn.now, request=known.id, subject=known.subject, kind=known.kind, step=step, state=state, **fields
+        at=max(turn.now, known.touched_at + follows_another),
+        request=known.id,
+        subject=known.subject,
+        kind=known.kind,
+        step=step,
+        state=state,
+        **fields,
     )
     value = turn.get(REQUEST, request_key(known.id))
     fact = msgspec.structs.replace(fact, due_at=_due(_after(turn, fact, value), clocks, turn.now))

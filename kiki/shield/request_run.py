@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kiki.clock import SECOND
-from kiki.errors import Conflict, KikiError, LedgerUnavailable, LegallyHeld, NotFound, StillWorking
+from kiki.errors import KikiError, LedgerUnavailable, LegallyHeld, NotFound, StillWorking
 from kiki.shield.change import Change
 from kiki.shield.decider import Decider
 from kiki.shield.dsr import Kind, State, Step
@@ -269,7 +269,7 @@ class RequestRun:
 
     def give_up(self) -> SubjectRequest:
         """Leave the request waiting, after an error that ended the run; what stands in the ledger stays done."""
-        with suppress(Conflict):
+        with suppress(KikiError):
             if self._request.state is State.RUNNING:
                 self._wait()
         return self._request

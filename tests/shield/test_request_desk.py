@@ -631,6 +631,22 @@ def test_copies_made_for_the_person_go_with_the_person(desk: RequestDesk):
         desk.package(access.id)
 
 
+def test_consent_given_while_it_runs_is_taken_back_by_the_next_attempt(desk: RequestDesk, shop: Shop):
+    erase = shop.erase
+
+    def meanwhile(task):
+        desk.consents.grant("c-1", "marketing")
+        return erase(task)
+
+    shop.erase = meanwhile
+    request = verified(desk, "c-1", "DELETION").id
+    # Depending on the order of the systems it is erased at once, or found again and erased then.
+    desk.run(request)
+    shop.erase = erase
+    done = desk.run(request)
+    assert (State.COMPLETED, 0) == (done.state, done.request.systems["consents"].left)
+
+
 def test_an_open_request_of_somebody_who_was_erased_is_closed_and_not_called_done(desk: RequestDesk):
     access = verified(desk, "c-1", "ACCESS")
     desk.run(verified(desk, "c-1", "DELETION").id)
