@@ -41,6 +41,9 @@ def export(
     until: Until = None,
     outcome: OutcomeWord = None,
     scope: OneScope = None,
+    campaign: Annotated[
+        str | None, typer.Option("--campaign", metavar="NAME", help="The story of one campaign: --scope campaign:NAME.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there, whole or not at all.")
     ] = None,
@@ -49,6 +52,11 @@ def export(
 ) -> None:
     """Write out every decision that matches, oldest first."""
     from kiki.shield import evidence as decisions
+
+    if campaign is not None:
+        if scope is not None:
+            raise InvalidInput("give either --campaign or --scope")
+        scope = f"campaign:{campaign}"
 
     reader = open_ledger(data_dir)
     with contextlib.closing(reader), written(output) as write:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from kiki.clock import Clock
 from kiki.errors import InvalidInput
@@ -19,7 +19,6 @@ from kiki.shield.call import (
     Amount,
     Call,
     ScopesGiven,
-    Switch,
     check_call,
     commit_call,
     record_call,
@@ -29,8 +28,9 @@ from kiki.shield.call import (
     spend_many_call,
     switch,
 )
-from kiki.shield.decider import Decider, new_hold_id
+from kiki.shield.decider import Decider, Work, new_hold_id
 from kiki.shield.decision import Decision, Outcome
+from kiki.shield.note import Detail, Kept, Note, note_change, parse_note
 from kiki.shield.opening import KEYS_MAX, SCOPES_MAX, open_decider, read_policy
 from kiki.shield.policy import Policy, parse_span, single_budget
 from kiki.shield.simulation import Simulation, simulate
@@ -212,11 +212,32 @@ class BudgetGuard:
 
     def halt(self, pattern: str = "*", *, note: str = "") -> Decision:
         """Refuse every new spend and reservation that the pattern concerns, until `resume`."""
-        return self._work(switch(pattern, on=True, note=note))
+        decision: Decision = self._work(switch(pattern, on=True, note=note))
+        return decision
 
     def resume(self, pattern: str = "*", *, note: str = "") -> Decision:
         """Take a halt back."""
-        return self._work(switch(pattern, on=False, note=note))
+        decision: Decision = self._work(switch(pattern, on=False, note=note))
+        return decision
+
+    def note(
+        self,
+        event: str,
+        scopes: ScopesGiven = None,
+        detail: Mapping[str, Detail] | None = None,
+        key: str | None = None,
+    ) -> Kept:
+        """Write down what your own program did, beside the decisions that it rested on; it costs and decides nothing.
+
+        With the same `key` it is written once. Where the scopes name a customer, `detail` is sealed under that
+        person's key.
+        """
+        return self.note_many([parse_note(event, scopes, detail, key)])[0]
+
+    def note_many(self, notes: Sequence[Note]) -> list[Kept]:
+        """The same for many, in one durable commit, all or none."""
+        kept: list[Kept] = self._work(note_change(notes))
+        return kept
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -258,11 +279,11 @@ class BudgetGuard:
 
     def decide(self, call: Call) -> Decision:
         """The durable decision about a call."""
-        return self._work(call)
-
-    def _work(self, work: Call | Switch) -> Decision:
-        decision: Decision = self.decider.group.submit(work).result()
+        decision: Decision = self._work(call)
         return decision
+
+    def _work(self, work: Work) -> Any:
+        return self.decider.group.submit(work).result()
 
     @contextmanager
     def _looking(self) -> Iterator[Window]:

@@ -1,7 +1,7 @@
 """One decision as evidence: a row for people (CSV) and for machines (JSON). Reads facts, holds nothing.
 
-The CSV has the thirteen columns of the system before this one, and exactly one row for each decision and for each
-turn of the kill switch. Everything in it is a closed vocabulary, an amount, a scope, or a reference: a person
+The CSV has the thirteen columns of the system before this one, and exactly one row for each decision, each
+turn of the kill switch and each note of another service. Everything in it is a closed vocabulary, an amount, a scope, or a reference: a person
 appears as the random reference of the ledger, in `customer_id_hash` and nowhere else.
 """
 
@@ -29,6 +29,7 @@ from kiki.shield.fact import (
     Decided,
     Halted,
     LegalHeld,
+    Noted,
     Opened,
     PolicyUsed,
     Pruned,
@@ -50,6 +51,7 @@ CSV_HEADER = ",".join(COLUMNS) + "\n"
 
 HALT, RESUME, POLICY, OPEN = "halt", "resume", "policy", "open"
 CONSENT, REQUEST, LEGAL_HOLD, PRUNE, BREACH = "consent", "request", "legal_hold", "prune", "breach"
+NOTE = "note"
 LATE = "late"
 """The reason code of a commit or release whose deadline had passed."""
 
@@ -103,6 +105,7 @@ _PRIVACY = {
     PRUNE: _Privacy("Retention ended", "data_deletion", "prune"),
     BREACH: _Privacy("Breach declared", "data_breach", "declare"),
 }
+_NOTE_REASON = "Said by another service"
 _RECEIVED = "received"
 """The first step of a request, which the original called create_request."""
 
@@ -121,9 +124,9 @@ class Row(msgspec.Struct, gc=False):
     """When the ledger took it in; filters go by this, because it never decreases."""
     verb: str
     """A word of `Verb`, or `expire`, `halt`, `resume`, `policy`, `open`, `consent`, `request`, `legal_hold`, `prune`,
-    `breach`."""
+    `breach`, `note`."""
     outcome: str
-    """One of `OUTCOMES`; of consent and requests their state; empty for `policy` and `open`, which decide nothing."""
+    """One of `OUTCOMES`; of consent and requests their state, of a note `NOTED`; empty for `policy` and `open`, which decide nothing."""
     reason_code: str = ""
     """A word of `Reason`, or `late`."""
     amount: int | None = None
@@ -148,10 +151,10 @@ class Row(msgspec.Struct, gc=False):
     """Where the call came from, coarsened to a /24 or /48."""
     purpose: str = ""
     resource: str = ""
-    """Of consent the purpose, of a request its kind."""
+    """Of consent the purpose, of a request its kind, of a note its event."""
     consents: list[dict[str, object]] | None = None
     """The entries of consent that the decision rested on."""
-    detail: dict[str, str] | None = None
+    detail: dict[str, object] | None = None
     """What only JSON carries: the note of a halt, the text of a policy, who opened the ledger."""
 
     @property
@@ -161,7 +164,7 @@ class Row(msgspec.Struct, gc=False):
 
     @property
     def is_decision(self) -> bool:
-        """True for everything that the CSV holds: decisions, turns of the kill switch, and what concerns a person's rights."""
+        """True for everything that the CSV holds: all but openings and policies."""
         return self.outcome != ""
 
     def as_dict(self) -> dict[str, object]:
@@ -204,6 +207,9 @@ class Row(msgspec.Struct, gc=False):
         elif verb in _PRIVACY:
             customer, data = self.customer, "[customer_id]" if self.customer else "[]"
             middle = f"{middle}{_field(self.resource)},{_field(self.outcome)},{reason},"
+        elif verb == NOTE:
+            customer, data = self.customer, "[detail]" if self.detail else "[]"
+            middle = f",{_field(self.resource)},{_field(named[1:])},{outcome},{reason},"
         else:
             data = _data(customer, self.ltv, self.amount, named)
         user = _hashed(self.actor, self.chain) if self.actor else ""
@@ -232,6 +238,8 @@ def rows(entry: Entry, chain: str = "") -> list[Row]:
         row.detail = {"note": fact.note} if fact.note else None
         row.network = fact.network
         return [row]
+    if isinstance(fact, Noted):
+        return [_noted(fact, seq, recorded_at, chain)]
     if not isinstance(fact, Opened | PolicyUsed):
         return [_privacy(fact, seq, recorded_at, chain)]
     row = Row(event_id(seq), chain, fact.at, recorded_at, OPEN if isinstance(fact, Opened) else POLICY, "")
@@ -279,6 +287,14 @@ def _privacy(
     row.customer = fact.subject
     if not isinstance(fact, LegalHeld):
         row.network = fact.network
+    return row
+
+
+def _noted(fact: Noted, seq: int, recorded_at: int, chain: str) -> Row:
+    scopes, customer = _shown(fact.scopes)
+    row = Row(event_id(seq), chain, fact.at, recorded_at, NOTE, "NOTED", "", None, scopes, customer, fact.actor)
+    row.resource, row.network = fact.event, fact.network
+    row.detail = {"detail": fact.detail} if fact.detail else None
     return row
 
 
@@ -405,6 +421,8 @@ def _words(verb: str, code: str) -> _Words:
     if verb in _TURNED:
         outcome = APPROVED if verb in (HALT, RESUME) else ""
         return _Words(outcome, _TURNED[verb], ",CRITICAL,admin_action,", f",{verb},")
+    if verb == NOTE:
+        return _Words("NOTED", _NOTE_REASON, ",INFO,service_note,", "")
     if verb in _PRIVACY:
         reason, event_type, action = _PRIVACY[verb]
         if code == _RECEIVED:

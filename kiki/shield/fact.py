@@ -244,6 +244,23 @@ class BreachDeclared(msgspec.Struct, array_like=True, tag="breach", frozen=True)
     network: str = ""
 
 
+class Noted(msgspec.Struct, array_like=True, tag="noted", frozen=True):
+    """Another service says what it did. It decides nothing."""
+
+    at: int
+    event: str
+    """The service and what happened, such as `flow.step_done`."""
+    scopes: list[str] = []
+    """What it concerns; persons by reference."""
+    detail: dict[str, str | int | bool] = {}
+    """More about it; sealed beside the fact where the scopes name a person."""
+    key: bytes = b""
+    content: bytes = b""
+    """A hash of all of it, keyed with the person's key where the scopes name one."""
+    actor: str = ""
+    network: str = ""
+
+
 Fact = (
     Opened
     | PolicyUsed
@@ -255,6 +272,7 @@ Fact = (
     | LegalHeld
     | Pruned
     | BreachDeclared
+    | Noted
 )
 
 _decoder: msgspec.msgpack.Decoder[Fact] = msgspec.msgpack.Decoder(Fact)

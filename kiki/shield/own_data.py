@@ -38,7 +38,7 @@ from kiki.shield.deadline import DAY
 from kiki.shield.decider import Decider
 from kiki.shield.evidence import chain_of
 from kiki.shield.evidence_row import COLUMNS, rows
-from kiki.shield.fact import ConsentChanged, Decided, Halted, LegalHeld, RequestChanged, decode_fact
+from kiki.shield.fact import ConsentChanged, Decided, Halted, LegalHeld, Noted, RequestChanged, decode_fact
 from kiki.shield.replay import reach
 from kiki.shield.request_package import SUFFIX, discard_package
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
@@ -325,6 +325,7 @@ _CLASSES: Final = {
     ConsentChanged: "consents",
     RequestChanged: "requests",
     LegalHeld: "legal holds",
+    Noted: "notes",
 }
 
 

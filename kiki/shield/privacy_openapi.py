@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
+from kiki.shield import note
 from kiki.shield.breach import AFFECTED_MAX
+from kiki.shield.call import KEY_LENGTH_MAX
 from kiki.shield.compliance_report import PERIODS, ComplianceReport
 from kiki.shield.consent import (
     CUSTOMER_LENGTH_MAX,
@@ -52,6 +54,7 @@ from kiki.shield.wire_consent import (
     RecallsReply,
 )
 from kiki.shield.wire_evidence import BUNDLE_TYPE, CHECKPOINTS_LIMIT_MAX, CheckpointsReply, EvidenceReply
+from kiki.shield.wire_note import NotesReply
 
 _READING_METHODS: Final = ("delete", "get", "options", "patch", "post", "put")
 # What stands in a path as a whole segment: not the two that every client takes for directories.
@@ -88,7 +91,7 @@ def schemas(purposes: Sequence[str]) -> Document:
     """Every request and answer of these routes by name."""
     replies: list[Any] = [
         *(GuideConsent, ConsentsReply, CustomerConsentsReply, ConsentPageReply, ConsentAnswersReply, RecallsReply),
-        *(ComplianceReport, BreachReply, EvidenceReply, CheckpointsReply),
+        *(ComplianceReport, BreachReply, EvidenceReply, CheckpointsReply, NotesReply),
     ]
     _, components = msgspec.json.schema_components(replies, ref_template="#/components/schemas/{name}")
     known = _members(purposes)
@@ -129,12 +132,47 @@ def schemas(purposes: Sequence[str]) -> Document:
             ["holder"],
         ),
         "BreachBody": body_of({name: known[name] for name in BREACH_MEMBERS}, ["reference"]),
+        "NotesBody": _notes_body(),
     }
 
 
 def paths(purposes: Sequence[str]) -> Document:
     """Every route with its methods."""
-    return {**_guide_paths(), **_consent_paths(purposes), **_compliance_paths(), **_evidence_paths()}
+    return {**_guide_paths(), **_consent_paths(purposes), **_compliance_paths(), **_evidence_paths(), **_note_paths()}
+
+
+def _notes_body() -> Document:
+    integer = {"type": "integer", "minimum": -(2**63) + 1, "maximum": 2**63 - 1}
+    value = {"anyOf": [{"type": "string", "maxLength": note.TEXT_LENGTH_MAX}, integer, {"type": "boolean"}]}
+    members = {
+        "event": {"type": "string", "pattern": note.EVENT_PATTERN, "maxLength": 64},
+        "scopes": schema_of("Scopes"),
+        "detail": {
+            "type": "object",
+            "propertyNames": {"pattern": note.NAME_PATTERN},
+            "additionalProperties": value,
+            "maxProperties": note.DETAILS_MAX,
+        },
+        "key": {"type": "string", "pattern": rf"^{PRINTABLE}{{1,{KEY_LENGTH_MAX}}}$"},
+    }
+    notes = {"type": "array", "items": body_of(members, ["event"]), "minItems": 1, "maxItems": note.NOTES_MAX}
+    return body_of({"notes": notes}, ["notes"])
+
+
+def _note_paths() -> Document:
+    return {
+        "/v1/notes": {
+            "post": operation(
+                "Write down what another service did",
+                {
+                    "201": json_answer(schema_of("NotesReply"), "Written down, durably."),
+                    "409": problem_answer("A key stands for another note."),
+                },
+                body="NotesBody",
+                tag="evidence",
+            )
+        }
+    }
 
 
 def _guide_paths() -> Document:

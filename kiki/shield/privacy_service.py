@@ -20,6 +20,7 @@ from kiki.shield.compliance_routes import ComplianceRoutes
 from kiki.shield.compliance_survey import everything_is_held, request_lines
 from kiki.shield.consent_routes import ConsentRoutes
 from kiki.shield.evidence_routes import EvidenceRoutes
+from kiki.shield.note_routes import NoteRoutes
 from kiki.shield.probe import Surroundings
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.request_routes import RequestRoutes
@@ -67,6 +68,7 @@ class PrivacyService:
         self._requests = RequestRoutes(self._desk)
         self._working: asyncio.Task[None] | None = None
         self._compliance = ComplianceRoutes(self._surroundings, asynchronous, decider.clock)
+        self._notes = NoteRoutes(asynchronous)
 
     def routes(self) -> Sequence[Route]:
         """All of them."""
@@ -75,6 +77,7 @@ class PrivacyService:
             *self._requests.routes(),
             *self._compliance.routes(),
             *self._evidence.routes(),
+            *self._notes.routes(),
         ]
 
     def start(self) -> None:

@@ -17,13 +17,14 @@ from kiki.ledger.entry import Sealed
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
 from kiki.ledger.store import Reader, Store, Write
-from kiki.shield import consent, legal_hold, subject_request
+from kiki.shield import consent, legal_hold, note, subject_request
 from kiki.shield.fact import (
     ConsentChanged,
     Decided,
     Fact,
     Halted,
     LegalHeld,
+    Noted,
     PolicyUsed,
     RequestChanged,
     Settled,
@@ -163,6 +164,8 @@ class Projections:
             return [Write(POLICY, b"", fact.policy)]
         if isinstance(fact, ConsentChanged):
             return consent.writes_of(fact, self._chain, seq)
+        if isinstance(fact, Noted):
+            return note.writes_of(fact, seq)
         if isinstance(fact, LegalHeld):
             return legal_hold.writes_of(fact, self._chain, seq)
         if isinstance(fact, RequestChanged):

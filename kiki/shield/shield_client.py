@@ -7,7 +7,7 @@ proofs: see `privacy_client`. How patiently all of it is asked for stands in `co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from kiki.shield.conversation import (
     denied_of,
     outcome_of,
 )
+from kiki.shield.note import Detail, Note, parse_note
 from kiki.shield.privacy_line import AsyncPrivacyLine, PrivacyLine
 from kiki.shield.simulation import Simulation
 from kiki.shield.window import OpenHold
@@ -54,6 +55,7 @@ from kiki.shield.wire import (
     ReservationReply,
     SettlementReply,
 )
+from kiki.shield.wire_note import NoteReply, NotesReply, note_json
 
 __all__ = [
     "DEADLINE",
@@ -102,6 +104,14 @@ class _Flows(Conversation):
 
     def _record(self, call: Call) -> Flow[OutcomeReply]:
         return self.post("/v1/records", wire_call.call_json(_keyed(call)), OutcomeReply)
+
+    def _note(self, notes: Sequence[Note]) -> Flow[list[NoteReply]]:
+        body = {"notes": [note_json(each if each.key else each._replace(key=uuid4().hex)) for each in notes]}
+        reply = yield from self.ask("POST", "/v1/notes", body)
+        found = self.read(reply, NotesReply).notes
+        if len(found) != len(notes):
+            raise self.nonsense(reply, f"{len(found)} places for {len(notes)} notes")
+        return found
 
     def _switch(self, turn: Switch) -> Flow[HaltReply]:
         if turn.on:
@@ -265,6 +275,20 @@ class ShieldClient(_Flows, PrivacyLine):
         """Count money that was spent elsewhere, even when it goes over a limit."""
         return self.drive(self._record(record_call(amount, scopes, key)))
 
+    def note(
+        self,
+        event: str,
+        scopes: ScopesGiven = None,
+        detail: Mapping[str, Detail] | None = None,
+        key: str | None = None,
+    ) -> NoteReply:
+        """Write down what your own program did, beside the decisions that it rested on; it costs and decides nothing."""
+        return self.drive(self._note([parse_note(event, scopes, detail, key)]))[0]
+
+    def note_many(self, notes: Sequence[Note]) -> list[NoteReply]:
+        """The same for many, in one durable commit, all or none."""
+        return self.drive(self._note(notes))
+
     def halt(self, pattern: str = "*", *, note: str = "") -> HaltReply:
         """Refuse every new spend and reservation that the pattern concerns, until `resume`."""
         return self.drive(self._switch(switch(pattern, on=True, note=note)))
@@ -378,6 +402,20 @@ class AsyncShieldClient(_Flows, AsyncPrivacyLine):
     async def record(self, amount: Amount, scopes: ScopesGiven = None, key: str | None = None) -> OutcomeReply:
         """Count money that was spent elsewhere, even when it goes over a limit."""
         return await self.drive(self._record(record_call(amount, scopes, key)))
+
+    async def note(
+        self,
+        event: str,
+        scopes: ScopesGiven = None,
+        detail: Mapping[str, Detail] | None = None,
+        key: str | None = None,
+    ) -> NoteReply:
+        """Write down what your own program did, beside the decisions that it rested on; it costs and decides nothing."""
+        return (await self.drive(self._note([parse_note(event, scopes, detail, key)])))[0]
+
+    async def note_many(self, notes: Sequence[Note]) -> list[NoteReply]:
+        """The same for many, in one durable commit, all or none."""
+        return await self.drive(self._note(notes))
 
     async def halt(self, pattern: str = "*", *, note: str = "") -> HaltReply:
         """Refuse every new spend and reservation that the pattern concerns, until `resume`."""

@@ -22,6 +22,7 @@ from kiki.shield.fact import (
     Fact,
     Halted,
     LegalHeld,
+    Noted,
     Opened,
     PolicyUsed,
     Pruned,
@@ -161,6 +162,9 @@ VERSION_2 = {
     "legal-hold-2": LegalHeld(AT, REFERENCE, True, "matter 7", "ops"),
     "pruned-2": Pruned(AT, 512, 2555, "ops"),
     "breach-2": BreachDeclared(AT, "incident 7", AT - 2, AT - 1, 12, "ops", "203.0.113.0/24"),
+    "noted": Noted(
+        AT, "flow.step_done", ["campaign:spring"], {"attempt": 2}, b"k" * 16, b"c" * 16, "ops", "203.0.113.0/24"
+    ),
 }
 
 
