@@ -153,7 +153,7 @@ def _notes_body() -> Document:
             "additionalProperties": value,
             "maxProperties": note.DETAILS_MAX,
         },
-        "key": {"type": "string", "pattern": rf"^{PRINTABLE}{{1,{KEY_LENGTH_MAX}}}$"},
+        "key": {"type": "string", "pattern": rf"^{PRINTABLE}+$", "maxLength": KEY_LENGTH_MAX},
     }
     notes = {"type": "array", "items": body_of(members, ["event"]), "minItems": 1, "maxItems": note.NOTES_MAX}
     return body_of({"notes": notes}, ["notes"])
