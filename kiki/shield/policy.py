@@ -9,22 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kiki import money
 from kiki.clock import SECOND
 from kiki.errors import InvalidInput, InvalidMoney, InvalidScope, PolicyError
 from kiki.shield.scope import PERSONAL_KINDS, Pattern
+from kiki.yaml_document import PROBLEMS_MAX, Map, Node, Reader, Text, Unreadable, compose, shown
 
 BUDGETS_MAX = 1000
 WINDOWS_MAX = 16
-TEXT_BYTES_MAX = 2**20
-DEPTH_MAX = 16
-VALUES_MAX = 200_000
-PROBLEMS_MAX = 100
 
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
@@ -48,9 +44,6 @@ _PURPOSE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _SEPARATED = re.compile(r"[0-9]+(?:[,_'\u2019\s][0-9]+)+(?:\.[0-9]*)?")
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 
 _T = TypeVar("_T")
 
@@ -186,20 +179,20 @@ def parse_span(text: str) -> int:
         raise InvalidInput(f"the window is a {type(text).__name__}, not text; {SPAN_ACCEPTED}")
     span = _span(text)
     if span == 0:
-        raise InvalidInput(f"the window {_shown(text)} is empty; {SPAN_ACCEPTED}")
+        raise InvalidInput(f"the window {shown(text)} is empty; {SPAN_ACCEPTED}")
     if span > SPAN_MAX:
-        raise InvalidInput(f"the window {_shown(text)} is too long; {SPAN_ACCEPTED}")
+        raise InvalidInput(f"the window {shown(text)} is too long; {SPAN_ACCEPTED}")
     return span
 
 
 def _span(text: str) -> int:
     match = _SPAN.fullmatch(text)
     if match is None:
-        raise InvalidInput(f"the window {_shown(text)} is not a length of time; {SPAN_ACCEPTED}")
+        raise InvalidInput(f"the window {shown(text)} is not a length of time; {SPAN_ACCEPTED}")
     whole, fraction, unit = match[1], match[2] or "", match[3]
     span, rest = divmod(int(whole + fraction) * _UNITS[unit], int("1" + "0" * len(fraction)))
     if rest:
-        raise InvalidInput(f"the window {_shown(text)} is not a whole number of microseconds; {SPAN_ACCEPTED}")
+        raise InvalidInput(f"the window {shown(text)} is not a whole number of microseconds; {SPAN_ACCEPTED}")
     return span
 
 
@@ -230,8 +223,8 @@ def parse_policy(text: str, source: str = "policy", currency: str = "USD") -> Po
     """
     reader = _Reader()
     try:
-        policy = reader.policy(_compose(text), currency)
-    except _Unreadable as error:
+        policy = reader.policy(compose(text, "policy", POLICY_ACCEPTED), currency)
+    except Unreadable as error:
         raise PolicyError([f"{source}:{error.line}: {error.problem}"]) from error.__cause__
     if reader.problems or policy is None:
         problems = [f"{source}:{line}: {problem}" for line, problem in sorted(reader.problems, key=lambda one: one[0])]
@@ -240,153 +233,14 @@ def parse_policy(text: str, source: str = "policy", currency: str = "USD") -> Po
     return policy
 
 
-class _Unreadable(Exception):
-    """The text cannot be read as one YAML value, so nothing can be said about its parts."""
-
-    def __init__(self, line: int, problem: str) -> None:
-        super().__init__(problem)
-        self.line = line
-        self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    line: int
-    text: str
-    plain: bool
-
-    kind = "text"
-
-    @property
-    def is_null(self) -> bool:
-        return self.plain and self.text in _NULLS
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    line: int
-    items: list[_Node]
-
-    kind = "a list"
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    line: int
-    items: list[_Node]
-    """Keys and values in turn."""
-
-    kind = "a mapping"
-
-    def pairs(self) -> Iterator[tuple[_Node, _Node]]:
-        return zip(self.items[::2], self.items[1::2], strict=True)
-
-
-_Node = _Text | _List | _Map
-
-
-def _compose(text: str) -> _Node | None:
-    """The text's one YAML value, None when there is none; raises `_Unreadable`.
-
-    It reads parse events instead of `yaml.compose`: that one recurses as deep as the text says, and its nodes no
-    longer tell a tag that somebody wrote from one that YAML guessed.
-    """
-    import yaml
-
-    if len(text) > TEXT_BYTES_MAX or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
-        raise _Unreadable(1, "the policy is too large; write at most 1 MiB")
-    text = text.removeprefix("\ufeff")
-    if bad := _UNPRINTABLE.search(text):
-        problem = f"the character U+{ord(bad[0]):04X} is not text; write UTF-8 without control characters"
-        raise _Unreadable(text.count("\n", 0, bad.start()) + 1, problem)
-    if directive := _DIRECTIVE.search(text):
-        line = text.count("\n", 0, directive.start()) + 1
-        raise _Unreadable(line, "a line begins with %, a YAML directive; write the policy without directives")
-    try:
-        return _built(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = f"the text is not YAML ({' '.join(filter(None, (error.context, error.problem)))})"
-        hint = '; a bare * begins an alias: write "*" in quotes' if "alias" in (error.context or "") else ""
-        raise _Unreadable(mark.line + 1 if mark else 1, problem + (hint or f"; {POLICY_ACCEPTED}")) from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the pure scanner lets chr() speak for itself
-        raise _Unreadable(1, f"the text is not YAML ({' '.join(str(error).split())}); {POLICY_ACCEPTED}") from error
-
-
-def _built(events: Any) -> _Node | None:
-    import yaml
-
-    root: list[_Node] = []
-    path: list[tuple[list[_Node], str | None, _Node]] = []  # the collections that are open, outermost first
-    anchors: dict[str, _Node | None] = {}  # None: still open
-    documents = values = 0
-    for event in events:
-        line: int = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise _Unreadable(line, "a second document begins; write one policy without --- inside")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            _, anchor, node = path.pop()
-            if anchor is not None:
-                anchors[anchor] = node
-        elif isinstance(event, yaml.NodeEvent):
-            values += 1
-            if values > VALUES_MAX:
-                raise _Unreadable(line, f"there are too many values; write at most {VALUES_MAX}")
-            into = path[-1][0] if path else root
-            if isinstance(event, yaml.AliasEvent):
-                into.append(_aliased(event.anchor or "", anchors, line))
-                continue
-            tag = getattr(event, "tag", None)
-            if tag is not None:
-                raise _Unreadable(line, f"the tag {_shown(tag)} is not read; write the value without a tag")
-            if isinstance(event, yaml.ScalarEvent):
-                scalar = _Text(line, event.value, not event.style)
-                into.append(scalar)
-                if event.anchor is not None:
-                    anchors[event.anchor] = scalar
-                continue
-            if len(path) == DEPTH_MAX:
-                raise _Unreadable(line, f"values are nested too deep; write at most {DEPTH_MAX} levels")
-            items: list[_Node] = []
-            made = _Map(line, items) if isinstance(event, yaml.MappingStartEvent) else _List(line, items)
-            into.append(made)
-            path.append((items, event.anchor, made))
-            if event.anchor is not None:
-                anchors[event.anchor] = None
-    return root[0] if root else None
-
-
-def _aliased(name: str, anchors: Mapping[str, _Node | None], line: int) -> _Node:
-    if name not in anchors:
-        raise _Unreadable(
-            line, f'the alias *{name} stands for nothing; write &{name} before it, or "*{name}" when it is text'
-        )
-    node = anchors[name]
-    if node is None:
-        raise _Unreadable(line, f"the alias *{name} contains itself; write the value out")
-    return replace(node, line=line)
-
-
-class _Reader:
+class _Reader(Reader):
     """Turns nodes into values and notes every mistake, so that one reading reports them all."""
 
-    def __init__(self) -> None:
-        self._noted: dict[tuple[int, str], None] = {}
-
-    @property
-    def problems(self) -> list[tuple[int, str]]:
-        return list(self._noted)
-
-    def wrong(self, node: _Node, problem: str) -> None:
-        self._noted[node.line, problem] = None
-
-    def policy(self, node: _Node | None, currency: str) -> Policy | None:
-        if node is None or (isinstance(node, _Text) and node.is_null):
-            self.wrong(node or _Text(1, "", plain=True), f"the policy is empty; {POLICY_ACCEPTED}")
+    def policy(self, node: Node | None, currency: str) -> Policy | None:
+        if node is None or (isinstance(node, Text) and node.is_null):
+            self.wrong(node or Text(1, "", plain=True), f"the policy is empty; {POLICY_ACCEPTED}")
             return None
-        if not isinstance(node, _Map):
+        if not isinstance(node, Map):
             self.wrong(node, f"the policy is {node.kind}; {POLICY_ACCEPTED}")
             return None
         fields = self.fields(node, "the policy", ("currency", "budgets"))
@@ -397,54 +251,13 @@ class _Reader:
             return None
         return Policy(self.budgets(fields["budgets"]), currency)
 
-    def fields(self, node: _Map, owner: str, known: tuple[str, ...]) -> dict[str, _Node]:
-        accepted = f"the keys are {', '.join(known)}"
-        fields: dict[str, _Node] = {}
-        for key, value in node.pairs():
-            if not isinstance(key, _Text):
-                self.wrong(key, f"{owner} has {key.kind} as a key; {accepted}")
-            elif key.text in fields:
-                self.wrong(key, f"{owner} has the key '{key.text}' twice; write it once")
-            elif key.text in known:
-                fields[key.text] = value
-            elif key.text == "<<":
-                self.wrong(key, f"{owner} has the merge key '<<'; write the keys out ({accepted})")
-            elif key.plain and key.text.isdigit():
-                hint = "a comma ends a value inside braces, so write 1000 instead of 1,000"
-                self.wrong(key, f"{owner} has the unknown key {_shown(key.text)}; {hint} ({accepted})")
-            else:
-                near = get_close_matches(key.text[:64].lower(), known, n=1)
-                meant = f"did you mean '{near[0]}'? {accepted}" if near else accepted
-                self.wrong(key, f"{owner} has the unknown key {_shown(key.text)}; {meant}")
-        return fields
-
-    def text(self, node: _Node, what: str, accepted: str) -> str | None:
-        if not isinstance(node, _Text):
-            self.wrong(node, f"{what} is {node.kind}; {accepted}")
-        elif node.is_null or not node.text:
-            self.wrong(node, f"{what} has no value; {accepted}")
-        else:
-            return node.text
-        return None
-
-    def items(self, node: _Node, what: str, most: int, accepted: str) -> list[_Node]:
-        if not isinstance(node, _List):
-            none = isinstance(node, _Text) and node.is_null
-            self.wrong(node, f"{what} has no value; {accepted}" if none else f"{what} is {node.kind}; {accepted}")
-            return []
-        if not node.items:
-            self.wrong(node, f"{what} is an empty list; {accepted}")
-        if len(node.items) > most:
-            self.wrong(node, f"{what} holds {len(node.items)}; write at most {most}")
-        return node.items[:most]
-
-    def currency(self, node: _Node) -> str:
+    def currency(self, node: Node) -> str:
         text = self.text(node, "currency", CURRENCY_ACCEPTED)
         if text is not None and not _CURRENCY.fullmatch(text):
-            self.wrong(node, f"currency {_shown(text)} is not a currency code; {CURRENCY_ACCEPTED}")
+            self.wrong(node, f"currency {shown(text)} is not a currency code; {CURRENCY_ACCEPTED}")
         return text or ""
 
-    def budgets(self, node: _Node) -> tuple[Budget, ...]:
+    def budgets(self, node: Node) -> tuple[Budget, ...]:
         budgets: list[Budget] = []
         lines: dict[str, int] = {}
         for one in self.items(node, "budgets", BUDGETS_MAX, "write a list of at least one budget"):
@@ -461,11 +274,11 @@ class _Reader:
             budgets.append(budget)
         return tuple(budgets)
 
-    def budget(self, node: _Node) -> Budget | None:
+    def budget(self, node: Node) -> Budget | None:
         known = ("name", "scope", "limit", "window", "windows", "consent")
-        if not isinstance(node, _Map):
+        if not isinstance(node, Map):
             accepted = "write a mapping with 'scope' and either 'limit' and 'window' or 'windows'"
-            none = isinstance(node, _Text) and node.is_null
+            none = isinstance(node, Text) and node.is_null
             self.wrong(node, f"a budget {'has no value' if none else f'is {node.kind}'}; {accepted}")
             return None
         fields = self.fields(node, "the budget", known)
@@ -477,27 +290,27 @@ class _Reader:
         consent = self.purpose(fields["consent"]) if "consent" in fields else ""
         return Budget(name, pattern or Pattern("*"), limits, consent) if name else None
 
-    def purpose(self, node: _Node) -> str:
+    def purpose(self, node: Node) -> str:
         text = self.text(node, "consent", CONSENT_ACCEPTED)
         if text is not None and not _PURPOSE.fullmatch(text):
-            self.wrong(node, f"consent {_shown(text)} is not a purpose; {CONSENT_ACCEPTED}")
+            self.wrong(node, f"consent {shown(text)} is not a purpose; {CONSENT_ACCEPTED}")
         return text or ""
 
-    def name(self, node: _Node) -> str | None:
+    def name(self, node: Node) -> str | None:
         text = self.text(node, "name", NAME_ACCEPTED)
         if text is not None and not _NAME.fullmatch(text):
-            self.wrong(node, f"name {_shown(text)} is not a budget's name; {NAME_ACCEPTED}")
+            self.wrong(node, f"name {shown(text)} is not a budget's name; {NAME_ACCEPTED}")
             return None
         return text
 
-    def pattern(self, node: _Node) -> Pattern | None:
+    def pattern(self, node: Node) -> Pattern | None:
         text = self.text(node, "scope", SCOPE_ACCEPTED)
         if text is None:
             return None
         try:
             pattern = Pattern.parse(text)
         except InvalidScope:
-            self.wrong(node, f"scope {_shown(text)} is not a scope pattern; {SCOPE_ACCEPTED}")
+            self.wrong(node, f"scope {shown(text)} is not a scope pattern; {SCOPE_ACCEPTED}")
             return None
         value = text.partition(":")[2]
         if pattern.kind in PERSONAL_KINDS and not pattern.is_each:
@@ -505,12 +318,12 @@ class _Reader:
             self.wrong(node, f"scope '{pattern.kind}:…' names one person; write '{pattern.kind}:*', each on its own")
             return None
         if value != value.strip():
-            self.wrong(node, f"scope {_shown(text)} has a space around its value; {SCOPE_ACCEPTED}")
+            self.wrong(node, f"scope {shown(text)} has a space around its value; {SCOPE_ACCEPTED}")
         elif "*" in value and value != "*":
-            self.wrong(node, f"scope {_shown(text)} has a * inside its value, where it means nothing; {SCOPE_ACCEPTED}")
+            self.wrong(node, f"scope {shown(text)} has a * inside its value, where it means nothing; {SCOPE_ACCEPTED}")
         return pattern
 
-    def limits(self, node: _Map, fields: Mapping[str, _Node]) -> tuple[Limit, ...]:
+    def limits(self, node: Map, fields: Mapping[str, Node]) -> tuple[Limit, ...]:
         accepted = "write either 'limit' and 'window', or 'windows', a list of such pairs"
         if "windows" not in fields:
             limit = self.limit(node, "the budget", fields, accepted)
@@ -520,7 +333,7 @@ class _Reader:
         limits: list[Limit] = []
         lines: dict[int, int] = {}
         for one in self.items(fields["windows"], "windows", WINDOWS_MAX, accepted):
-            if not isinstance(one, _Map):
+            if not isinstance(one, Map):
                 self.wrong(one, f"a window is {one.kind}; write a mapping with 'limit' and 'window'")
                 continue
             given = self.fields(one, "the window", ("limit", "window"))
@@ -537,7 +350,7 @@ class _Reader:
             limits.append(limit)
         return tuple(limits)
 
-    def limit(self, node: _Map, owner: str, fields: Mapping[str, _Node], accepted: str) -> Limit | None:
+    def limit(self, node: Map, owner: str, fields: Mapping[str, Node], accepted: str) -> Limit | None:
         micros = span = None
         if "limit" in fields:
             micros = self.amount(fields["limit"])
@@ -548,7 +361,7 @@ class _Reader:
             self.wrong(node, f"{owner} has no {' and no '.join(missing)}; {accepted}")
         return Limit(micros, span) if micros is not None and span is not None else None
 
-    def amount(self, node: _Node) -> int | None:
+    def amount(self, node: Node) -> int | None:
         text = self.text(node, "limit", money.ACCEPTED)
         if text is None:
             return None
@@ -562,17 +375,13 @@ class _Reader:
             except InvalidMoney as error:
                 self.wrong(node, f"limit {str(error).removesuffix(f': {money.ACCEPTED}')}; {money.ACCEPTED}")
                 return None
-        self.wrong(node, f"limit {_shown(text)} {problem}")
+        self.wrong(node, f"limit {shown(text)} {problem}")
         return None
 
-    def span(self, node: _Node) -> int | None:
+    def span(self, node: Node) -> int | None:
         text = self.text(node, "window", SPAN_ACCEPTED)
         try:
             return None if text is None else parse_span(text)
         except InvalidInput as error:
             self.wrong(node, str(error).removeprefix("the "))
             return None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PURE = [
     "kiki/errors.py",
     "kiki/money.py",
+    "kiki/yaml_document.py",
     "kiki/shield/scope.py",
     "kiki/shield/policy.py",
     "kiki/shield/budget.py",

@@ -22,9 +22,7 @@ from kiki.shield.policy import (
     DAY,
     HOUR,
     MINUTE,
-    PROBLEMS_MAX,
     SPAN_MAX,
-    TEXT_BYTES_MAX,
     WINDOWS_MAX,
     Budget,
     Limit,
@@ -36,6 +34,7 @@ from kiki.shield.policy import (
     single_budget,
 )
 from kiki.shield.scope import Pattern
+from kiki.yaml_document import PROBLEMS_MAX, TEXT_BYTES_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1_000_000
