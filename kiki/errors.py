@@ -8,6 +8,7 @@ KikiError
 ├── ConfigurationError
 │   ├── SettingsError
 │   ├── PolicyError
+│   ├── PlanError
 │   ├── DatabaseError
 │   └── SystemsError
 ├── Denied
@@ -25,6 +26,8 @@ KikiError
 │   ├── CommitExceedsHold
 │   ├── ConsentConflict
 │   ├── LegallyHeld
+│   ├── PlanChanged
+│   ├── RunTaken
 │   └── ArchiveConflict
 ├── Unavailable
 │   ├── LedgerUnavailable
@@ -117,6 +120,13 @@ class PolicyError(ConfigurationError):
 
     code = "policy_invalid"
     subject = "policy"
+
+
+class PlanError(ConfigurationError):
+    """The campaign plan cannot be used; nothing was sent to any platform."""
+
+    code = "plan_invalid"
+    subject = "plan"
 
 
 class DatabaseError(ConfigurationError):
@@ -251,6 +261,18 @@ class LegallyHeld(Conflict):
     """A legal hold stands: nothing of the person may be erased before it is lifted."""
 
     code = "legally_held"
+
+
+class PlanChanged(Conflict):
+    """The plan is not the one that the run was started with; the run goes on under its own."""
+
+    code = "plan_changed"
+
+
+class RunTaken(Conflict):
+    """Another runner has this run, or took it over; this one touches it no more."""
+
+    code = "run_taken"
 
 
 class ArchiveConflict(Conflict):
