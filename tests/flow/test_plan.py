@@ -84,7 +84,7 @@ def test_a_plan_has_one_currency() -> None:
     with pytest.raises(PlanError) as caught:
         parse_plan(SPRING.replace("currency: USD", "currency: EUR"))
 
-    assert 6 == sum("not in EUR" in problem for problem in caught.value.problems)
+    assert 7 == sum("not in EUR" in problem for problem in caught.value.problems)
 
 
 @given(st.text(max_size=300) | st.sampled_from([SPRING]).flatmap(lambda s: st.integers(0, len(s)).map(lambda n: s[:n])))
