@@ -1,0 +1,146 @@
+"""The guard as flow asks it: the same few questions whether it is embedded or behind HTTP, and every answer an `Outcome`.
+
+Flow's holds have no deadline: only a report of the platform, or a proved refusal, ends one. What the guard did not
+answer is `unknown`; the same key asked again gives the answer that was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kiki.errors import AccessDenied, Conflict, InvalidInput, SpendDenied, Unavailable
+from kiki.flow.outcome import Outcome, done, refused, unknown
+from kiki.money import format_micros
+from kiki.shield.note import Note
+
+if TYPE_CHECKING:
+    from kiki.shield.budget_guard import BudgetGuard
+    from kiki.shield.shield_client import AsyncShieldClient
+
+UNAVAILABLE = "guard_unavailable"
+"""The guard could not be asked, or could not answer: nothing may be spent on it."""
+
+
+class GuardLine(Protocol):
+    """Money in micros. Every call may be made again with the same key."""
+
+    async def reserve(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """Set money aside without a deadline: done with `hold` and `event`, refused with the reason, or unknown."""
+        ...
+
+    async def commit(self, hold: str, micros: int) -> Outcome:
+        """End a hold with what was spent, at most what it holds."""
+        ...
+
+    async def release(self, hold: str) -> Outcome:
+        """End a hold of which nothing was spent."""
+        ...
+
+    async def record(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """Count money that was spent beyond what was held."""
+        ...
+
+    async def note(self, notes: Sequence[Note]) -> Outcome:
+        """Write down what flow did."""
+        ...
+
+
+class EmbeddedGuard:
+    """A `BudgetGuard` in this process; its commits wait on a thread."""
+
+    def __init__(self, guard: BudgetGuard) -> None:
+        self._guard = guard
+
+    async def reserve(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """See `GuardLine`."""
+
+        def ask() -> Outcome:
+            hold = self._guard.reserve(format_micros(micros), scopes, key)
+            return done(hold=hold.id, event=hold.event_id)
+
+        return await _asked(lambda: asyncio.to_thread(ask))
+
+    async def commit(self, hold: str, micros: int) -> Outcome:
+        """See `GuardLine`."""
+
+        def ask() -> Outcome:
+            return done(event=self._guard.commit(hold, format_micros(micros)).event_id)
+
+        return await _asked(lambda: asyncio.to_thread(ask))
+
+    async def release(self, hold: str) -> Outcome:
+        """See `GuardLine`."""
+        return await _asked(lambda: asyncio.to_thread(lambda: done(event=self._guard.release(hold).event_id)))
+
+    async def record(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """See `GuardLine`."""
+
+        def ask() -> Outcome:
+            return done(event=self._guard.record(format_micros(micros), scopes, key).event_id)
+
+        return await _asked(lambda: asyncio.to_thread(ask))
+
+    async def note(self, notes: Sequence[Note]) -> Outcome:
+        """See `GuardLine`."""
+        return await _asked(lambda: asyncio.to_thread(lambda: done(event=self._guard.note_many(notes)[-1].event_id)))
+
+
+class RemoteGuard:
+    """SyncShield behind HTTP."""
+
+    def __init__(self, client: AsyncShieldClient) -> None:
+        self._client = client
+
+    async def reserve(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            hold = await self._client.reserve(format_micros(micros), scopes, key)
+            return done(hold=hold.id, event=hold.event_id)
+
+        return await _asked(ask)
+
+    async def commit(self, hold: str, micros: int) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return done(event=(await self._client.commit(hold, format_micros(micros))).event_id)
+
+        return await _asked(ask)
+
+    async def release(self, hold: str) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return done(event=(await self._client.release(hold)).event_id)
+
+        return await _asked(ask)
+
+    async def record(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return done(event=(await self._client.record(format_micros(micros), scopes, key)).event_id)
+
+        return await _asked(ask)
+
+    async def note(self, notes: Sequence[Note]) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return done(event=(await self._client.note_many(notes))[-1].event_id)
+
+        return await _asked(ask)
+
+
+async def _asked(ask: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    try:
+        return await ask()
+    except SpendDenied as error:
+        return refused(error.reason, str(error))
+    except (InvalidInput, AccessDenied, Conflict) as error:
+        return refused(error.code, str(error))
+    except (Unavailable, OSError) as error:
+        return unknown(UNAVAILABLE, str(error))

@@ -1,0 +1,426 @@
+"""One campaign of a plan, day by day: the interpreter. It asks its `Port` in the same order every time.
+
+Before a day begins its worst case is held at the guard; only then may the platform spend on it. A campaign whose next day
+is not held is paused before that day begins. After a day the platform's report ends its hold. The order of things that
+must never change: hold → fence → write; pause confirmed → nothing more is held; report final → hold ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from kiki.flow.guard_line import UNAVAILABLE
+from kiki.flow.lane_money import LaneMoney, worst_case
+from kiki.flow.lane_write import LaneWrites, campaign_of, outcome_of
+from kiki.flow.outcome import Fate, Outcome, refused
+from kiki.flow.plan import Absence, Plan, PlannedCampaign
+from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status, campaign_name
+from kiki.flow.port import Json, Port
+from kiki.flow.story import Story
+from kiki.flow.world import Timing, World
+
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+CANCEL: Final = "cancel"
+APPROVE: Final = "approve"
+SIGNALS: Final = (PAUSE, RESUME, CANCEL, APPROVE)
+
+COMPLETED: Final = "completed"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+
+
+async def run_lane(run: str, plan: Plan, name: str, port: Port, world: World) -> Json:
+    """Execute one campaign to its end; how it ended, and its books."""
+    return await _Lane(run, plan, plan.campaign(name), port, world).execute()
+
+
+class _Lane:
+    def __init__(self, run: str, plan: Plan, campaign: PlannedCampaign, port: Port, world: World) -> None:
+        self._plan = plan
+        self._campaign = campaign
+        self._port = port
+        self._world = world
+        self._name = campaign_name(plan.name, campaign.name)
+        scopes = {**plan.scopes, "campaign": campaign.name, "platform": campaign.platform}
+        self._story = Story(port, world.guard, run, scopes)
+        self._writes = LaneWrites(port, world, self._story, self._name, plan.version)
+        self._money = LaneMoney(port, world, self._story, campaign.name, plan.version, scopes)
+        self._id = ""
+        # What the platform may be doing: everything not known to be otherwise.
+        self._may_spend = False
+        self._budget_in_force = 0
+        self._bid_in_force: int | None = None
+        self._paused_by_user = False
+        self._cancelled = False
+
+    async def execute(self) -> Json:
+        if not await self._approved():
+            return await self._end(CANCELLED)
+        made = await self._ensure()
+        if not made.is_done:
+            await self._story.tell("ensure/failed", "flow.failed", code=made.code, message=made.message)
+            return await self._end(FAILED, code=made.code, message=made.message)
+        days = self._days()
+        for day in days:
+            await self._prepare(day)
+            await self._live_through(day)
+            await self._settle_past(f"{day}/settle", day)
+            if self._cancelled:
+                break
+        await self._stop("stop", until=None)
+        await self._settle_rest()
+        return await self._end(CANCELLED if self._cancelled else COMPLETED)
+
+    def _days(self) -> list[date]:
+        span = (self._campaign.ends - self._campaign.starts).days + 1
+        return [self._campaign.starts + timedelta(days=each) for each in range(span)]
+
+    # -- beginning -----------------------------------------------------------------------------------
+
+    async def _approved(self) -> bool:
+        above = self._plan.approval_above
+        if above is None or _peak(self._plan) <= above:
+            return True
+        await self._story.tell("approval/asked", "flow.approval_asked", peak=_peak(self._plan), above=above)
+        number = 0
+        while True:
+            signal = await self._port.signal(f"approval/{number}", None)
+            number += 1
+            if signal is not None and signal["kind"] == APPROVE:
+                await self._story.tell("approval/given", "flow.approved", actor=str(signal.get("actor", "")))
+                return True
+            if signal is not None and signal["kind"] == CANCEL:
+                self._cancelled = True
+                return False
+
+    async def _ensure(self) -> Outcome:
+        currency = await self._writes.read("currency", self._world.platform.currency)
+        if not currency.is_done:
+            return currency
+        if currency.value["currency"] != self._plan.currency:
+            message = f"the account is in {currency.value['currency']}, the plan in {self._plan.currency}"
+            return refused("currency_mismatch", message)
+        spec = self._spec()
+        platform = self._world.platform
+        calendar = self._world.calendar
+        made = await self._writes.write(
+            "ensure",
+            lambda key: platform.ensure_campaign(spec, key),
+            lambda _: True,
+            until=calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY),
+        )
+        state = campaign_of(made)
+        if state is None:
+            return made
+        self._id = state.id
+        self._take_note_of(state)
+        return made
+
+    def _spec(self) -> CampaignSpec:
+        campaign = self._campaign
+        return CampaignSpec(
+            name=self._name,
+            objective=campaign.objective,
+            daily_budget=campaign.daily_budget,
+            bid=campaign.bid if isinstance(campaign.bid, int) else None,
+            starts=campaign.starts,
+            ends=campaign.ends,
+            countries=campaign.countries,
+            settings=campaign.settings,
+        )
+
+    # -- a day ---------------------------------------------------------------------------------------
+
+    async def _prepare(self, day: date) -> None:
+        """Before `day` begins: its money is held and the campaign set for it, or the campaign is paused."""
+        calendar = self._world.calendar
+        begins = calendar.start_of(day)
+        await self._listen(f"{day}/before", begins - calendar.span(Timing.LEAD))
+        if not self._wanted(day):
+            await self._stop(f"{day}/off", until=begins)
+            return
+        budget = await self._day_budget(day)
+        if await self._hold(day, budget):
+            await self._set(day, budget)
+        elif self._may_spend:
+            await self._stop(f"{day}/unheld", until=begins)
+
+    def _wanted(self, day: date) -> bool:
+        return day in self._campaign.days and not self._paused_by_user and not self._cancelled
+
+    async def _day_budget(self, day: date) -> int:
+        spent = self._money.spent
+
+        async def act() -> Json:
+            plain: Json = msgspec.to_builtins(await self._world.advice.daily_budget(self._campaign, day, spent))
+            return plain
+
+        advised = outcome_of(await self._port.step(f"{day}/budget", act))
+        return int(advised.value.get("micros", self._campaign.daily_budget)) if advised.is_done else 0
+
+    async def _hold(self, day: date, budget: int) -> bool:
+        """Whether the worst case of the day is held; a guard that cannot be asked is asked until it is too late."""
+        if budget <= 0:
+            return False
+        calendar = self._world.calendar
+        last_call = calendar.start_of(day) - calendar.span(Timing.LAST_CALL)
+        # Until the new budget is set the old one is in force, on the new day too.
+        highest = max(budget, self._budget_in_force if self._may_spend else 0)
+        micros = worst_case(highest, self._world.platform.limits.overdelivery)
+        number = 0
+        while True:
+            held = await self._money.reserve(f"{day}/reserve/{number}", day, micros)
+            if held.is_done:
+                return True
+            if held.code != UNAVAILABLE:
+                return False
+            if self._plan.on_guard_down is Absence.PAUSE and self._may_spend:
+                await self._stop(f"{day}/guard-down/{number}", until=calendar.start_of(day))
+            now = await self._port.now(f"{day}/reserve/{number}/now")
+            ends = calendar.start_of(day) + calendar.span(Timing.DAY)
+            if now >= last_call and self._may_spend:
+                return False
+            if now >= ends:
+                return False
+            # Paused already: the day may begin late, once the guard answers.
+            latest = last_call if self._may_spend else ends
+            await self._listen(f"{day}/reserve/{number}/wait", min(latest, now + calendar.span(Timing.RETRY)))
+            number += 1
+            if not self._wanted(day):
+                return False
+
+    async def _set(self, day: date, budget: int) -> None:
+        """Budget, bid and status for a day that is held."""
+        calendar, platform = self._world.calendar, self._world.platform
+        begins = calendar.start_of(day)
+        ends = begins + calendar.span(Timing.DAY)
+        # The day before is held for what was in force then: a higher budget waits for its own day.
+        if budget > self._budget_in_force and self._may_spend:
+            await self._listen(f"{day}/begin", begins)
+            if not self._wanted(day):
+                await self._stop(f"{day}/off", until=ends)
+                return
+        if budget != self._budget_in_force:
+            written = await self._writes.write(
+                f"{day}/set-budget",
+                lambda key: platform.set_budget(self._id, budget, key),
+                lambda state: state.daily_budget == budget,
+                until=ends,
+            )
+            await self._budget_written(day, budget, written)
+        await self._bid(day, ends)
+        if not self._may_spend and self._wanted(day) and self._budget_in_force <= self._covered(day):
+            await self._listen(f"{day}/begin-2", begins)
+            if self._wanted(day):
+                await self._start(f"{day}/resume", ends)
+
+    def _covered(self, day: date) -> int:
+        """The highest daily budget that the day's hold covers."""
+        held = self._money.holds.get(day)
+        return 0 if held is None else int(held.micros / self._world.platform.limits.overdelivery)
+
+    async def _budget_written(self, day: date, budget: int, written: Outcome) -> None:
+        if written.is_done:
+            self._budget_in_force = budget
+            return
+        # Either may be in force: the higher one is what must be held for.
+        if written.fate is Fate.UNKNOWN:
+            self._budget_in_force = max(self._budget_in_force, budget)
+        await self._story.tell(f"{day}/budget-told", "flow.budget_not_set", day=str(day), code=written.code)
+
+    async def _bid(self, day: date, until: int) -> None:
+        platform = self._world.platform
+        if self._campaign.bid is None:
+            return
+
+        async def act() -> Json:
+            plain: Json = msgspec.to_builtins(await self._world.advice.bid(self._campaign, day))
+            return plain
+
+        advised = outcome_of(await self._port.step(f"{day}/bid", act))
+        micros = int(advised.value.get("micros", 0)) if advised.is_done else 0
+        if micros > 0 and micros != self._bid_in_force:
+            written = await self._writes.write(
+                f"{day}/set-bid",
+                lambda key: platform.set_bid(self._id, micros, key),
+                lambda state: state.bid == micros,
+                until=until,
+            )
+            self._bid_in_force = micros if written.is_done else None
+
+    async def _start(self, step: str, until: int) -> None:
+        self._may_spend = True
+        platform = self._world.platform
+        started = await self._writes.write(
+            step,
+            lambda key: platform.resume(self._id, key),
+            lambda state: state.status is Status.ACTIVE,
+            until=until,
+        )
+        if started.fate is Fate.REFUSED:
+            self._may_spend = False
+            await self._story.tell(f"{step}/told", "flow.not_started", code=started.code, message=started.message)
+
+    async def _live_through(self, day: date) -> None:
+        """The day itself: signals are followed, and what the platform shows is looked at."""
+        calendar = self._world.calendar
+        ends = calendar.start_of(day) + calendar.span(Timing.DAY) - calendar.span(Timing.LEAD)
+        number = 0
+        while True:
+            signal = await self._heed(f"{day}/live/{number}", ends)
+            number += 1
+            if signal is None:
+                return
+            if self._cancelled or self._paused_by_user:
+                if self._may_spend:
+                    await self._stop(f"{day}/paused/{number}", until=None)
+                if self._cancelled:
+                    return
+            elif day in self._money.holds and not self._may_spend and day in self._campaign.days:
+                await self._start(f"{day}/resumed/{number}", ends)
+
+    # -- stopping ------------------------------------------------------------------------------------
+
+    async def _stop(self, step: str, *, until: int | None) -> None:
+        """Pause, and know that it is paused. `until` None: however long it takes, within reason."""
+        if not self._id or not self._may_spend:
+            return
+        calendar, platform = self._world.calendar, self._world.platform
+        now = await self._port.now(f"{step}/now")
+        latest = max(until or 0, now + calendar.span(Timing.DAY if until is None else Timing.RETRY))
+        paused = await self._writes.write(
+            step,
+            lambda key: platform.pause(self._id, key),
+            lambda state: state.status is not Status.ACTIVE,
+            until=latest,
+        )
+        if paused.is_done:
+            self._may_spend = False
+        else:
+            await self._story.tell(f"{step}/told", "flow.not_paused", code=paused.code, message=paused.message)
+
+    # -- money after a day ---------------------------------------------------------------------------
+
+    async def _settle_past(self, step: str, today: date) -> None:
+        """Settle every earlier day whose report is final, and follow the reports of settled ones."""
+        await self._resolve_doubts(step)
+        for day in sorted({*self._money.holds, *self._unheld(today)}):
+            if day < today:
+                await self._settle_day(f"{step}/{day}", day)
+        for day in sorted(self._money.books):
+            if day >= today - timedelta(days=Timing.REVISE_DAYS):
+                report = await self._report(f"{step}/revise/{day}", day)
+                if report is not None:
+                    await self._money.revise(f"{step}/revise/{day}", report)
+
+    def _unheld(self, today: date) -> list[date]:
+        """Days on which the campaign may have spent although nothing was held."""
+        told = {*self._money.holds, *self._money.books, *self._money.doubtful}
+        return [day for day in self._days() if day < today and day not in told]
+
+    async def _settle_day(self, step: str, day: date, *, at_last: bool = False) -> bool:
+        if not self._id:
+            return True
+        report = await self._report(step, day)
+        if report is None or not (report.final or at_last):
+            return False
+        if day in self._money.holds:
+            return await self._money.settle(step, report)
+        return await self._money.record_unheld(step, report)
+
+    async def _report(self, step: str, day: date) -> SpendReport | None:
+        platform = self._world.platform
+        outcome = await self._writes.read(f"{step}/report", lambda: platform.spend_report(self._id, day))
+        given = outcome.value.get("report") if outcome.is_done else None
+        return None if given is None else msgspec.convert(given, SpendReport)
+
+    async def _settle_rest(self) -> None:
+        """After the last day: wait for the reports, and for the guard."""
+        calendar = self._world.calendar
+        last = max([self._campaign.ends, *self._money.holds])
+        deadline = calendar.start_of(last + timedelta(days=Timing.SETTLE_DAYS))
+        revised = calendar.start_of(last + timedelta(days=1 + Timing.REVISE_DAYS))
+        number = 0
+        while True:
+            await self._resolve_doubts(f"rest/{number}")
+            now = await self._port.now(f"rest/{number}/now")
+            settled = await self._settle_all(f"rest/{number}", now, at_last=now >= deadline)
+            told = await self._story.finish(f"rest/{number}/story")
+            if settled and told and not self._money.doubtful and (now >= revised or not self._money.books):
+                return
+            if now >= deadline + calendar.span(Timing.DAY):
+                return
+            await self._port.sleep(f"rest/{number}/wait", now + calendar.span(Timing.DAY / 4))
+            number += 1
+
+    async def _settle_all(self, step: str, now: int, *, at_last: bool) -> bool:
+        """Whether every hold has ended and every book says what the platform says."""
+        calendar = self._world.calendar
+        begun = [day for day in self._days() if calendar.start_of(day) <= now] if self._id else []
+        settled = True
+        for day in sorted({*self._money.holds, *begun} - {*self._money.books} - {*self._money.doubtful}):
+            if day in begun:
+                settled &= await self._settle_day(f"{step}/{day}", day, at_last=at_last)
+            else:
+                # Held for a day that never came: the campaign was paused before.
+                nothing = SpendReport(day=day, spent=0, final=True)
+                settled &= await self._money.settle(f"{step}/{day}", nothing)
+        for day in sorted({*self._money.books} & {*begun}):
+            report = await self._report(f"{step}/revise/{day}", day)
+            settled &= report is not None and await self._money.revise(f"{step}/revise/{day}", report)
+        return settled
+
+    async def _resolve_doubts(self, step: str) -> None:
+        for day, micros in sorted(self._money.doubtful.items()):
+            await self._money.reserve(f"{step}/doubt/{day}", day, micros)
+
+    # -- listening -----------------------------------------------------------------------------------
+
+    async def _listen(self, step: str, until: int) -> None:
+        """Wait, and follow every signal that comes meanwhile."""
+        number = 0
+        while await self._heed(f"{step}/{number}", until) is not None:
+            number += 1
+            if (self._paused_by_user or self._cancelled) and self._may_spend:
+                await self._stop(f"{step}/{number}/stop", until=None)
+
+    async def _heed(self, step: str, until: int) -> Mapping[str, Any] | None:
+        if self._cancelled:
+            return None
+        signal = await self._port.signal(step, until)
+        if signal is None:
+            return None
+        kind = signal["kind"]
+        self._paused_by_user = {PAUSE: True, RESUME: False}.get(kind, self._paused_by_user)
+        self._cancelled |= kind == CANCEL
+        await self._story.tell(f"{step}/told", "flow.signal", kind=kind, actor=str(signal.get("actor", "")))
+        return signal
+
+    def _take_note_of(self, state: CampaignState) -> None:
+        self._may_spend = state.status is Status.ACTIVE
+        self._budget_in_force = state.daily_budget or self._campaign.daily_budget
+        self._bid_in_force = state.bid
+
+    async def _end(self, how: str, **detail: str) -> Json:
+        await self._story.tell("end", "flow.lane_ended", how=how, **{k: v for k, v in detail.items() if v})
+        return {
+            "how": how,
+            "campaign": self._id,
+            "spent": self._money.spent,
+            "open": [str(day) for day in sorted(self._money.holds)],
+            **detail,
+        }
+
+
+def _peak(plan: Plan) -> int:
+    """The highest sum of daily budgets on any day, in micros."""
+    sums: dict[date, int] = {}
+    for campaign in plan.campaigns:
+        for day in campaign.days:
+            sums[day] = sums.get(day, 0) + campaign.daily_budget
+    return max(sums.values(), default=0)

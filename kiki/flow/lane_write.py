@@ -1,0 +1,106 @@
+"""One write to a platform, until its fate is known: fence, call, and where the answer is lost, read back.
+
+All writes set a state, so an unknown one may be sent again with the same key; it is never sent under a new key, and
+nothing that it may have cost is given back, before it is known. A refusal that may pass (throttled, down) is tried again
+as the next attempt, because a refused attempt has had no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from kiki.flow.keys import write_key
+from kiki.flow.outcome import Fate, Outcome
+from kiki.flow.platform import CampaignState
+from kiki.flow.port import Json, Port
+from kiki.flow.story import Story
+from kiki.flow.world import Timing, World
+
+Call = Callable[[str], Awaitable[Outcome]]
+"""A write, given its key."""
+Shows = Callable[[CampaignState], bool]
+"""Whether a campaign that was read back shows the effect of a write."""
+
+
+class LaneWrites:
+    """The writes of one lane, each journaled under its step."""
+
+    def __init__(self, port: Port, world: World, story: Story, name: str, version: str) -> None:
+        self._port = port
+        self._world = world
+        self._story = story
+        self._name = name
+        self._version = version
+
+    async def write(self, step: str, call: Call, shows: Shows, *, until: int) -> Outcome:
+        """Do it, until it is done, refused for good, or `until` has come.
+
+        What is still unknown or refused then is the answer; a later `write` of another step may set the state anew.
+        """
+        attempt = sends = 1
+        while True:
+            outcome = await self._send(step, call, attempt, sends)
+            if outcome.fate is Fate.UNKNOWN:
+                outcome = await self._known(step, outcome, shows, sends)
+            if outcome.is_done or (outcome.fate is Fate.REFUSED and not outcome.is_transient):
+                return outcome
+            now = await self._port.now(f"{step}/{sends}/now")
+            if now >= until:
+                return outcome
+            pause = now + self._world.calendar.span(Timing.RETRY)
+            await self._port.sleep(f"{step}/{sends}/wait", min(until, max(pause, outcome.retry_at or 0)))
+            attempt += outcome.fate is Fate.REFUSED
+            sends += 1
+
+    async def read(self, step: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Ask the platform something, journaled."""
+
+        async def act() -> Json:
+            return _plain(await call())
+
+        return outcome_of(await self._port.step(step, act))
+
+    async def _send(self, step: str, call: Call, attempt: int, sends: int) -> Outcome:
+        key = write_key(self._story.run, self._version, f"{self._name}/{step}", attempt)
+
+        async def act() -> Json:
+            await self._world.fence()
+            return _plain(await call(key))
+
+        outcome = outcome_of(await self._port.step(f"{step}/{sends}", act))
+        await self._story.tell(
+            f"{step}/{sends}/told", "flow.called", step=step, attempt=attempt, key=key, **_said(outcome)
+        )
+        return outcome
+
+    async def _known(self, step: str, outcome: Outcome, shows: Shows, sends: int) -> Outcome:
+        """What the platform shows after an answer was lost: the effect, or still not known."""
+        found = await self.read(f"{step}/{sends}/read", lambda: self._world.platform.lookup(self._name))
+        state = campaign_of(found)
+        if state is None or not shows(state):
+            return outcome
+        await self._story.tell(f"{step}/{sends}/read-told", "flow.read_back", step=step, fate=Fate.DONE.value)
+        return Outcome(fate=Fate.DONE, value=found.value)
+
+
+def campaign_of(outcome: Outcome) -> CampaignState | None:
+    """The campaign in an answer; None when there is none in it."""
+    given = outcome.value.get("campaign") if outcome.is_done else None
+    return None if given is None else msgspec.convert(given, CampaignState)
+
+
+def outcome_of(journaled: Json) -> Outcome:
+    """The outcome that a step was journaled with."""
+    return msgspec.convert(journaled, Outcome)
+
+
+def _plain(outcome: Outcome) -> Json:
+    plain: Json = msgspec.to_builtins(outcome)
+    return plain
+
+
+def _said(outcome: Outcome) -> dict[str, Any]:
+    return {"fate": outcome.fate.value} | ({"code": outcome.code} if outcome.code else {})
