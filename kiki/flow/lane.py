@@ -144,26 +144,31 @@ class _Lane:
         if not self._wanted(day):
             await self._stop(f"{day}/off", until=begins)
             return
-        budget = await self._day_budget(day)
-        if await self._hold(day, budget):
-            await self._set(day, budget)
-        elif self._may_spend:
+        if not await self._offer(str(day), day) and self._may_spend:
             await self._stop(f"{day}/unheld", until=begins)
+
+    async def _offer(self, step: str, day: date) -> bool:
+        """Hold a day's money and set the campaign for it; whether it is held."""
+        budget = await self._day_budget(step, day)
+        if not await self._hold(step, day, budget):
+            return False
+        await self._set(step, day, budget)
+        return True
 
     def _wanted(self, day: date) -> bool:
         return day in self._campaign.days and not self._paused_by_user and not self._cancelled
 
-    async def _day_budget(self, day: date) -> int:
+    async def _day_budget(self, step: str, day: date) -> int:
         spent = self._money.spent
 
         async def act() -> Json:
             plain: Json = msgspec.to_builtins(await self._world.advice.daily_budget(self._campaign, day, spent))
             return plain
 
-        advised = outcome_of(await self._port.step(f"{day}/budget", act))
+        advised = outcome_of(await self._port.step(f"{step}/budget", act))
         return int(advised.value.get("micros", self._campaign.daily_budget)) if advised.is_done else 0
 
-    async def _hold(self, day: date, budget: int) -> bool:
+    async def _hold(self, step: str, day: date, budget: int) -> bool:
         """Whether the worst case of the day is held; a guard that cannot be asked is asked until it is too late."""
         if budget <= 0:
             return False
@@ -174,14 +179,14 @@ class _Lane:
         micros = worst_case(highest, self._world.platform.limits.overdelivery)
         number = 0
         while True:
-            held = await self._money.reserve(f"{day}/reserve/{number}", day, micros)
+            held = await self._money.reserve(f"{step}/reserve/{number}", day, micros)
             if held.is_done:
                 return True
             if held.code != UNAVAILABLE:
                 return False
             if self._plan.on_guard_down is Absence.PAUSE and self._may_spend:
-                await self._stop(f"{day}/guard-down/{number}", until=calendar.start_of(day))
-            now = await self._port.now(f"{day}/reserve/{number}/now")
+                await self._stop(f"{step}/guard-down/{number}", until=calendar.start_of(day))
+            now = await self._port.now(f"{step}/reserve/{number}/now")
             ends = calendar.start_of(day) + calendar.span(Timing.DAY)
             if now >= last_call and self._may_spend:
                 return False
@@ -189,51 +194,51 @@ class _Lane:
                 return False
             # Paused already: the day may begin late, once the guard answers.
             latest = last_call if self._may_spend else ends
-            await self._listen(f"{day}/reserve/{number}/wait", min(latest, now + calendar.span(Timing.RETRY)))
+            await self._listen(f"{step}/reserve/{number}/wait", min(latest, now + calendar.span(Timing.RETRY)))
             number += 1
             if not self._wanted(day):
                 return False
 
-    async def _set(self, day: date, budget: int) -> None:
+    async def _set(self, step: str, day: date, budget: int) -> None:
         """Budget, bid and status for a day that is held."""
         calendar, platform = self._world.calendar, self._world.platform
         begins = calendar.start_of(day)
         ends = begins + calendar.span(Timing.DAY)
         # The day before is held for what was in force then: a higher budget waits for its own day.
         if budget > self._budget_in_force and self._may_spend:
-            await self._listen(f"{day}/begin", begins)
+            await self._listen(f"{step}/begin", begins)
             if not self._wanted(day):
-                await self._stop(f"{day}/off", until=ends)
+                await self._stop(f"{step}/off", until=ends)
                 return
         if budget != self._budget_in_force:
             written = await self._writes.write(
-                f"{day}/set-budget",
+                f"{step}/set-budget",
                 lambda key: platform.set_budget(self._id, budget, key),
                 lambda state: state.daily_budget == budget,
                 until=ends,
             )
-            await self._budget_written(day, budget, written)
-        await self._bid(day, ends)
+            await self._budget_written(step, budget, written)
+        await self._bid(step, day, ends)
         if not self._may_spend and self._wanted(day) and self._budget_in_force <= self._covered(day):
-            await self._listen(f"{day}/begin-2", begins)
+            await self._listen(f"{step}/begin-2", begins)
             if self._wanted(day):
-                await self._start(f"{day}/resume", ends)
+                await self._start(f"{step}/resume", ends)
 
     def _covered(self, day: date) -> int:
         """The highest daily budget that the day's hold covers."""
         held = self._money.holds.get(day)
         return 0 if held is None else int(held.micros / self._world.platform.limits.overdelivery)
 
-    async def _budget_written(self, day: date, budget: int, written: Outcome) -> None:
+    async def _budget_written(self, step: str, budget: int, written: Outcome) -> None:
         if written.is_done:
             self._budget_in_force = budget
             return
         # Either may be in force: the higher one is what must be held for.
         if written.fate is Fate.UNKNOWN:
             self._budget_in_force = max(self._budget_in_force, budget)
-        await self._story.tell(f"{day}/budget-told", "flow.budget_not_set", day=str(day), code=written.code)
+        await self._story.tell(f"{step}/budget-told", "flow.budget_not_set", budget=budget, code=written.code)
 
-    async def _bid(self, day: date, until: int) -> None:
+    async def _bid(self, step: str, day: date, until: int) -> None:
         platform = self._world.platform
         if self._campaign.bid is None:
             return
@@ -242,11 +247,11 @@ class _Lane:
             plain: Json = msgspec.to_builtins(await self._world.advice.bid(self._campaign, day))
             return plain
 
-        advised = outcome_of(await self._port.step(f"{day}/bid", act))
+        advised = outcome_of(await self._port.step(f"{step}/bid", act))
         micros = int(advised.value.get("micros", 0)) if advised.is_done else 0
         if micros > 0 and micros != self._bid_in_force:
             written = await self._writes.write(
-                f"{day}/set-bid",
+                f"{step}/set-bid",
                 lambda key: platform.set_bid(self._id, micros, key),
                 lambda state: state.bid == micros,
                 until=until,
@@ -267,22 +272,26 @@ class _Lane:
             await self._story.tell(f"{step}/told", "flow.not_started", code=started.code, message=started.message)
 
     async def _live_through(self, day: date) -> None:
-        """The day itself: signals are followed, and what the platform shows is looked at."""
+        """The day itself: signals are followed, and money that was refused is asked for again now and then."""
         calendar = self._world.calendar
-        ends = calendar.start_of(day) + calendar.span(Timing.DAY) - calendar.span(Timing.LEAD)
+        ends = calendar.start_of(day) + calendar.span(Timing.DAY - Timing.LEAD)
         number = 0
         while True:
-            signal = await self._heed(f"{day}/live/{number}", ends)
+            step = f"{day}/live/{number}"
             number += 1
-            if signal is None:
+            now = await self._port.now(f"{step}/now")
+            lacking = self._wanted(day) and not self._may_spend and day not in self._money.holds
+            again = min(ends, now + calendar.span(Timing.AGAIN)) if lacking else ends
+            signal = await self._heed(step, again)
+            if signal is None and (again >= ends or self._cancelled):
                 return
-            if self._cancelled or self._paused_by_user:
+            if not self._wanted(day):
                 if self._may_spend:
-                    await self._stop(f"{day}/paused/{number}", until=None)
-                if self._cancelled:
-                    return
-            elif day in self._money.holds and not self._may_spend and day in self._campaign.days:
-                await self._start(f"{day}/resumed/{number}", ends)
+                    await self._stop(f"{step}/stop", until=None)
+            elif day not in self._money.holds:
+                await self._offer(step, day)
+            elif not self._may_spend:
+                await self._start(f"{step}/resume", ends)
 
     # -- stopping ------------------------------------------------------------------------------------
 

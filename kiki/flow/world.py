@@ -62,6 +62,8 @@ class Timing:
     """So long before a day begins without its money reserved, the campaign is paused."""
     RETRY = 0.25
     """Between two attempts at something that did not work."""
+    AGAIN = 3.0
+    """So often money that was refused for a day is asked for again on that day."""
     DAY = 24.0
     SETTLE_DAYS = 30
     """A report that is not final after so many days is taken as it is."""

@@ -47,6 +47,8 @@ class ModelPlatform:
     """From when on it was active, and with which budget."""
     effects: dict[str, set[Any]] = field(default_factory=dict)
     made: int = 0
+    stubborn_until: int = 0
+    """Until then it does not hear a pause."""
     last: tuple[tuple[Any, ...], str, str] | None = None
     """The last write: what, key, and what became of it."""
 
@@ -79,6 +81,8 @@ class ModelPlatform:
         return self._write(key, ("bid", micros), lambda: self._become(bid=micros))
 
     async def pause(self, campaign: str, key: str) -> Outcome:
+        if self.time.now() < self.stubborn_until:
+            return unknown("timeout")
         return self._write(key, ("pause",), lambda: self._become(status=Status.PAUSED))
 
     async def resume(self, campaign: str, key: str) -> Outcome:

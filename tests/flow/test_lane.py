@@ -166,6 +166,36 @@ def test_a_day_that_is_not_held_is_paused_before_it_begins() -> None:
     assert [200_000_000, 200_000_000, 0, 0] == [result["spent"][str(day)] for day in case.days]
 
 
+def test_money_that_becomes_free_during_a_day_is_used() -> None:
+    case = Case(limit=200_000_000, intensity=lambda _day: 1.0)
+
+    def free_again() -> None:
+        case.guard.limit = 10_000_000_000
+
+    case.time.at(START + DAY + DAY // 2, free_again)
+    result = case.run()
+
+    case.check(result)
+    assert [200_000_000] * 4 == [result["spent"][str(day)] for day in case.days]
+    starts = [moment for moment, active, _ in case.platform.history if active]
+    assert 2 == len(starts)
+    assert START + DAY + DAY // 2 <= starts[1] <= START + DAY + DAY * 3 // 4
+
+
+def test_what_a_campaign_costs_that_cannot_be_paused_is_recorded_and_said() -> None:
+    """Money for two days only, and a platform that takes no pause until the third day is over."""
+    case = Case(limit=400_000_000, intensity=lambda _day: 1.0)
+    case.platform.stubborn_until = START + 3 * DAY - DAY // 4
+    result = case.run()
+
+    assert [200_000_000, 200_000_000, 200_000_000, 0] == [result["spent"][str(day)] for day in case.days]
+    assert 200_000_000 == case.guard.recorded
+    assert {} == case.guard.holds
+    assert Status.PAUSED is case.platform.state.status
+    told = [note for note in case.guard.notes.values() if note.event == "flow.not_paused"]
+    assert told
+
+
 def test_the_plan_s_own_total_holds_too() -> None:
     case = Case(PLAN.replace("currency: USD", "currency: USD\nbudget: $450 total"), total=450_000_000)
     result = case.run()
@@ -201,7 +231,7 @@ def test_pause_and_resume_by_a_person() -> None:
 
     case.check(result)
     assert "completed" == result["how"]
-    assert [True, False, False, True] == [result["spent"][str(day)] > 0 for day in case.days]
+    assert [True, False, True, True] == [result["spent"][str(day)] > 0 for day in case.days]
 
 
 def test_a_cancelled_campaign_stops_at_once_and_is_settled() -> None:
