@@ -141,11 +141,26 @@ class _Lane:
         calendar = self._world.calendar
         begins = calendar.start_of(day)
         await self._listen(f"{day}/before", begins - calendar.span(Timing.LEAD))
+        await self._look(f"{day}/look")
         if not self._wanted(day):
             await self._stop(f"{day}/off", until=begins)
             return
         if not await self._offer(str(day), day) and self._may_spend:
             await self._stop(f"{day}/unheld", until=begins)
+
+    async def _look(self, step: str) -> None:
+        """See what the platform shows: an effect that came late, or what somebody did by hand."""
+        platform = self._world.platform
+        state = campaign_of(await self._writes.read(step, lambda: platform.lookup(self._name)))
+        if state is None:
+            return
+        active = state.status is Status.ACTIVE
+        if active and not self._may_spend:
+            await self._story.tell(f"{step}/active-told", "flow.drift", found="active")
+            self._may_spend = True
+        if state.daily_budget is not None and state.daily_budget != self._budget_in_force:
+            await self._story.tell(f"{step}/budget-told", "flow.drift", found="budget", budget=state.daily_budget)
+            self._budget_in_force = state.daily_budget
 
     async def _offer(self, step: str, day: date) -> bool:
         """Hold a day's money and set the campaign for it; whether it is held."""
@@ -282,9 +297,13 @@ class _Lane:
             now = await self._port.now(f"{step}/now")
             lacking = self._wanted(day) and not self._may_spend and day not in self._money.holds
             again = min(ends, now + calendar.span(Timing.AGAIN)) if lacking else ends
+            if now < self._writes.doubt_until and not self._may_spend:
+                again = min(again, self._writes.doubt_until)
             signal = await self._heed(step, again)
             if signal is None and (again >= ends or self._cancelled):
                 return
+            if not self._may_spend:
+                await self._look(f"{step}/look")
             if not self._wanted(day):
                 if self._may_spend:
                     await self._stop(f"{step}/stop", until=None)
@@ -358,9 +377,12 @@ class _Lane:
         while True:
             await self._resolve_doubts(f"rest/{number}")
             now = await self._port.now(f"rest/{number}/now")
+            await self._look(f"rest/{number}/look")
+            await self._stop(f"rest/{number}/stop", until=None)
             settled = await self._settle_all(f"rest/{number}", now, at_last=now >= deadline)
             told = await self._story.finish(f"rest/{number}/story")
-            if settled and told and not self._money.doubtful and (now >= revised or not self._money.books):
+            certain = not self._money.doubtful and not self._may_spend and now >= self._writes.doubt_until
+            if settled and told and certain and (now >= revised or not self._money.books):
                 return
             if now >= deadline + calendar.span(Timing.DAY):
                 return

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from kiki.clock import SECOND
 from kiki.flow.keys import write_key
 from kiki.flow.outcome import Fate, Outcome
 from kiki.flow.platform import CampaignState
@@ -34,6 +35,8 @@ class LaneWrites:
         self._story = story
         self._name = name
         self._version = version
+        self.doubt_until = 0
+        """Until then an unanswered write may still have its effect, whatever was read back or written since."""
 
     async def write(self, step: str, call: Call, shows: Shows, *, until: int) -> Outcome:
         """Do it, until it is done, refused for good, or `until` has come.
@@ -44,6 +47,8 @@ class LaneWrites:
         while True:
             outcome = await self._send(step, call, attempt, sends)
             if outcome.fate is Fate.UNKNOWN:
+                late = round(self._world.platform.limits.late_seconds * SECOND)
+                self.doubt_until = await self._port.now(f"{step}/{sends}/sent") + late
                 outcome = await self._known(step, outcome, shows, sends)
             if outcome.is_done or (outcome.fate is Fate.REFUSED and not outcome.is_transient):
                 return outcome

@@ -102,6 +102,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long after a day's end its report may still change much."""
     timeout_seconds: float = 30.0
     """After how long an unanswered call is given up as unknown."""
+    late_seconds: float = 900.0
+    """For how long after that its effect may still come."""
 
 
 class Platform(Protocol):
