@@ -1,0 +1,448 @@
+"""Runs, leases, journals and signals, durable in SQLite (one machine) or PostgreSQL (a fleet).
+
+A run belongs to one runner at a time. The lease ends by itself; each takeover raises the run's epoch, and whatever is
+journaled under an older one is refused in the same transaction that would have kept it. Journal entries of many lanes go
+into one commit: whoever waits for the disk waits together.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+import sqlalchemy as sa
+
+from kiki.clock import Clock, wall_micros
+from kiki.errors import InvalidInput, LedgerUnavailable, NotFound, RunTaken
+from kiki.flow.outcome import Outcome, done, refused
+from kiki.flow.plan import Plan
+from kiki.flow.port import Json
+from kiki.flow.run_tables import SCHEMA_VERSION, allowances, journal, lanes, metadata, runs, schema, signals
+
+RUNNING: Final = "running"
+COMPLETED: Final = "completed"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+
+_BATCH_MAX: Final = 1000
+_ROWS_AT_ONCE: Final = 500
+
+
+class RunRow(NamedTuple):
+    """One run as the store has it."""
+
+    run: str
+    plan_name: str
+    version: str
+    state: str
+    made_at: int
+    ended_at: int | None
+    owner: str
+    epoch: int
+    leased_until: int
+
+
+class LaneRow(NamedTuple):
+    """One lane of a run."""
+
+    lane: str
+    run: str
+    campaign: str
+    state: str
+    result: Json
+
+
+class Entry(NamedTuple):
+    """One journaled answer."""
+
+    key: str
+    value: bytes
+
+
+class Signal(NamedTuple):
+    """A message for a lane that it has not taken yet."""
+
+    number: int
+    lane: str
+    body: Json
+
+
+class _Append(NamedTuple):
+    run: str
+    epoch: int
+    lane: str
+    place: int
+    entry: Entry
+    signal: int | None
+    kept: Future[None]
+
+
+class RunStore:
+    """The store of one process; any thread may call it."""
+
+    def __init__(self, engine: sa.Engine, clock: Clock = wall_micros) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._appends: queue.SimpleQueue[_Append | None] = queue.SimpleQueue()
+        self._make_schema()
+        self._writer = threading.Thread(target=self._write, name="kiki-flow-journal", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, where: str | Path, clock: Clock = wall_micros) -> Self:
+        """The store in a SQLite file, or in the PostgreSQL that a `postgresql://` address names."""
+        return cls(open_engine(where), clock)
+
+    def close(self) -> None:
+        """Keep what waits, then let go of the database."""
+        self._appends.put(None)
+        self._writer.join()
+        self._engine.dispose()
+
+    # -- runs ----------------------------------------------------------------------------------------
+
+    def create(self, run: str, plan: Plan, settings: Json | None = None) -> None:
+        """Write a run and its lanes down; nothing happens when it is there already."""
+        with self._engine.begin() as connection:
+            if connection.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is not None:
+                return
+            connection.execute(
+                sa.insert(runs).values(
+                    run=run,
+                    plan_name=plan.name,
+                    version=plan.version,
+                    plan=plan.dump(),
+                    state=RUNNING,
+                    made_at=self._clock(),
+                    budget=plan.budget,
+                    settings=msgspec.json.encode(settings or {}),
+                )
+            )
+            connection.execute(
+                sa.insert(lanes),
+                [
+                    {"lane": lane_of(run, each.name), "run": run, "campaign": each.name, "state": RUNNING}
+                    for each in plan.campaigns
+                ],
+            )
+
+    def runs(self, state: str | None = None) -> list[RunRow]:
+        """Every run, or those in one state, newest first."""
+        columns = [runs.c[name] for name in RunRow._fields]
+        found = sa.select(*columns).order_by(runs.c.made_at.desc(), runs.c.run)
+        if state is not None:
+            found = found.where(runs.c.state == state)
+        with self._reading() as connection:
+            return [RunRow(*row) for row in connection.execute(found)]
+
+    def run(self, run: str) -> RunRow:
+        """One run; raises `NotFound`."""
+        columns = [runs.c[name] for name in RunRow._fields]
+        with self._reading() as connection:
+            row = connection.execute(sa.select(*columns).where(runs.c.run == run)).first()
+        if row is None:
+            raise NotFound(f"there is no run {run!r}", hint="list them: kiki campaign status")
+        return RunRow(*row)
+
+    def plan(self, run: str) -> tuple[Plan, Json]:
+        """The plan that a run was started with, and its settings; raises `NotFound`."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(runs.c.plan, runs.c.settings).where(runs.c.run == run)).first()
+        if row is None:
+            raise NotFound(f"there is no run {run!r}", hint="list them: kiki campaign status")
+        return Plan.load(row[0]), msgspec.json.decode(row[1])
+
+    def lanes(self, run: str) -> list[LaneRow]:
+        """The lanes of a run."""
+        found = sa.select(*(lanes.c[name] for name in LaneRow._fields)).where(lanes.c.run == run).order_by(lanes.c.lane)
+        with self._reading() as connection:
+            rows = connection.execute(found)
+            return [LaneRow(lane, own, name, state, msgspec.json.decode(data)) for lane, own, name, state, data in rows]
+
+    def end_lane(self, run: str, epoch: int, lane: str, state: str, result: Json) -> None:
+        """Write down how a lane ended, and with the last one how the run did; raises `RunTaken`."""
+        with self._engine.begin() as connection:
+            self._require_epoch(connection, run, epoch)
+            data = msgspec.json.encode(result)
+            connection.execute(sa.update(lanes).where(lanes.c.lane == lane).values(state=state, result=data))
+            states = {row[0] for row in connection.execute(sa.select(lanes.c.state).where(lanes.c.run == run))}
+            if RUNNING not in states:
+                how = next((each for each in (FAILED, CANCELLED) if each in states), COMPLETED)
+                ended = {"state": how, "ended_at": self._clock(), "owner": "", "leased_until": 0}
+                connection.execute(sa.update(runs).where(runs.c.run == run).values(**ended))
+
+    # -- leases --------------------------------------------------------------------------------------
+
+    def take(
+        self, owner: str, seconds: float, *, grace: float, but: Collection[str] = (), most: int = 1000
+    ) -> dict[str, int]:
+        """Lease runs that nobody has, `but` those that the caller holds: their epochs.
+
+        `grace` seconds must have passed since another's lease ended; a runner's own are free at once after a restart.
+        """
+        with self._engine.begin() as connection:
+            now = self._now(connection)
+            free = sa.or_(runs.c.owner.in_(["", owner]), runs.c.leased_until + round(grace * 1e6) < now)
+            wanted = sa.select(runs.c.run, runs.c.epoch).where(runs.c.state == RUNNING, free)
+            wanted = wanted.order_by(runs.c.made_at).limit(most + len(but))
+            if not self._is_sqlite:
+                # Two runners that look at once share what there is instead of waiting for each other.
+                wanted = wanted.with_for_update(skip_locked=True)
+            taken = {row[0]: row[1] + 1 for row in connection.execute(wanted) if row[0] not in but}
+            until = now + round(seconds * 1e6)
+            for name, epoch in taken.items():
+                lease = {"owner": owner, "epoch": epoch, "leased_until": until}
+                connection.execute(sa.update(runs).where(runs.c.run == name).values(**lease))
+        return taken
+
+    def renew(self, owner: str, seconds: float, held: Mapping[str, int]) -> set[str]:
+        """Prolong leases; the runs that are not this owner's any more."""
+        if not held:
+            return set()
+        with self._engine.begin() as connection:
+            until = self._now(connection) + round(seconds * 1e6)
+            mine = runs.c.owner == owner
+            connection.execute(sa.update(runs).where(mine, runs.c.state == RUNNING).values(leased_until=until))
+            found = connection.execute(sa.select(runs.c.run, runs.c.epoch).where(mine, runs.c.state == RUNNING))
+            still = {(row[0], row[1]) for row in found}
+        return {run for run, epoch in held.items() if (run, epoch) not in still}
+
+    def give_back(self, owner: str, held: Mapping[str, int]) -> None:
+        """Let others take these runs at once."""
+        with self._engine.begin() as connection:
+            for run, epoch in held.items():
+                mine = (runs.c.run == run) & (runs.c.owner == owner) & (runs.c.epoch == epoch)
+                connection.execute(sa.update(runs).where(mine).values(owner="", leased_until=0))
+
+    def release_owner(self, owner: str) -> list[str]:
+        """Free every run of a runner that is known to be dead: an operator's word; the runs."""
+        with self._engine.begin() as connection:
+            mine = (runs.c.owner == owner) & (runs.c.state == RUNNING)
+            found = [row[0] for row in connection.execute(sa.select(runs.c.run).where(mine))]
+            connection.execute(sa.update(runs).where(mine).values(owner="", leased_until=0))
+        return found
+
+    def fence(self, run: str, epoch: int) -> None:
+        """Raise `RunTaken` unless the run is still ours: the last look before a platform is written to."""
+        with self._reading() as connection:
+            now = self._now(connection)
+            row = connection.execute(sa.select(runs.c.epoch, runs.c.leased_until).where(runs.c.run == run)).first()
+        if row is None or row[0] != epoch or row[1] <= now:
+            raise RunTaken(f"the lease of {run} is over: another runner may have it")
+
+    # -- journals ------------------------------------------------------------------------------------
+
+    def journals(self, run_names: Sequence[str]) -> dict[str, list[Entry]]:
+        """What the lanes of these runs have journaled, in order."""
+        found: dict[str, list[Entry]] = {}
+        for first in range(0, len(run_names), _ROWS_AT_ONCE):
+            some = run_names[first : first + _ROWS_AT_ONCE]
+            rows = (
+                sa.select(journal.c.lane, journal.c.key, journal.c.value)
+                .join(lanes, lanes.c.lane == journal.c.lane)
+                .where(lanes.c.run.in_(some), lanes.c.state == RUNNING)
+                .order_by(journal.c.lane, journal.c.place)
+            )
+            with self._reading() as connection:
+                for lane, key, value in connection.execute(rows):
+                    found.setdefault(lane, []).append(Entry(key, bytes(value)))
+        return found
+
+    def append(
+        self, run: str, epoch: int, lane: str, place: int, entry: Entry, signal: int | None = None
+    ) -> Future[None]:
+        """Journal an answer; the future is done when it is durable, or fails with `RunTaken` or `LedgerUnavailable`.
+
+        `signal` is the message that the answer takes: it is taken with it, or not at all.
+        """
+        kept: Future[None] = Future()
+        self._appends.put(_Append(run, epoch, lane, place, entry, signal, kept))
+        return kept
+
+    def events(self, run: str, after: int = 0, most: int = 1000) -> list[tuple[int, str, str, Json]]:
+        """What the lanes of a run journaled after that moment: when, lane, key, value."""
+        rows = (
+            sa.select(journal.c.at, journal.c.lane, journal.c.key, journal.c.value)
+            .join(lanes, lanes.c.lane == journal.c.lane)
+            .where(lanes.c.run == run, journal.c.at > after)
+            .order_by(journal.c.at, journal.c.lane, journal.c.place)
+            .limit(most)
+        )
+        with self._reading() as connection:
+            return [(at, lane, key, msgspec.json.decode(value)) for at, lane, key, value in connection.execute(rows)]
+
+    # -- signals -------------------------------------------------------------------------------------
+
+    def send(self, run: str, body: Json, campaign: str | None = None) -> int:
+        """Leave a message for every lane of a run that has not ended, or for one; how many."""
+        wanted = sa.select(lanes.c.lane).where(lanes.c.run == run, lanes.c.state == RUNNING)
+        if campaign is not None:
+            wanted = wanted.where(lanes.c.campaign == campaign)
+        with self._engine.begin() as connection:
+            to = [row[0] for row in connection.execute(wanted)]
+            data, now = msgspec.json.encode(body), self._clock()
+            if to:
+                connection.execute(sa.insert(signals), [{"lane": lane, "body": data, "at": now} for lane in to])
+        return len(to)
+
+    def waiting(self) -> list[Signal]:
+        """Every message that no lane has taken, oldest first."""
+        rows = sa.select(signals.c.number, signals.c.lane, signals.c.body).where(signals.c.taken == 0)
+        with self._reading() as connection:
+            found = connection.execute(rows.order_by(signals.c.number))
+            return [Signal(number, lane, msgspec.json.decode(body)) for number, lane, body in found]
+
+    # -- the plan's total ----------------------------------------------------------------------------
+
+    def allow(self, run: str, key: str, micros: int) -> Outcome:
+        """Take from what the plan may cost in total; by key, so that asking again takes once."""
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(runs.c.budget).where(runs.c.run == run).with_for_update()).first()
+            if row is None or row[0] is None:
+                return done()
+            mine = (allowances.c.run == run) & (allowances.c.key == key)
+            if connection.execute(sa.select(allowances.c.key).where(mine)).first() is not None:
+                return done()
+            total = sa.select(sa.func.coalesce(sa.func.sum(allowances.c.micros), 0)).where(allowances.c.run == run)
+            if int(connection.execute(total).scalar_one()) + micros > row[0]:
+                return refused("plan_budget_exhausted", "the plan's total budget has no room for it")
+            connection.execute(sa.insert(allowances).values(run=run, key=key, micros=micros))
+        return done()
+
+    def settle_allowance(self, run: str, key: str, micros: int) -> Outcome:
+        """Say what was spent of it."""
+        with self._engine.begin() as connection:
+            mine = (allowances.c.run == run) & (allowances.c.key == key)
+            connection.execute(sa.update(allowances).where(mine).values(micros=micros))
+        return done()
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _reading(self) -> sa.Connection:
+        return self._engine.connect().execution_options(reads=True)
+
+    def _now(self, connection: sa.Connection) -> int:
+        """The database's clock decides about leases of a fleet; on one machine there is only one."""
+        if self._is_sqlite:
+            return self._clock()
+        seconds = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        return int(connection.execute(seconds).scalar_one())
+
+    def _require_epoch(self, connection: sa.Connection, run: str, epoch: int) -> None:
+        wanted = sa.select(runs.c.epoch).where(runs.c.run == run).with_for_update()
+        if connection.execute(wanted).scalar_one_or_none() != epoch:
+            raise RunTaken(f"another runner took {run} over")
+
+    def _write(self) -> None:
+        while (first := self._appends.get()) is not None:
+            batch = [first]
+            while len(batch) < _BATCH_MAX:
+                try:
+                    more = self._appends.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    self._appends.put(None)
+                    break
+                batch.append(more)
+            self._keep(batch)
+
+    def _keep(self, batch: Sequence[_Append]) -> None:
+        try:
+            lost = self._commit(batch)
+        except sa.exc.IntegrityError:
+            # Somebody else journaled one of these places: a runner that lost its run. Who it is shows one by one.
+            if len(batch) == 1:
+                batch[0].kept.set_exception(RunTaken(f"another runner journaled for {batch[0].run}"))
+            else:
+                for each in batch:
+                    self._keep([each])
+            return
+        except sa.exc.SQLAlchemyError as error:
+            problem = LedgerUnavailable(f"the store of runs could not be written: {_said(error)}")
+            for each in batch:
+                each.kept.set_exception(problem)
+            return
+        for each in batch:
+            if each.run in lost:
+                each.kept.set_exception(RunTaken(f"another runner took {each.run} over"))
+            else:
+                each.kept.set_result(None)
+
+    def _commit(self, batch: Sequence[_Append]) -> set[str]:
+        """Keep what is under the epoch in force; the runs that are not ours any more."""
+        asked = {(each.run, each.epoch) for each in batch}
+        with self._engine.begin() as connection:
+            rows = sa.select(runs.c.run, runs.c.epoch).where(runs.c.run.in_([run for run, _ in asked]))
+            if not self._is_sqlite:
+                rows = rows.with_for_update(read=True)
+            current = {(row[0], row[1]) for row in connection.execute(rows)}
+            lost = {run for run, epoch in asked if (run, epoch) not in current}
+            kept = [each for each in batch if each.run not in lost]
+            if kept:
+                now = self._clock()
+                connection.execute(
+                    sa.insert(journal),
+                    [
+                        {"lane": e.lane, "place": e.place, "key": e.entry.key, "value": e.entry.value, "at": now}
+                        for e in kept
+                    ],
+                )
+            taken = [each.signal for each in kept if each.signal is not None]
+            if taken:
+                connection.execute(sa.update(signals).where(signals.c.number.in_(taken)).values(taken=1))
+        return lost
+
+    def _make_schema(self) -> None:
+        with self._engine.begin() as connection:
+            metadata.create_all(connection)
+            version = connection.execute(sa.select(schema.c.version)).scalar_one_or_none()
+            if version is None:
+                connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION))
+            elif version != SCHEMA_VERSION:
+                raise InvalidInput(f"the store of runs has version {version}, and this kiki reads {SCHEMA_VERSION}")
+
+
+def lane_of(run: str, campaign: str) -> str:
+    """The id of a lane."""
+    return f"{run}/{campaign}"
+
+
+def open_engine(where: str | Path) -> sa.Engine:
+    """SQLite with a write-ahead log that is synced at every commit, or PostgreSQL."""
+    text = str(where)
+    if text.startswith(("postgresql://", "postgres://")):
+        address = sa.engine.make_url(text).set(drivername="postgresql+psycopg")
+        return sa.create_engine(address, pool_pre_ping=True, pool_size=5, max_overflow=10)
+    path = Path(where)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _durable(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where SQLAlchemy says so, below
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # Whoever may write takes its turn at the beginning: a read that becomes a write could not wait.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _writes(connection) else "BEGIN")
+
+    return engine
+
+
+def _writes(connection: sa.Connection) -> bool:
+    return not connection.get_execution_options().get("reads", False)
+
+
+def _said(error: Exception) -> str:
+    """The driver's words, without the statement and its values."""
+    origin = getattr(error, "orig", None)
+    return " ".join(str(origin or error).split())[:200]

@@ -1,0 +1,87 @@
+"""The tables of flow's store, the same in SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+)
+
+SCHEMA_VERSION: Final = 1
+
+metadata = MetaData()
+_Micros = BigInteger
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+schema = Table("flow_schema", metadata, Column("version", Integer, primary_key=True))
+
+runs = Table(
+    "flow_runs",
+    metadata,
+    Column("run", String(128), primary_key=True),
+    Column("plan_name", String(64), nullable=False),
+    Column("version", String(16), nullable=False),
+    Column("plan", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("made_at", _Micros, nullable=False),
+    Column("ended_at", _Micros),
+    # The lease: who runs it, since which takeover, and until when nobody else may.
+    Column("owner", String(128), nullable=False, default=""),
+    Column("epoch", BigInteger, nullable=False, default=0),
+    Column("leased_until", _Micros, nullable=False, default=0),
+    # The part of the plan's total budget that a run may spend: no row in `flow_allowances` is needed without a total.
+    Column("budget", _Micros),
+    Column("settings", LargeBinary, nullable=False, default=b"{}"),
+    Index("flow_runs_by_state", "state", "leased_until"),
+)
+
+lanes = Table(
+    "flow_lanes",
+    metadata,
+    Column("lane", String(192), primary_key=True),
+    Column("run", String(128), nullable=False),
+    Column("campaign", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("result", LargeBinary, nullable=False, default=b"{}"),
+    Index("flow_lanes_by_run", "run"),
+)
+
+journal = Table(
+    "flow_journal",
+    metadata,
+    Column("lane", String(192), nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("at", _Micros, nullable=False),
+    PrimaryKeyConstraint("lane", "place"),
+)
+
+signals = Table(
+    "flow_signals",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("lane", String(192), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", _Micros, nullable=False),
+    Column("taken", Integer, nullable=False, default=0),
+    Index("flow_signals_by_taken", "taken", "lane"),
+)
+
+allowances = Table(
+    "flow_allowances",
+    metadata,
+    Column("run", String(128), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("micros", _Micros, nullable=False),
+    PrimaryKeyConstraint("run", "key"),
+)
