@@ -19,7 +19,7 @@ from kiki.errors import KikiError, LedgerUnavailable, RunTaken
 from kiki.flow.lane import CANCELLED, COMPLETED, FAILED
 from kiki.flow.plan import Plan
 from kiki.flow.port import Act, Json, Port
-from kiki.flow.run_store import RUNNING, Entry, RunStore, Signal
+from kiki.flow.run_store import Entry, RunStore, Signal
 
 logger = logging.getLogger("kiki.flow")
 
@@ -196,24 +196,20 @@ class Runner:
             self._held.pop(run, None)
 
     async def _take(self) -> None:
-        taken = await asyncio.to_thread(self._taken)
-        for run, (epoch, plan, settings, open_lanes, journals) in taken.items():
-            self._held[run] = epoch
-            tasks = self._tasks.setdefault(run, {})
-            for campaign, lane in open_lanes.items():
-                port = JournalPort(self._store, run, epoch, lane, journals.get(lane, []), self._clock)
-                self._ports[lane] = port
-                tasks[lane] = asyncio.create_task(self._live(run, epoch, plan, settings, campaign, lane, port))
-
-    def _taken(self) -> dict[str, tuple[int, Plan, Json, dict[str, str], dict[str, list[Entry]]]]:
-        fresh = self._store.take(self._executor, self._lease, grace=self._grace, but=self._held)
-        journals = self._store.journals([*fresh])
-        found = {}
+        fresh = await asyncio.to_thread(
+            self._store.take, self._executor, self._lease, grace=self._grace, but=self._held
+        )
+        if not fresh:
+            return
+        found = await asyncio.to_thread(self._store.open_work, [*fresh])
         for run, epoch in fresh.items():
-            plan, settings = self._store.plan(run)
-            open_lanes = {each.campaign: each.lane for each in self._store.lanes(run) if each.state == RUNNING}
-            found[run] = (epoch, plan, settings, open_lanes, journals)
-        return found
+            self._held[run] = epoch
+            work, tasks = found[run], self._tasks.setdefault(run, {})
+            for campaign, lane in work.lanes.items():
+                port = JournalPort(self._store, run, epoch, lane, work.journals[lane], self._clock)
+                self._ports[lane] = port
+                live = self._live(run, epoch, work.plan, work.settings, campaign, lane, port)
+                tasks[lane] = asyncio.create_task(live)
 
     async def _listen(self) -> None:
         for signal in await asyncio.to_thread(self._store.waiting):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -62,6 +62,17 @@ class Entry(NamedTuple):
 
     key: str
     value: bytes
+
+
+class OpenRun(NamedTuple):
+    """What a runner needs to go on with a run."""
+
+    plan: Plan
+    settings: Json
+    lanes: dict[str, str]
+    """By campaign, those that have not ended."""
+    journals: dict[str, list[Entry]]
+    """By lane, in order."""
 
 
 class Signal(NamedTuple):
@@ -158,6 +169,26 @@ class RunStore:
             raise NotFound(f"there is no run {run!r}", hint="list them: kiki campaign status")
         return Plan.load(row[0]), msgspec.json.decode(row[1])
 
+    def open_work(self, run_names: Sequence[str]) -> dict[str, OpenRun]:
+        """What there is to do for these runs, with everything journaled so far."""
+        found: dict[str, OpenRun] = {}
+        with self._reading() as connection:
+            for some in _chunks(run_names):
+                wanted = sa.select(runs.c.run, runs.c.plan, runs.c.settings).where(runs.c.run.in_(some))
+                for run, plan, settings in connection.execute(wanted):
+                    found[run] = OpenRun(Plan.load(plan), msgspec.json.decode(settings), {}, {})
+                mine = (lanes.c.run.in_(some)) & (lanes.c.state == RUNNING)
+                for run, lane, campaign in connection.execute(
+                    sa.select(lanes.c.run, lanes.c.lane, lanes.c.campaign).where(mine)
+                ):
+                    found[run].lanes[campaign] = lane
+                    found[run].journals[lane] = []
+                entries = sa.select(lanes.c.run, journal.c.lane, journal.c.key, journal.c.value)
+                entries = entries.join(lanes, lanes.c.lane == journal.c.lane).where(mine)
+                for run, lane, key, value in connection.execute(entries.order_by(journal.c.lane, journal.c.place)):
+                    found[run].journals[lane].append(Entry(key, bytes(value)))
+        return found
+
     def lanes(self, run: str) -> list[LaneRow]:
         """The lanes of a run."""
         found = sa.select(*(lanes.c[name] for name in LaneRow._fields)).where(lanes.c.run == run).order_by(lanes.c.lane)
@@ -237,22 +268,6 @@ class RunStore:
             raise RunTaken(f"the lease of {run} is over: another runner may have it")
 
     # -- journals ------------------------------------------------------------------------------------
-
-    def journals(self, run_names: Sequence[str]) -> dict[str, list[Entry]]:
-        """What the lanes of these runs have journaled, in order."""
-        found: dict[str, list[Entry]] = {}
-        for first in range(0, len(run_names), _ROWS_AT_ONCE):
-            some = run_names[first : first + _ROWS_AT_ONCE]
-            rows = (
-                sa.select(journal.c.lane, journal.c.key, journal.c.value)
-                .join(lanes, lanes.c.lane == journal.c.lane)
-                .where(lanes.c.run.in_(some), lanes.c.state == RUNNING)
-                .order_by(journal.c.lane, journal.c.place)
-            )
-            with self._reading() as connection:
-                for lane, key, value in connection.execute(rows):
-                    found.setdefault(lane, []).append(Entry(key, bytes(value)))
-        return found
 
     def append(
         self, run: str, epoch: int, lane: str, place: int, entry: Entry, signal: int | None = None
@@ -407,6 +422,11 @@ class RunStore:
                 connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise InvalidInput(f"the store of runs has version {version}, and this kiki reads {SCHEMA_VERSION}")
+
+
+def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(names), _ROWS_AT_ONCE):
+        yield names[first : first + _ROWS_AT_ONCE]
 
 
 def lane_of(run: str, campaign: str) -> str:
