@@ -156,7 +156,14 @@ class Runner:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until `drain` is called."""
+        """Work until `drain` is called; raises `RunTaken` when another process is this executor."""
+        let_go = await asyncio.to_thread(self._store.claim, self._executor)
+        try:
+            await self._work()
+        finally:
+            await asyncio.to_thread(let_go)
+
+    async def _work(self) -> None:
         renewed = float("-inf")
         loop = asyncio.get_running_loop()
         while not self._ended.is_set():

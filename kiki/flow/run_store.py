@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from kiki.clock import Clock, wall_micros
 from kiki.errors import InvalidInput, LedgerUnavailable, NotFound, RunTaken
+from kiki.flow.executor import claim
 from kiki.flow.outcome import Outcome, done, refused
 from kiki.flow.plan import Plan
 from kiki.flow.port import Json
@@ -109,6 +110,10 @@ class RunStore:
     def open(cls, where: str | Path, clock: Clock = wall_micros) -> Self:
         """The store in a SQLite file, or in the PostgreSQL that a `postgresql://` address names."""
         return cls(open_engine(where), clock)
+
+    def claim(self, executor: str) -> Callable[[], None]:
+        """Be this executor until the function that comes back is called; raises `RunTaken` when a process is it."""
+        return claim(self._engine, executor)
 
     def close(self) -> None:
         """Keep what waits, then let go of the database."""
@@ -385,21 +390,21 @@ class RunStore:
                 each.kept.set_exception(problem)
             return
         for each in batch:
-            if each.run in lost:
+            if (each.run, each.epoch) in lost:
                 each.kept.set_exception(RunTaken(f"another runner took {each.run} over"))
             else:
                 each.kept.set_result(None)
 
-    def _commit(self, batch: Sequence[_Append]) -> set[str]:
-        """Keep what is under the epoch in force; the runs that are not ours any more."""
+    def _commit(self, batch: Sequence[_Append]) -> set[tuple[str, int]]:
+        """Keep what is under the epoch in force; the runs and epochs that are over."""
         asked = {(each.run, each.epoch) for each in batch}
         with self._engine.begin() as connection:
             rows = sa.select(runs.c.run, runs.c.epoch).where(runs.c.run.in_([run for run, _ in asked]))
             if not self._is_sqlite:
                 rows = rows.with_for_update(read=True)
             current = {(row[0], row[1]) for row in connection.execute(rows)}
-            lost = {run for run, epoch in asked if (run, epoch) not in current}
-            kept = [each for each in batch if each.run not in lost]
+            lost = asked - current
+            kept = [each for each in batch if (each.run, each.epoch) not in lost]
             if kept:
                 now = self._clock()
                 connection.execute(

@@ -1,0 +1,147 @@
+"""The engine with real processes: killed, stopped, taken over, drained."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kiki.flow.plan_text import parse_plan
+from kiki.flow.run_store import RunStore
+from tests.flow.plans import SPRING
+from tests.flow.toy_runner import GRACE_SECONDS, LEASE_SECONDS
+
+PLAN = parse_plan(SPRING)
+STEPS = 12
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "flow.db") if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
+
+
+@contextmanager
+def runner(where: str, executor: str, effects: Path, pause: float = 0.0) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.flow.toy_runner", where, executor, str(effects), str(STEPS), str(pause)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "ready\n" == process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def done(effects: Path) -> Counter[str]:
+    return Counter(effects.read_text().splitlines()) if effects.exists() else Counter()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def test_killed_at_any_moment_every_step_is_kept_once(where: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(where), tmp_path / "effects"
+    for number in range(10):
+        store.create(f"run-{number}", PLAN)
+    chance, kills = random.Random(7), 0
+    while any(row.state == "running" for row in store.runs()):
+        with runner(where, "a", effects, 0.01) as process:
+            time.sleep(chance.uniform(0.1, 0.7))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        assert kills < 60
+
+    counted = done(effects)
+    assert 10 * 2 * STEPS == len(counted)
+    # A step whose answer was not kept is done again: at most once a kill and lane.
+    assert max(counted.values()) <= 1 + kills
+    events = [(lane, key) for n in range(10) for _, lane, key, _ in store.events(f"run-{n}", most=10_000)]
+    assert len(events) == len(set(events)) == 10 * 2 * STEPS * 3
+    assert kills > 2
+    store.close()
+
+
+def test_signals_are_taken_once_and_in_order_across_kills(where: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(where), tmp_path / "effects"
+    store.create("run-1", PLAN)
+    for word in range(6):
+        store.send("run-1", {"word": word}, "social")
+    while store.run("run-1").state == "running":
+        with runner(where, "a", effects, 0.02) as process:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGKILL)
+
+    taken = {lane.campaign: lane.result["taken"] for lane in store.lanes("run-1")}
+    assert {"search-brand": [], "social": [0, 1, 2, 3, 4, 5]} == taken
+    store.close()
+
+
+def test_a_dead_runner_s_runs_are_taken_over_and_none_is_lost(postgres: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(postgres), tmp_path / "effects"
+    for number in range(40):
+        store.create(f"run-{number}", PLAN)
+    with runner(postgres, "a", effects, 0.05) as first, runner(postgres, "b", effects, 0.05):
+        wait_for(lambda: sum(done(effects).values()) > 100)
+        first.send_signal(signal.SIGKILL)
+        wait_for(lambda: all(row.state == "completed" for row in store.runs()), 60)
+
+    assert 40 * 2 * STEPS == len(done(effects))
+    store.close()
+
+
+def test_a_zombie_that_wakes_up_after_a_takeover_changes_nothing(postgres: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(postgres), tmp_path / "effects"
+    store.create("run-1", PLAN)
+    with runner(postgres, "a", effects, 0.2) as first:
+        wait_for(lambda: sum(done(effects).values()) > 3)
+        first.send_signal(signal.SIGSTOP)
+        stopped = done(effects)
+        time.sleep(LEASE_SECONDS + GRACE_SECONDS)
+        with runner(postgres, "b", effects, 0.01):
+            wait_for(lambda: sum(done(effects).values()) > sum(stopped.values()) + 4)
+            first.send_signal(signal.SIGCONT)
+            wait_for(lambda: store.run("run-1").state == "completed")
+            time.sleep(0.5)
+
+    counted = done(effects)
+    assert 2 * STEPS == len(counted)
+    # Only what was under way when it was stopped may have been done by both.
+    assert sum(counted.values()) <= 2 * STEPS + 2
+    events = [(lane, key) for _, lane, key, _ in store.events("run-1", most=10_000)]
+    assert len(events) == len(set(events))
+    store.close()
+
+
+def test_a_drained_runner_gives_its_runs_back_at_once(where: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(where), tmp_path / "effects"
+    store.create("run-1", PLAN)
+    with runner(where, "a", effects, 0.1) as process:
+        wait_for(lambda: sum(done(effects).values()) > 3)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(10)
+
+    assert "" == store.run("run-1").owner
+    assert ["run-1"] == [*store.take("b", 60, grace=1000)]
+    store.close()
+
+
+def test_two_processes_are_never_one_executor(where: str, tmp_path: Path) -> None:
+    store, effects = RunStore.open(where), tmp_path / "effects"
+    store.create("run-1", PLAN)
+    with runner(where, "a", effects, 0.1):
+        wait_for(lambda: "a" == store.run("run-1").owner)
+        with runner(where, "a", effects) as second:
+            assert second.wait(10)
+    store.close()

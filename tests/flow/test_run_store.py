@@ -1,0 +1,171 @@
+"""The store of runs: the same promises in SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kiki.errors import NotFound, RunTaken
+from kiki.flow.plan import Plan
+from kiki.flow.plan_text import parse_plan
+from kiki.flow.run_store import Entry, RunStore
+from tests.flow.plans import SPRING
+
+PLAN = parse_plan(SPRING)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "flow.db") if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def store(where: str) -> Iterator[RunStore]:
+    found = RunStore.open(where)
+    yield found
+    found.close()
+
+
+def made(store: RunStore, *names: str, plan: Plan = PLAN) -> None:
+    for name in names:
+        store.create(name, plan)
+
+
+def test_a_run_is_made_once_with_a_lane_for_each_campaign(store: RunStore) -> None:
+    made(store, "run-1", "run-1")
+
+    (row,) = store.runs()
+    assert ("run-1", "spring-sale", PLAN.version, "running") == row[:4]
+    assert ["search-brand", "social"] == [lane.campaign for lane in store.lanes("run-1")]
+    assert (PLAN, {}) == store.plan("run-1")
+    with pytest.raises(NotFound):
+        store.run("run-2")
+
+
+def test_a_run_has_one_owner_until_the_lease_and_the_grace_are_over(store: RunStore) -> None:
+    made(store, "run-1")
+    assert {"run-1": 1} == store.take("a", 0.2, grace=0.2)
+    assert {} == store.take("b", 5, grace=0.2)
+    store.fence("run-1", 1)
+    assert set() == store.renew("a", 0.2, {"run-1": 1})
+
+    taken: dict[str, int] = {}
+    while not taken:
+        taken = store.take("b", 5, grace=0.2)
+
+    assert {"run-1": 2} == taken
+    assert {"run-1"} == store.renew("a", 5, {"run-1": 1})
+    with pytest.raises(RunTaken):
+        store.fence("run-1", 1)
+    store.fence("run-1", 2)
+
+
+def test_an_old_lease_is_no_fence_even_before_somebody_else_takes_over(store: RunStore) -> None:
+    made(store, "run-1")
+    store.take("a", 0.0, grace=100)
+
+    with pytest.raises(RunTaken):
+        store.fence("run-1", 1)
+
+
+def test_a_run_that_is_given_back_is_free_at_once(store: RunStore) -> None:
+    made(store, "run-1", "run-2")
+    held = store.take("a", 60, grace=60)
+    store.give_back("a", {"run-1": held["run-1"]})
+
+    assert {"run-1": 2} == store.take("b", 60, grace=60)
+    assert ["run-2"] == store.release_owner("a")
+    assert {"run-2": 2} == store.take("b", 60, grace=60, but=["run-1"])
+
+
+def test_what_is_journaled_under_an_old_epoch_is_refused(store: RunStore) -> None:
+    made(store, "run-1", "run-2")
+    store.take("a", 60, grace=60)
+    lane = "run-1/social"
+    store.append("run-1", 1, lane, 0, Entry("first", b"{}")).result(10)
+    store.release_owner("a")
+    store.take("b", 60, grace=60)
+
+    late = store.append("run-1", 1, lane, 1, Entry("late", b"{}"))
+    ours = store.append("run-1", 2, lane, 1, Entry("second", b'{"x":1}'))
+
+    with pytest.raises(RunTaken):
+        late.result(10)
+    ours.result(10)
+    assert [Entry("first", b"{}"), Entry("second", b'{"x":1}')] == store.open_work(["run-1"])["run-1"].journals[lane]
+
+
+def test_one_place_of_a_journal_is_written_once(store: RunStore) -> None:
+    made(store, "run-1")
+    store.take("a", 60, grace=60)
+    appends = [store.append("run-1", 1, "run-1/social", 0, Entry(f"{n}", b"{}")) for n in range(3)]
+
+    results = [each.exception(10) for each in appends]
+    assert 1 == sum(each is None for each in results)
+    assert all(isinstance(each, RunTaken) for each in results if each is not None)
+
+
+def test_a_signal_is_taken_with_the_answer_that_takes_it(store: RunStore) -> None:
+    made(store, "run-1")
+    store.take("a", 60, grace=60)
+    assert 2 == store.send("run-1", {"kind": "pause"})
+    assert 1 == store.send("run-1", {"kind": "resume"}, "social")
+    first, second, third = store.waiting()
+    assert ("run-1/search-brand", {"kind": "pause"}) == (first.lane, first.body)
+
+    store.append("run-1", 1, second.lane, 0, Entry("heard", b"{}"), second.number).result(10)
+
+    assert [first, third] == store.waiting()
+    with pytest.raises(RunTaken):
+        store.append("run-1", 0, third.lane, 1, Entry("heard", b"{}"), third.number).result(10)
+    assert [first, third] == store.waiting()
+
+
+def test_a_run_ends_with_its_last_lane_and_the_worst_word(store: RunStore) -> None:
+    made(store, "run-1")
+    store.take("a", 60, grace=60)
+    store.end_lane("run-1", 1, "run-1/social", "cancelled", {"how": "cancelled"})
+    assert "running" == store.run("run-1").state
+    with pytest.raises(RunTaken):
+        store.end_lane("run-1", 0, "run-1/search-brand", "completed", {})
+    store.end_lane("run-1", 1, "run-1/search-brand", "completed", {})
+
+    assert "cancelled" == store.run("run-1").state
+    assert {} == store.take("b", 60, grace=0)
+    assert 0 == store.send("run-1", {"kind": "pause"})
+
+
+def test_a_plan_s_total_is_never_taken_twice_nor_exceeded(store: RunStore) -> None:
+    made(store, "run-1")
+    half = 10_000_000_000
+    assert store.allow("run-1", "a", half).is_done
+    assert store.allow("run-1", "a", half).is_done
+    assert store.allow("run-1", "b", half).is_done
+    assert "plan_budget_exhausted" == store.allow("run-1", "c", 1).code
+    store.settle_allowance("run-1", "a", half - 1)
+    assert store.allow("run-1", "c", 1).is_done
+    assert "plan_budget_exhausted" == store.allow("run-1", "d", 1).code
+
+
+def test_what_is_written_is_json(store: RunStore, where: str, tmp_path: Path) -> None:
+    """Nobody who can write the store can make its readers execute anything."""
+    made(store, "run-1")
+    store.take("a", 60, grace=60)
+    store.append("run-1", 1, "run-1/social", 0, Entry("k", b'{"a":"b"}')).result(10)
+    if not where.startswith("postgresql"):
+        data = b"".join(each.read_bytes() for each in tmp_path.glob("flow.db*"))
+        assert b"\x80\x04\x95" not in data
+        assert b"gASV" not in data
+
+
+def test_an_executor_is_one_process_at_a_time(store: RunStore, where: str) -> None:
+    let_go = store.claim("syncflow-0")
+    other = RunStore.open(where)
+    with pytest.raises(RunTaken, match="syncflow-0"):
+        other.claim("syncflow-0")
+    other.claim("syncflow-1")()
+    let_go()
+    other.claim("syncflow-0")()
+    other.close()
