@@ -1,4 +1,4 @@
-"""`python -m bench [part …]`: measure, and print a table in Markdown (`--write` puts it into docs/benchmarks.md)."""
+"""`python -m bench [part …]`: measure, and print a table in Markdown (`--write` puts it into the page of docs that has its place)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ PARTS = (
     "killing",
     "deletion",
     "start",
+    "value_fit",
+    "value_predict",
+    "value_accuracy",
+    "value_serve",
 )
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))
 
 
 def _machine() -> str:
@@ -58,10 +62,11 @@ def main(arguments: list[str]) -> int:
         print(f"## {name}\n\n{table}\n", flush=True)
         if write:
             stamp = f"Measured {datetime.now(UTC):%Y-%m-%d} on {_machine()}."
-            text = PAGE.read_text()
             block = f"<!-- {name} -->\n{stamp}\n\n{table}\n<!-- /{name} -->"
-            text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.DOTALL)
-            PAGE.write_text(text)
+            for page in PAGES:
+                text = page.read_text()
+                place = rf"<!-- {name} -->.*?<!-- /{name} -->"
+                page.write_text(re.sub(place, lambda _, block=block: block, text, flags=re.DOTALL))
     return int(failed)
 
 

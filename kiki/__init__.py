@@ -9,26 +9,31 @@ if TYPE_CHECKING:
     from kiki.shield.consent_store import ConsentStore
     from kiki.shield.policy import Policy
     from kiki.shield.shield_client import AsyncShieldClient, ShieldClient
+    from kiki.value.ltv_client import AsyncLtvClient, LtvClient
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AsyncLtvClient": "kiki.value.ltv_client",
     "AsyncShieldClient": "kiki.shield.shield_client",
     "BudgetGuard": "kiki.shield.budget_guard",
     "ConsentDenied": "kiki.errors",
     "ConsentStore": "kiki.shield.consent_store",
     "KikiError": "kiki.errors",
+    "LtvClient": "kiki.value.ltv_client",
     "Policy": "kiki.shield.policy",
     "ShieldClient": "kiki.shield.shield_client",
     "SpendDenied": "kiki.errors",
 }
 
 __all__ = [
+    "AsyncLtvClient",
     "AsyncShieldClient",
     "BudgetGuard",
     "ConsentDenied",
     "ConsentStore",
     "KikiError",
+    "LtvClient",
     "Policy",
     "ShieldClient",
     "SpendDenied",

@@ -35,6 +35,8 @@ KikiError
 │   ├── WindowUnavailable
 │   ├── CapacityReached
 │   ├── ShieldUnreachable
+│   ├── ValueUnreachable
+│   ├── PlatformUnreachable
 │   ├── ArchiveUnavailable
 │   ├── AnchorUnavailable
 │   ├── SystemUnavailable
@@ -47,6 +49,7 @@ KikiError
 ├── CheckpointInvalid
 ├── EvidenceInvalid
 ├── TimestampInvalid
+├── ModelInvalid
 └── MissingExtra
 
 Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
@@ -325,6 +328,18 @@ class ShieldUnreachable(Unavailable):
     code = "shield_unreachable"
 
 
+class ValueUnreachable(Unavailable):
+    """SyncValue did not answer in time; ask again, or give the client a fallback."""
+
+    code = "value_unreachable"
+
+
+class PlatformUnreachable(Unavailable):
+    """The ad platform cannot be used now; nothing was spent on it."""
+
+    code = "platform_unreachable"
+
+
 class ArchiveUnavailable(Unavailable):
     """The archive did not do what was asked; what became of it is unknown until it is asked again."""
 
@@ -399,6 +414,12 @@ class TimestampInvalid(KikiError):
     """The timestamp is none, is over something else, or nobody that is trusted made it."""
 
     code = "timestamp_invalid"
+
+
+class ModelInvalid(KikiError):
+    """The model file was edited or cut off, is from a newer kiki, or is none; nothing was loaded."""
+
+    code = "model_invalid"
 
 
 class MissingExtra(KikiError):

@@ -30,6 +30,7 @@ from kiki.money import parse_micros
 
 REDIS_PORT: Final = 6379
 SHIELD_URL_DEFAULT: Final = "http://localhost:8081"
+VALUE_PORT: Final = 50051
 WINDOW_SECONDS_MAX: Final = 366 * 24 * 3600
 
 
@@ -446,6 +447,17 @@ def database_url(text: str) -> Secret:
     raise ValueError("expected postgresql://user:password@host:port/name")
 
 
+def grpc_address(text: str) -> str:
+    """A gRPC server's host:port; an IPv6 address goes in brackets."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]+):([0-9]{1,5})", text)
+    try:
+        if found and 1 <= int(found[2]) <= 65535 and host_name(found[1]):
+            return text
+    except ValueError:
+        pass
+    raise ValueError("expected host:port, for example localhost:50051; an IPv6 address goes in brackets")
+
+
 def replica_name(text: str) -> str:
     """The name of a replica, as Kubernetes names pods."""
     if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?", text):
@@ -578,6 +590,42 @@ CLIENT_VARIABLES: Final = (
     Variable("KIKI_SHIELD_TOKEN_FILE", "shield_token_file", path, None, "file that holds the bearer token of clients"),
 )
 
+VALUE_VARIABLES: Final = (
+    Variable("KIKI_VALUE_PORT", "port", whole_number(0, 65535), None, "gRPC port of SyncValue; unset: PORT, and 50051 without it"),
+    Variable("KIKI_VALUE_HTTP_PORT", "http_port", whole_number(0, 65535), "9051", "its HTTP port, for /health, /livez, /readyz and /metrics"),
+    Variable(
+        "KIKI_VALUE_MODEL", "model_file", path, None,
+        "model file that `kiki ltv fit -o` wrote; unset: value-model.json in KIKI_DATA_DIR. A new one is taken over while serving",
+    ),
+    Variable(
+        "KIKI_VALUE_CUSTOMERS", "customers_file", path, None,
+        "customers who are known by id: an order log (.csv, .csv.gz, .parquet) or a summary of one (.parquet)",
+    ),
+    Variable(
+        "KIKI_VALUE_UNKNOWN", "unknown", one_of("prior", "not-found"), "prior",
+        "what an unknown id gets: what is expected of a new customer, said so, or NOT_FOUND",
+    ),
+    Variable("KIKI_VALUE_BATCH_MAX", "batch_max", whole_number(1, 100_000), "10000", "most customers in one request; a stream takes any number"),
+    Variable(
+        "KIKI_VALUE_RELOAD_SECONDS", "reload_seconds", seconds_float(3600, zero=True), "1",
+        "how often the model and customer files are looked at; 0: on SIGHUP only",
+    ),
+    Variable("KIKI_VALUE_TLS_CERT_FILE", "tls_cert_file", path, None, "certificate chain of the gRPC port, PEM; needs KIKI_VALUE_TLS_KEY_FILE"),
+    Variable("KIKI_VALUE_TLS_KEY_FILE", "tls_key_file", path, None, "its private key, PEM"),
+    Variable("KIKI_VALUE_TLS_CLIENT_CA_FILE", "tls_client_ca_file", path, None, "callers must show a certificate that this one signed, PEM"),
+    Variable(
+        "KIKI_VALUE_ANONYMOUS", "anonymous", boolean, "false",
+        "listen beyond this machine without tokens and client certificates; for a network that lets only your own services in",
+    ),
+)  # fmt: skip
+
+VALUE_CLIENT_VARIABLES: Final = (
+    Variable("LTV_GRPC_ADDR", "ltv_address", grpc_address, "localhost:50051", "host:port where clients find SyncValue"),
+    Variable("KIKI_VALUE_TOKEN", "value_token", Secret, None, "bearer token of its clients", None),
+    Variable("KIKI_VALUE_TOKEN_FILE", "value_token_file", path, None, "file that holds the bearer token of its clients"),
+    Variable("KIKI_VALUE_CA_FILE", "value_ca_file", path, None, "clients speak TLS and trust the certificates in this file, PEM"),
+)  # fmt: skip
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
     *SHIELD_VARIABLES,
@@ -586,6 +634,8 @@ VARIABLES: Final = (
     *ARCHIVE_VARIABLES,
     *REDIS_VARIABLES,
     *CLIENT_VARIABLES,
+    *VALUE_VARIABLES,
+    *VALUE_CLIENT_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
 
@@ -703,6 +753,67 @@ class ShieldSettings:
         if problems or listen is None or ledger is None:
             raise SettingsError(dict.fromkeys(problems))
         return cls(listen=listen, ledger=LedgerSettings(**ledger), **own, **redis)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSettings:
+    """Everything SyncValue is told from outside. `listen` is its HTTP port, whose host, tokens and patience the gRPC port shares."""
+
+    listen: ListenSettings
+    port: int
+    """The gRPC port."""
+    model_file: Path
+    customers_file: Path | None
+    unknown: Literal["prior", "not-found"]
+    batch_max: int
+    reload_seconds: float
+    tls_cert_file: Path | None
+    tls_key_file: Path | None
+    tls_client_ca_file: Path | None
+    anonymous: bool
+    log_level: str
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """The settings in this environment; raises `SettingsError` with every mistake that it holds."""
+        problems = unknown_names(environ)
+        shared = [variable for variable in SHIELD_VARIABLES if variable.field in {"data_dir", "log_level"}]
+        values = _read(environ, (*VALUE_VARIABLES, *shared), problems)
+        # PORT and the public port are those of an HTTP service; this one's HTTP port has a name of its own.
+        named = {"PORT", "KIKI_PUBLIC_PORT"}
+        listen = _listen(
+            {name: text for name, text in environ.items() if name not in named},
+            listen_variables(values.pop("http_port", None) or 0),
+            problems,
+        )
+        values |= _value_port(environ, values.get("port"), problems)
+        if listen is not None and 0 < listen.port == values.get("port"):
+            problems.append(
+                f"KIKI_VALUE_HTTP_PORT={listen.port}: expected another port than the gRPC port, which is the same"
+            )
+        cert, key, ca = (values.get(f"tls_{part}_file") for part in ("cert", "key", "client_ca"))
+        if (cert is None) != (key is None):
+            problems.append("KIKI_VALUE_TLS_CERT_FILE and KIKI_VALUE_TLS_KEY_FILE: TLS needs both of them")
+        if ca is not None and cert is None:
+            problems.append(
+                "KIKI_VALUE_TLS_CLIENT_CA_FILE: callers' certificates need TLS: set KIKI_VALUE_TLS_CERT_FILE"
+            )
+        if listen is not None and not (is_loopback(listen.host) or listen.tokens_file or ca or values.get("anonymous")):
+            problems.append(
+                f"KIKI_HOST={listen.host}: anybody who reaches this port could ask for everybody's value. Set "
+                "KIKI_TOKENS_FILE or KIKI_VALUE_TLS_CLIENT_CA_FILE, or KIKI_VALUE_ANONYMOUS=true behind a network policy"
+            )
+        if problems or listen is None:
+            raise SettingsError(dict.fromkeys(problems))
+        data_dir = values.pop("data_dir")
+        values["model_file"] = values["model_file"] or data_dir / "value-model.json"
+        return cls(listen=listen, **values)
+
+
+def _value_port(environ: Mapping[str, str], own: int | None, problems: list[str]) -> dict[str, int]:
+    if own is not None:
+        return {"port": own}
+    return _read(environ, listen_variables(VALUE_PORT)[:1], problems)
 
 
 def _read(environ: Mapping[str, str], variables: Iterable[Variable], problems: list[str]) -> dict[str, Any]:
@@ -831,9 +942,26 @@ def shield_url(environ: Mapping[str, str]) -> str:
     return url
 
 
+def ltv_address(environ: Mapping[str, str]) -> str:
+    """Where a client finds SyncValue: LTV_GRPC_ADDR, or localhost:50051; raises `SettingsError`."""
+    own = VALUE_CLIENT_VARIABLES[0]
+    try:
+        address: str = own.read({own.name: environ.get(own.name) or f"localhost:{VALUE_PORT}"})
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+    return address
+
+
 def parse_url(text: str) -> str:
     """A service's URL as `--url` takes it, in the form that `shield_url` gives; raises `SettingsError`."""
     try:
         return _url(text)
     except ValueError as error:
         raise SettingsError([f"{_cut(repr(text))}: {error}"]) from None
+
+
+def checked_token(token: str, where: str) -> str:
+    """The bearer token, if it can stand in a header; raises `SettingsError`, which never shows it."""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise SettingsError([f"{where} holds no bearer token: it must be one word of printable ASCII"])
+    return token

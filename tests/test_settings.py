@@ -20,13 +20,16 @@ from kiki.settings import (
     LISTEN_VARIABLES,
     REDIS_VARIABLES,
     SHIELD_VARIABLES,
+    VALUE_VARIABLES,
     VARIABLES,
     LedgerSettings,
     ListenSettings,
     RedisAddress,
     Secret,
     ShieldSettings,
+    ValueSettings,
     is_loopback,
+    ltv_address,
     parse_listen,
     parse_url,
     redis_address,
@@ -402,3 +405,78 @@ class TestShieldUrl:
 )  # fmt: skip
 def test_loopback_names(host, expected):
     assert is_loopback(host) is expected
+
+
+class TestValue:
+    def problem(self, **environ: str) -> str:
+        with pytest.raises(SettingsError) as caught:
+            ValueSettings.parse(environ)
+        (only,) = caught.value.problems
+        return only
+
+    def test_an_empty_environment_gives_both_ports_on_the_loopback(self):
+        settings = ValueSettings.parse({})
+        assert (settings.port, settings.listen.port, settings.listen.host) == (50051, 9051, "127.0.0.1")
+        assert (settings.model_file, settings.customers_file) == (Path("kiki-data/value-model.json"), None)
+        assert (settings.unknown, settings.batch_max, settings.reload_seconds) == ("prior", 10_000, 1.0)
+
+    def test_the_tables_fill_every_field(self):
+        own = {variable.field for variable in VALUE_VARIABLES} - {"http_port"} | {"listen", "log_level"}
+        assert own == {field.name for field in fields(ValueSettings)}
+
+    @pytest.mark.parametrize(
+        ("environ", "ports"),
+        [
+            ({"PORT": "1"}, (1, 9051)),
+            ({"PORT": "1", "KIKI_VALUE_PORT": "2"}, (2, 9051)),
+            ({"KIKI_VALUE_HTTP_PORT": "3"}, (50051, 3)),
+            ({"PORT": "1", "KIKI_PUBLIC_PORT": "8443"}, (1, 9051)),
+        ],
+    )
+    def test_port_is_the_grpc_port_and_the_own_name_goes_first(self, environ, ports):
+        settings = ValueSettings.parse(environ)
+        assert (settings.port, settings.listen.port) == ports
+        assert settings.listen.public_port is None
+
+    def test_beyond_this_machine_it_wants_callers_it_can_tell_apart(self):
+        assert "KIKI_VALUE_ANONYMOUS=true" in self.problem(KIKI_HOST="0.0.0.0")
+        files = {"KIKI_VALUE_TLS_CERT_FILE": "c", "KIKI_VALUE_TLS_KEY_FILE": "k"}
+        assert "anybody" in self.problem(KIKI_HOST="10.0.0.5", **files)
+        for proof in (
+            {"KIKI_TOKENS_FILE": "t"},
+            {"KIKI_VALUE_TLS_CLIENT_CA_FILE": "a", **files},
+            {"KIKI_VALUE_ANONYMOUS": "true"},
+        ):
+            assert ValueSettings.parse({"KIKI_HOST": "0.0.0.0"} | proof).listen.host == "0.0.0.0"
+
+    @pytest.mark.parametrize(
+        ("environ", "said"),
+        [
+            ({"KIKI_VALUE_TLS_CERT_FILE": "c"}, "needs both"),
+            ({"KIKI_VALUE_TLS_KEY_FILE": "k"}, "needs both"),
+            ({"KIKI_VALUE_TLS_CLIENT_CA_FILE": "a"}, "KIKI_VALUE_TLS_CERT_FILE"),
+            ({"KIKI_VALUE_PORT": "9051"}, "another port"),
+            ({"KIKI_VALUE_UNKNOWN": "guess"}, "expected prior or not-found"),
+            ({"KIKI_VALUE_BATCH_MAX": "0"}, "expected a whole number from 1"),
+            ({"KIKI_VALUE_MODLE": "m"}, "did you mean KIKI_VALUE_MODEL?"),
+        ],
+    )
+    def test_contradictions_and_typing_mistakes_are_told(self, environ, said):
+        assert said in self.problem(**environ)
+
+    @pytest.mark.parametrize(
+        ("environ", "expected"),
+        [
+            ({}, "localhost:50051"),
+            ({"LTV_GRPC_ADDR": ""}, "localhost:50051"),
+            ({"LTV_GRPC_ADDR": "syncvalue:50051"}, "syncvalue:50051"),
+            ({"LTV_GRPC_ADDR": "[::1]:1"}, "[::1]:1"),
+        ],
+    )
+    def test_clients_find_it(self, environ, expected):
+        assert ltv_address(environ) == expected
+
+    @pytest.mark.parametrize("text", ["syncvalue", ":50051", "a:0", "a:65536", "http://a:1", "::1:5", "a b:1", "a:1:2"])
+    def test_anything_else_is_no_address(self, text):
+        with pytest.raises(SettingsError, match=r"expected host:port, for example localhost:50051"):
+            ltv_address({"LTV_GRPC_ADDR": text})

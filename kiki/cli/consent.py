@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.consent_ledger import LedgerPath, actor, opened
+from kiki.cli.consent_access import open_consents
+from kiki.cli.consent_ledger import LedgerPath
 from kiki.cli.consent_lists import export, import_
-from kiki.cli.options import Json
+from kiki.cli.options import Json, TokenFile, Url
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from kiki.cli.consent_access import Told
     from kiki.shield.consent_change import Given
-    from kiki.shield.consent_record import ConsentRecord
 
 app = typer.Typer(help="Who consented to what.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,6 +60,8 @@ def grant(
     said_at: SaidAt = None,
     note: Note = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write down that a customer consents.
@@ -72,8 +75,8 @@ def grant(
         given["notice"] = _read(notice)
     given["guardian"] = guardian
     given["overrides"] = overrides
-    with opened(ledger, may_make=True) as store:
-        _tell(store.grant(customer, purpose, **given), as_json=as_json)
+    with open_consents(ledger, url, token_file, may_make=True) as consents:
+        _tell(consents.say(customer, purpose, "granted", given), as_json=as_json)
 
 
 @app.command()
@@ -84,14 +87,17 @@ def revoke(
     said_at: SaidAt = None,
     note: Note = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write down that a customer takes consent back.
 
     Returns once nobody acts on it any more. What was never granted can be revoked, too.
     """
-    with opened(ledger, may_make=True) as store:
-        _tell(store.revoke(customer, purpose, **_given(method=method, said_at=said_at, note=note)), as_json=as_json)
+    given = _given(method=method, said_at=said_at, note=note)
+    with open_consents(ledger, url, token_file, may_make=True) as consents:
+        _tell(consents.say(customer, purpose, "revoked", given), as_json=as_json)
 
 
 @app.command()
@@ -103,19 +109,27 @@ def deny(
     said_at: SaidAt = None,
     note: Note = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write down that a customer was asked and said no."""
     given = _given(version=version, method=method, said_at=said_at, note=note)
-    with opened(ledger, may_make=True) as store:
-        _tell(store.deny(customer, purpose, **given), as_json=as_json)
+    with open_consents(ledger, url, token_file, may_make=True) as consents:
+        _tell(consents.say(customer, purpose, "denied", given), as_json=as_json)
 
 
 @app.command()
-def status(customer: Customer, ledger: LedgerPath = None, as_json: Json = False) -> None:
+def status(
+    customer: Customer,
+    ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
     """Show what a customer consents to now."""
-    with opened(ledger) as store:
-        records = store.status(customer)
+    with open_consents(ledger, url, token_file) as consents:
+        records = consents.status(customer)
     if as_json:
         show.as_json({purpose: record.as_dict() for purpose, record in records.items()})
     elif not records:
@@ -129,11 +143,13 @@ def history(
     customer: Customer,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="WORD", help="Only this purpose.")] = None,
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Show everything a customer ever said, oldest first."""
-    with opened(ledger) as store:
-        records = store.history(customer, purpose)
+    with open_consents(ledger, url, token_file) as consents:
+        records = consents.history(customer, purpose)
     if as_json:
         show.as_json([record.as_dict() for record in records])
     elif not records:
@@ -143,26 +159,28 @@ def history(
 
 
 @app.command()
-def check(customer: Customer, purpose: Purpose, ledger: LedgerPath = None, as_json: Json = False) -> None:
+def check(
+    customer: Customer,
+    purpose: Purpose,
+    ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
     """Ask whether a customer consents now.
 
     Exit code 0 when, 3 when not. Nothing is written down.
     """
-    from kiki.errors import ConsentDenied
-
-    with opened(ledger) as store:
-        try:
-            found = store.require(customer, purpose)
-        except ConsentDenied as error:
-            if as_json:
-                show.as_json({"allowed": False, "purpose": purpose, "state": error.state, "explanation": str(error)})
-            else:
-                show.line(f"no: {error}")
-            raise typer.Exit(show.EXIT_REFUSED) from None
+    with open_consents(ledger, url, token_file) as consents:
+        found = consents.check(customer, purpose)
     if as_json:
-        show.as_json({"allowed": True, "purpose": purpose, "state": found.state.value, "event_id": found.event_id})
+        told = {"allowed": found.allowed, "purpose": purpose, "state": found.state}
+        rest = {"event_id": found.event_id} if found.allowed else {"explanation": found.explanation}
+        show.as_json(told | rest)
     else:
-        show.line(f"yes (event {found.event_id})")
+        show.line(f"yes (event {found.event_id})" if found.allowed else f"no: {found.explanation}")
+    if not found.allowed:
+        raise typer.Exit(show.EXIT_REFUSED)
 
 
 app.command("import")(import_)
@@ -183,7 +201,7 @@ def _given(
 ) -> Given:
     from kiki.shield.consent_csv import parse_when
 
-    given: Given = {"version": version, "basis": basis, "jurisdiction": jurisdiction, "note": note, "actor": actor()}
+    given: Given = {"version": version, "basis": basis, "jurisdiction": jurisdiction, "note": note}
     # Whoever types this enters what somebody said elsewhere.
     given["method"] = method or "operator"
     if said_at is not None:
@@ -219,12 +237,13 @@ def _read(file: Path) -> str:
 # -- telling -----------------------------------------------------------------------------------------
 
 
-def _tell(record: ConsentRecord, *, as_json: bool) -> None:
+def _tell(told: Told, *, as_json: bool) -> None:
+    record, changed = told
     if as_json:
-        show.as_json({**record.as_dict(), "changed": record.changed})
+        show.as_json(record.as_dict() | ({} if changed is None else {"changed": changed}))
         return
     until = "" if record.expires_at is None else f" until {_day(record.expires_at)}"
-    already = "" if record.changed else ", as it was already"
+    already = ", as it was already" if changed is False else ""
     show.line(f"{record.state}: {record.purpose}{until}{already} (event {record.event_id})")
 
 

@@ -1,4 +1,4 @@
-"""Where `kiki consent` finds the consents: in a ledger that this process owns as long as the command lasts."""
+"""A ledger that this process owns as long as a command lasts, with the consents in it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LedgerPath = Annotated[
     typer.Option(
         "--ledger",
         metavar="PATH",
-        help="The ledger that no service has open: its file, or its directory. By default the one in KIKI_DATA_DIR, "
-        "or the one in DATABASE_URL.",
+        help="A ledger that no service has open, instead of a service: its file, or its directory. Where no service "
+        "is named or answers, it is the one in KIKI_DATA_DIR or DATABASE_URL.",
     ),
 ]
 

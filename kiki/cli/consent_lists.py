@@ -12,9 +12,11 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.consent_ledger import LedgerPath, opened
-from kiki.cli.options import Json
-from kiki.errors import InvalidInput, KikiError
+from kiki.cli.consent_access import Remote, open_consents
+from kiki.cli.consent_ledger import LedgerPath
+from kiki.cli.options import Json, TokenFile, Url
+from kiki.cli.place import open_unserved
+from kiki.errors import InvalidInput, KikiError, LedgerLocked
 
 if TYPE_CHECKING:
     from kiki.shield.consent_files import Format, ImportReport
@@ -38,7 +40,7 @@ def import_(
     """Take over a list of consents.
 
     Bad lines are told and left out (exit code 3), persons who were erased are not brought back. It may be stopped
-    and run again: what is known already changes nothing.
+    and run again: what is known already changes nothing. It needs the ledger to itself: no service takes lists.
     """
     from kiki.shield.consent_files import BATCH_ALONE, ImportReport, import_consents
 
@@ -46,7 +48,7 @@ def import_(
     report = ImportReport()
     with (
         _uncollected(),
-        opened(ledger, may_make=True) as store,
+        open_unserved(ledger, what="an import", may_make=True) as store,
         _source(file) as source,
         _told_problems(problems) as blame,
         _bar(file, source, report) as progress,
@@ -86,28 +88,40 @@ def export(
         str, typer.Option("--withdrawal", metavar="TEXT", help="How to take consent back; stands in the records.")
     ] = "",
     ledger: LedgerPath = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Write out all consents, readable: keep the file as safe as the master key.
 
-    CSV has the last word on each purpose; JSON has ISO/IEC TS 27560 records with everything that was said.
+    CSV has the last word on each purpose; JSON has ISO/IEC TS 27560 records with everything that was said, and needs
+    the ledger to itself.
     """
     from kiki.cli.audit import written
-    from kiki.shield.consent_files import Format, export_consents
+    from kiki.shield.consent_files import Format, export_consents, write_csv
     from kiki.shield.consent_json import Party
 
     chosen = Format.JSON if as_json else _format(form, output) if form or output else Format.CSV
-    with opened(ledger) as store, written(output) as write:
-        count = export_consents(
-            store,
-            write,
-            chosen,
-            customer=customer,
-            controller=Party(party_id="controller", party_role="pii_controller", party_name=controller)
-            if controller
-            else None,
-            withdrawal=withdrawal,
-        )
+    with open_consents(ledger, url, token_file) as consents, written(output) as write:
+        if not isinstance(consents, Remote):
+            count = export_consents(
+                consents.store,
+                write,
+                chosen,
+                customer=customer,
+                controller=Party(party_id="controller", party_role="pii_controller", party_name=controller)
+                if controller
+                else None,
+                withdrawal=withdrawal,
+            )
+        elif chosen is Format.CSV:
+            count = write_csv(consents.everybody() if customer is None else consents.status(customer).values(), write)
+        else:
+            # A record is named by the person's reference, which no service tells.
+            raise LedgerLocked(
+                "ISO/IEC TS 27560 records are written from the ledger itself",
+                hint="write --format csv, or stop the service and give --ledger",
+            )
     if output is not None:
         show.talk(f"{count} records in {output}", dim=True)
 

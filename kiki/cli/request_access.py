@@ -1,7 +1,6 @@
-"""Where `kiki dsr` finds the requests: in a service, or in a ledger that this process owns as long as the command lasts.
+"""The requests that `kiki dsr` works on: those of a running service, or of a ledger that no service has open.
 
-`--ledger` names a ledger, `--url` a service. Without either it is the service of KIKI_SHIELD_URL or SHIELD_URL if one of
-them is set, else the ledger in KIKI_DATA_DIR; while a service has that open, the service is asked.
+Which of them it is, `kiki.cli.place` decides.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from kiki.cli import show
-from kiki.cli.consent_ledger import actor, opened
+from kiki.cli.consent_ledger import actor
 from kiki.cli.options import data_directory, open_client
-from kiki.errors import LedgerLocked
+from kiki.cli.place import is_ledger, open_ledger_alone
 
 if TYPE_CHECKING:
     from kiki.shield.request_client import Requests
@@ -34,23 +32,16 @@ def open_requests(
     ledger: Path | None, url: str | None, token_file: Path | None, *, may_make: bool = False
 ) -> Iterator[Local | Remote]:
     """The requests, wherever they are."""
-    named = url or os.environ.get("KIKI_SHIELD_URL") or os.environ.get("SHIELD_URL")
-    with contextlib.ExitStack() as stack:
-        if ledger is None and named:
-            access: Local | Remote = stack.enter_context(_of_service(url, token_file))
-        else:
-            try:
-                access = stack.enter_context(_of_ledger(ledger, may_make=may_make))
-            except LedgerLocked:
-                if ledger is not None:
-                    raise
-                show.talk("another process has the ledger open: asking the service", dim=True)
-                access = stack.enter_context(_of_service(url, token_file))
-        yield access
+    if is_ledger(ledger, url):
+        with _of_ledger(ledger, may_make=may_make) as access:
+            yield access
+    else:
+        with open_client(url, token_file) as client:
+            yield Remote(client.requests)
 
 
 @contextlib.contextmanager
-def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Local | Remote]:
+def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Local]:
     from kiki.cli.wiring import request_desk
     from kiki.settings import RequestSettings
 
@@ -59,16 +50,10 @@ def _of_ledger(given: Path | None, *, may_make: bool) -> Iterator[Local | Remote
     if folder.suffix == ".db" or folder.is_file():
         folder = folder.parent
     with (
-        opened(given, may_make=may_make) as store,
+        open_ledger_alone(given, may_make=may_make) as store,
         contextlib.closing(request_desk(store, folder, settings, os.environ)) as desk,
     ):
         yield Local(desk)
-
-
-@contextlib.contextmanager
-def _of_service(url: str | None, token_file: Path | None) -> Iterator[Local | Remote]:
-    with open_client(url, token_file) as client:
-        yield Remote(client.requests)
 
 
 class Local:

@@ -39,3 +39,45 @@ def shield(
         if value is not None:
             environ[name] = str(value)
     run_shield(environ)
+
+
+@app.command()
+def value(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="gRPC port, instead of KIKI_VALUE_PORT (50051).")
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option("--http-port", min=0, max=65535, help="HTTP port, instead of KIKI_VALUE_HTTP_PORT (9051)."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Instead of KIKI_HOST (127.0.0.1).")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="Model file, instead of KIKI_VALUE_MODEL.")
+    ] = None,
+    customers: Annotated[
+        Path | None,
+        typer.Option(
+            "--customers",
+            metavar="FILE",
+            help="Order log or summary of those known by id, instead of KIKI_VALUE_CUSTOMERS.",
+        ),
+    ] = None,
+) -> None:
+    """Start SyncValue, which tells customers' lifetime value.
+
+    Settings come from the environment: see `kiki settings`.
+    """
+    from kiki.cli.wiring import run_value
+
+    environ = dict(os.environ)
+    given = (
+        ("KIKI_VALUE_PORT", port),
+        ("KIKI_VALUE_HTTP_PORT", http_port),
+        ("KIKI_HOST", host),
+        ("KIKI_VALUE_MODEL", model),
+        ("KIKI_VALUE_CUSTOMERS", customers),
+    )
+    environ |= {name: str(option) for name, option in given if option is not None}
+    run_value(environ)

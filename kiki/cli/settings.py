@@ -62,9 +62,15 @@ def _shown(variable: Variable, environ: Mapping[str, str]) -> Shown:
 
 def _problems(environ: Mapping[str, str]) -> list[str]:
     from kiki.errors import SettingsError
-    from kiki.settings import ShieldSettings, shield_url
+    from kiki.settings import VALUE_CLIENT_VARIABLES, VALUE_VARIABLES, ShieldSettings, shield_url
 
     found: list[str] = []
+    for variable in (*VALUE_VARIABLES, *VALUE_CLIENT_VARIABLES):
+        # What they mean together, only `kiki serve value` can judge: the host may be another service's.
+        try:
+            variable.read(environ)
+        except ValueError as error:
+            found.append(str(error))
     for parse in (ShieldSettings.parse, shield_url):
         try:
             parse(environ)

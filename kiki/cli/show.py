@@ -22,7 +22,7 @@ EXIT_PIPE = 141
 
 def line(text: str) -> None:
     """One line of a result."""
-    print(_plain(text))
+    print(plain(text))
 
 
 def as_json(value: object) -> None:
@@ -41,10 +41,10 @@ def _builtin(value: object) -> object:
 def talk(text: str, *, dim: bool = False) -> None:
     """One line of talk, to stderr."""
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    typer.echo(typer.style(_plain(text), dim=True) if dim and colour else _plain(text), err=True)
+    typer.echo(typer.style(plain(text), dim=True) if dim and colour else plain(text), err=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text without anything that a terminal would obey."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
 

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kiki.errors import ConfigurationError, LedgerUnavailable
+from kiki.errors import ConfigurationError, LedgerUnavailable, MissingExtra
 from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.ledger.timestamp import TimestampService, read_roots
 from kiki.ledger.witness import Witness
-from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings
+from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings, ValueSettings
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.consent_store import ConsentStore
@@ -89,6 +89,18 @@ def run_shield(environ: Mapping[str, str]) -> None:
         desk=request_desk(guard.consents, settings.data_dir, settings, environ),
     )
     run(service.service(), settings.listen, tokens)
+
+
+def run_value(environ: Mapping[str, str]) -> None:
+    """Run SyncValue until it is told to stop; raises what is wrong with its settings, tokens, model or customers."""
+    settings = ValueSettings.parse(environ)
+    configure_logging(settings.log_level)
+    try:
+        from kiki.value.service import ValueService
+    except ModuleNotFoundError as error:
+        raise MissingExtra("value", "SyncValue") from error
+    tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
+    run(ValueService(settings, tokens).service(), settings.listen, tokens)
 
 
 def request_desk(

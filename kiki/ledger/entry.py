@@ -69,7 +69,7 @@ def decode_entry(data: bytes) -> Entry:
         found = f"version {data[0]}" if data else "no bytes"
         raise LedgerCorrupt(f"a ledger entry has {found}; this kiki reads versions up to {VERSION}")
     try:
-        return _decoder.decode(memoryview(data)[1:])
+        return _decoder.decode(data[1:])
     except msgspec.DecodeError as error:
         raise LedgerCorrupt(f"a ledger entry cannot be read: {error}") from error
 

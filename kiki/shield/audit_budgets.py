@@ -19,46 +19,21 @@ between the window and its ledger). If a limit was passed only with such money, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import msgspec
-
 from kiki.shield.audit_finding import Findings, Kind, Overrun
-from kiki.shield.audit_meter import Lane, Meter, Rule, SlidingSum
+from kiki.shield.audit_meter import Lane, Meter, Rule, packed_amount
+from kiki.shield.audit_money import COMMIT, EXPIRE, RECORD, RESERVE, SPEND, Money
 from kiki.shield.decision import event_id
 from kiki.shield.policy import Policy
 from kiki.shield.scope import Scopes
 
-SPEND: Final = "spend"
-RESERVE: Final = "reserve"
-RECORD: Final = "record"
-COMMIT: Final = "commit"
-RELEASE: Final = "release"
-EXPIRE: Final = "expire"
-
 _NEVER: Final = 2**63 - 1
 _SEQ_BITS: Final = 48
-_METERS_KEPT: Final = 100_000
-
-
-class Money(msgspec.Struct, array_like=True):
-    """What one entry says about money. Amounts in micros, moments in microseconds since the epoch."""
-
-    seq: int
-    at: int
-    recorded_at: int
-    verb: str
-    taken: list[tuple[int, Scopes]]
-    """What was admitted, added up by scopes."""
-    unsure: list[tuple[int, Scopes]] = []
-    """What may have been."""
-    hold: str = ""
-    deadline: int | None = None
-    charged: int = 0
-    epoch: str = ""
-    sequence: int = 0
+_METERS_KEPT: Final = 200_000
 
 
 class _Hold(NamedTuple):
@@ -69,6 +44,20 @@ class _Hold(NamedTuple):
     is_sure: bool
     lag: int
     """How much later than the window's moment the writer's clock was when it was made."""
+
+
+class _Counted:
+    """Windows of one span of the scopes that fit a pattern, under one policy."""
+
+    def __init__(self, name: str, pattern: str, span: int, limits: Sequence[tuple[int, str]]) -> None:
+        self.name = name
+        """Of the budget, where budgets count apart; else empty."""
+        self.pattern = pattern
+        self.span = span
+        self.limits = limits
+        """Micros and budget; none where only another policy sets some."""
+        self.lowest = min((micros for micros, _ in limits), default=_NEVER)
+        self.windows = {(budget, span) for _, budget in limits}
 
 
 @dataclass(slots=True)
@@ -124,6 +113,8 @@ class BudgetSums:
         self._tracked: dict[tuple[str, int], None] = {}
         self._meters: dict[tuple[str, str, int], Meter] = {}
         self._lanes: dict[bytes, dict[Scopes, Lane]] = {}
+        self._lanes_now: dict[Scopes, Lane] = {}
+        """Those of the policy in force."""
         self._policies: dict[bytes, Policy] = {b"": Policy(())}
         self._current = b""
         self._holds: dict[str, _Hold] = {}
@@ -135,6 +126,7 @@ class BudgetSums:
         self._over: dict[tuple[str, str, int], Overrun] = {}
         for policy in policies:
             self._track(policy)
+        self._plan = self._planned()
 
     # -- policies ------------------------------------------------------------------------------------
 
@@ -143,68 +135,89 @@ class BudgetSums:
         if name == self._current:
             return
         self._current = name
-        if name in self._policies:
-            return
-        self._policies[name] = policy
-        if not self._shared:
-            fresh = self._track(policy)
-            # Nobody can have counted what was not known to be asked for; earlier spends outside of it do not matter.
-            self.late = self.late or (self._last > 0 and fresh)
+        if name not in self._policies:
+            self._policies[name] = policy
+            if not self._shared:
+                fresh = self._track(policy)
+                # Nobody can have counted what was not known to be asked for; earlier spends outside of it do not matter.
+                self.late = self.late or (self._last > 0 and fresh)
+        self._lanes_now = self._lanes.setdefault(name, {})
+        self._plan = self._planned()
 
     def _track(self, policy: Policy) -> bool:
         wanted = {(budget.pattern.text, limit.span) for budget in policy.budgets for limit in budget.limits}
         fresh = wanted - set(self._tracked)
         self._tracked.update(dict.fromkeys(sorted(fresh)))
         if fresh:
-            self._lanes.clear()
+            self._forget_lanes()
         return bool(fresh)
 
+    def _forget_lanes(self) -> None:
+        self._lanes.clear()
+        self._lanes_now = self._lanes.setdefault(self._current, {})
+
     def _lane(self, scopes: Scopes) -> Lane:
-        lanes = self._lanes.setdefault(self._current, {})
-        lane = lanes.get(scopes)
+        lane = self._lanes_now.get(scopes)
         if lane is None:
             if len(self._meters) > self._sweep_at:
                 self._sweep()
-                lanes = self._lanes.setdefault(self._current, {})
-            if len(lanes) > _METERS_KEPT:
-                lanes.clear()
-            lane = lanes[scopes] = self._new_lane(scopes)
+            if len(self._lanes_now) > _METERS_KEPT:
+                self._lanes_now.clear()
+            lane = self._lanes_now[scopes] = self._new_lane(scopes)
         return lane
 
     def _new_lane(self, scopes: Scopes) -> Lane:
-        meters: dict[int, Meter] = {}
-        rules: list[Rule] = []
-        for pattern, span in () if self._shared else self._tracked:
-            scope = instance(pattern, scopes)
+        limits: dict[int, int] = {}
+        meters: list[Meter] = []
+        for counted in self._plan:
+            scope = instance(counted.pattern, scopes)
             if scope is not None:
-                meter = self._meter("", scope, span)
-                meters[id(meter)] = meter
+                meter = self._meter(counted.name, scope, counted.span)
+                key = id(meter)
+                if key in limits:
+                    # `campaign:*` and `campaign:a` are the same window of that campaign.
+                    limits[key] = min(limits[key], counted.lowest)
+                else:
+                    limits[key] = counted.lowest
+                    meters.append(meter)
+                self._checked.windows.update(counted.windows)
+        return tuple(zip(meters, limits.values(), strict=True))
+
+    def _rules(self, scopes: Scopes) -> Iterator[Rule]:
+        """Every limit that a spend with these scopes must keep under the policy in force."""
+        for counted in self._plan:
+            scope = instance(counted.pattern, scopes)
+            if scope is not None:
+                meter = self._meter(counted.name, scope, counted.span)
+                for micros, budget in counted.limits:
+                    yield Rule(meter, micros, budget)
+
+    def _planned(self) -> tuple[_Counted, ...]:
+        """What is counted under the policy in force."""
+        limits: dict[tuple[str, str, int], list[tuple[int, str]]] = {}
+        if not self._shared:
+            limits = {("", *tracked): [] for tracked in self._tracked}
         for budget in self._policies[self._current].budgets:
-            scope = instance(budget.pattern.text, scopes)
-            if scope is None:
-                continue
             for limit in budget.limits:
                 # A shared window counts by the name of its budget, and what it counted under one it does not know
                 # under another. A process that counts alone reads its ledger again under every policy.
-                meter = self._meter(budget.name if self._shared else "", scope, limit.span)
-                meters[id(meter)] = meter
-                rules.append(Rule(meter, limit.micros, budget.name))
-                self._checked.windows.add((budget.name, limit.span))
-        return Lane(tuple(meters.values()), tuple(rules))
+                key = (budget.name if self._shared else "", budget.pattern.text, limit.span)
+                limits.setdefault(key, []).append((limit.micros, budget.name))
+        return tuple(_Counted(*key, found) for key, found in limits.items())
 
     def _meter(self, name: str, scope: str, span: int) -> Meter:
         key = (name, scope, span)
         meter = self._meters.get(key)
         if meter is None:
-            meter = self._meters[key] = Meter(scope, span, shared=self._shared)
+            meter = self._meters[key] = Meter(span, scope=scope, recorded_at=array("q") if self._shared else None)
         return meter
 
     def _sweep(self) -> None:
         """Forget meters on which nothing counts any more."""
         for meter in self._meters.values():
-            meter.slide(self._last, 0)
+            meter.slide_all(self._last, 0)
         self._meters = {key: meter for key, meter in self._meters.items() if not meter.is_idle()}
-        self._lanes.clear()
+        self._forget_lanes()
         self._sweep_at = max(_METERS_KEPT, 2 * len(self._meters))
 
     # -- lives ---------------------------------------------------------------------------------------
@@ -216,14 +229,7 @@ class BudgetSums:
         say that they are within the span; else the two lives are judged apart.
         """
         for meter in self._meters.values():
-            if follows:
-                if meter.before is None:
-                    meter.before = SlidingSum(meter.spent.span, keeps_recorded=True)
-                meter.before.take_over(meter.spent)
-            else:
-                meter.before = None
-                meter.spent.clear()
-            meter.unsure = meter.recorded = None
+            meter.begin_life(follows=follows)
         self._last = 0
 
     # -- counting ------------------------------------------------------------------------------------
@@ -231,70 +237,84 @@ class BudgetSums:
     def take_over(self, money: Money) -> None:
         """Count what this process decided with another window, before it counted by itself."""
         for micros, scopes in money.taken if money.verb in {SPEND, COMMIT, EXPIRE} else ():
-            for meter in self._lane(scopes).meters:
-                if meter.before is None:
-                    meter.before = SlidingSum(meter.spent.span)
-                meter.before.add(money.at, micros, money.seq)
+            packed = packed_amount(money.at, micros, money.seq)
+            for meter, _ in self._lane(scopes):
+                meter.add_before(money.at, micros, packed)
+
+    def spend(self, micros: int, scopes: Scopes, at: int, recorded_at: int, seq: int, chain: int = 0) -> None:
+        """Count an admitted spend of the chain with this number, and compare with every limit that it must keep.
+
+        By far most of what an auditor reads, so it is the shortest way.
+        """
+        now = self._last = at if self._last <= at < self._next_deadline else self._moved(at, seq, chain)
+        packed = packed_amount(now, micros, chain << _SEQ_BITS | seq)
+        is_close = False
+        for meter, limit in self._lanes_now.get(scopes) or self._lane(scopes):
+            meter.add(now, micros, packed, recorded_at)
+            # What has left a window may still be in its sum. Only where that is too much is it worth looking.
+            if meter.total + meter.held > limit or not meter.is_plain:
+                is_close = True
+        self._checked.admitted += 1
+        if is_close or self._over or not self._current:
+            self._judge(scopes, now, recorded_at, seq, chain)
 
     def apply(self, money: Money, chain: int = 0) -> None:
-        """Count an entry of the chain with this number, and compare with every limit that it must keep."""
-        at = money.at
-        if at < self._last:
-            self._wrong(money, chain, "it was decided before the decision that stands before it")
-            at = self._last
-        self._last = at
-        if at >= self._next_deadline:
-            self._expire(at)
+        """Count what an entry of the chain with this number says, and compare with every limit that it must keep."""
         verb = money.verb
+        at = self._last = self._moved(money.at, money.seq, chain)
         entry = chain << _SEQ_BITS | money.seq
         if verb == SPEND:
             for micros, scopes in money.taken:
-                lane = self._lane(scopes)
-                for meter in lane.meters:
-                    meter.slide(at, money.recorded_at)
-                    meter.spent.add(at, micros, entry, money.recorded_at)
-                self._judge(lane, money, chain)
+                self.spend(micros, scopes, at, money.recorded_at, money.seq, chain)
             for micros, scopes in money.unsure:
-                for meter in self._lane(scopes).meters:
-                    meter.add_unsure(at, micros, entry)
+                packed = packed_amount(at, micros, entry)
+                for meter, _ in self._lane(scopes):
+                    meter.add_unsure(at, micros, packed)
         elif verb == RESERVE:
             self._reserve(money, at, entry, chain)
         elif verb == RECORD:
             for micros, scopes in money.taken:
-                self._record(micros, self._lane(scopes), money, entry)
+                self._record(micros, scopes, at, money.recorded_at, entry)
         else:
             self._settle(money, at, entry, chain)
 
-    def _judge(self, lane: Lane, money: Money, chain: int) -> None:
-        self._checked.admitted += 1
+    def _moved(self, at: int, seq: int, chain: int) -> int:
+        """The moment of an entry in the order of the entries, once every deadline until then has passed."""
+        if at < self._last:
+            self._wrong(seq, chain, "it was decided before the decision that stands before it")
+            at = self._last
+        if at >= self._next_deadline:
+            self._expire(at)
+        return at
+
+    def _judge(self, scopes: Scopes, at: int, recorded_at: int, seq: int, chain: int) -> None:
         if not self._current:
             self._checked.policy_unknown += 1
-        for meter, limit, budget in lane.rules:
-            total = meter.spent.total + meter.held
-            if meter.before is not None:
-                total += meter.before.total
-            unsure = meter.held_unsure + (0 if meter.unsure is None else meter.unsure.total)
+        for rule in self._rules(scopes):
+            meter, limit = rule.meter, rule.limit
+            meter.slide_all(at, recorded_at)
+            total, unsure = meter.sure(), meter.doubtful()
             if total > limit:
-                self._found(Kind.OVERRUN, Rule(meter, limit, budget), money, chain, total)
+                self._found(Kind.OVERRUN, rule, at, seq, chain, total)
             elif total + unsure > limit:
-                self._found(Kind.DOUBT, Rule(meter, limit, budget), money, chain, total + unsure)
-            elif self._over:
-                self._over.pop((budget, meter.scope, meter.spent.span), None)
+                self._found(Kind.DOUBT, rule, at, seq, chain, total + unsure)
+            else:
+                self._over.pop((rule.budget, meter.scope, meter.span), None)
 
-    def _found(self, kind: Kind, rule: Rule, money: Money, chain: int, total: int) -> None:
+    def _found(self, kind: Kind, rule: Rule, at: int, seq: int, chain: int, total: int) -> None:
         meter = rule.meter
-        key = (rule.budget, meter.scope, meter.spent.span)
+        key = (rule.budget, meter.scope, meter.span)
         known = self._over.get(key)
         if known is not None:
             known.admissions += 1
             known.worst = max(known.worst, total)
             if kind is Kind.DOUBT or not known.unsure:
                 return
-        over = self._overrun(rule, money.at, total)
+        over = self._overrun(rule, at, total)
         if kind is Kind.OVERRUN:
             over.unsure = 0
         self._over[key] = over
-        self._findings.add(kind, self._chains[chain], money.seq, overrun=over)
+        self._findings.add(kind, self._chains[chain], seq, overrun=over)
 
     def _overrun(self, rule: Rule, at: int, total: int) -> Overrun:
         meter = rule.meter
@@ -302,51 +322,51 @@ class BudgetSums:
         return Overrun(
             budget=rule.budget,
             scope=meter.scope,
-            span=meter.spent.span,
+            span=meter.span,
             limit=rule.limit,
             at=at,
-            spent=meter.spent.total + (0 if meter.before is None else meter.before.total),
+            spent=meter.sure() - meter.held,
             held=meter.held,
-            unsure=meter.held_unsure + (0 if meter.unsure is None else meter.unsure.total),
+            unsure=meter.doubtful(),
             worst=total,
-            entries=[self._named(entry) for entry in (*before, *meter.spent.entries())],
+            entries=[self._named(entry) for entry in (*before, *meter.entries())],
         )
 
     def _named(self, entry: int) -> str:
         name = event_id(entry & (1 << _SEQ_BITS) - 1)
         return f"{self._chains[entry >> _SEQ_BITS]}/{name}" if self._shared else name
 
-    def _wrong(self, money: Money, chain: int, message: str) -> None:
-        self._findings.add(Kind.STRUCTURE, self._chains[chain], money.seq, message)
+    def _wrong(self, seq: int, chain: int, message: str) -> None:
+        self._findings.add(Kind.STRUCTURE, self._chains[chain], seq, message)
 
     # -- reservations --------------------------------------------------------------------------------
 
     def _reserve(self, money: Money, at: int, entry: int, chain: int) -> None:
         if money.hold in self._holds:
-            self._wrong(money, chain, f"reservation {money.hold} was made twice")
+            self._wrong(money.seq, chain, f"reservation {money.hold} was made twice")
             return
         ((micros, scopes),) = money.taken or money.unsure
-        lane = self._lane(scopes)
+        meters = tuple(meter for meter, _ in self._lane(scopes))
         is_sure = bool(money.taken) and (not self._shared or bytes.fromhex(money.hold) in self._settled)
-        self._holds[money.hold] = _Hold(micros, lane.meters, money.deadline, entry, is_sure, money.recorded_at - at)
+        self._holds[money.hold] = _Hold(micros, meters, money.deadline, entry, is_sure, money.recorded_at - at)
         if money.deadline is not None:
             heapq.heappush(self._deadlines, (money.deadline, money.hold))
             self._next_deadline = self._deadlines[0][0]
-        for meter in lane.meters:
-            meter.slide(at, money.recorded_at)
+        for meter in meters:
             if is_sure:
                 meter.held += micros
             else:
-                meter.held_unsure += micros
-        self._judge(lane, money, chain)
+                meter.hold_unsure(micros)
+        self._checked.admitted += 1
+        self._judge(scopes, at, money.recorded_at, money.seq, chain)
 
     def _settle(self, money: Money, at: int, entry: int, chain: int) -> None:
         hold = self._holds.pop(money.hold, None)
         if hold is not None:
             if money.verb == EXPIRE:
-                self._wrong(money, chain, f"reservation {money.hold} was ended before its deadline")
+                self._wrong(money.seq, chain, f"reservation {money.hold} was ended before its deadline")
             elif money.charged > hold.micros:
-                self._wrong(money, chain, f"reservation {money.hold} was charged with more than was reserved")
+                self._wrong(money.seq, chain, f"reservation {money.hold} was charged with more than was reserved")
             self._free(hold)
             self._spend(hold.meters, at, money.charged, entry, money.recorded_at, is_sure=True)
             self._checked.admitted += 1
@@ -355,31 +375,35 @@ class BudgetSums:
             if money.verb == EXPIRE:
                 del self._expired[money.hold]
                 if money.at != deadline:
-                    self._wrong(money, chain, f"reservation {money.hold} expired at another moment than its deadline")
+                    self._wrong(
+                        money.seq, chain, f"reservation {money.hold} expired at another moment than its deadline"
+                    )
             elif money.charged:
-                self._wrong(money, chain, f"reservation {money.hold} was charged after its deadline had charged it")
+                self._wrong(money.seq, chain, f"reservation {money.hold} was charged after its deadline had charged it")
         elif money.charged:
             # It was made before the range: only what it charged can be counted.
             self._checked.holds_unknown += 1
             for _, scopes in money.taken:
-                self._spend(self._lane(scopes).meters, at, money.charged, entry, money.recorded_at, is_sure=True)
+                meters = [meter for meter, _ in self._lane(scopes)]
+                self._spend(meters, at, money.charged, entry, money.recorded_at, is_sure=True)
 
     def _free(self, hold: _Hold) -> None:
         for meter in hold.meters:
             if hold.is_sure:
                 meter.held -= hold.micros
             else:
-                meter.held_unsure -= hold.micros
+                meter.hold_unsure(-hold.micros)
 
     @staticmethod
     def _spend(meters: Iterable[Meter], at: int, micros: int, entry: int, recorded_at: int, *, is_sure: bool) -> None:
         if not micros:
             return
+        packed = packed_amount(at, micros, entry)
         for meter in meters:
             if is_sure:
-                meter.spent.add(at, micros, entry, recorded_at)
+                meter.add_late(at, micros, packed, recorded_at)
             else:
-                meter.add_unsure(at, micros, entry)
+                meter.add_unsure(at, micros, packed)
 
     def _expire(self, now: int) -> None:
         """What was not ended by its deadline is a spend of that moment."""
@@ -397,20 +421,21 @@ class BudgetSums:
 
     # -- money spent elsewhere -----------------------------------------------------------------------
 
-    def _record(self, micros: int, lane: Lane, money: Money, entry: int) -> None:
+    def _record(self, micros: int, scopes: Scopes, at: int, recorded_at: int, entry: int) -> None:
         recorded = self._checked.recorded
         recorded.count += 1
         recorded.micros += micros
-        for meter in lane.meters:
-            meter.slide(money.at, money.recorded_at)
-            meter.add_recorded(money.at, micros, entry)
-        for rule in lane.rules:
+        packed = packed_amount(at, micros, entry)
+        for meter, _ in self._lane(scopes):
+            meter.slide_all(at, recorded_at)
+            meter.add_recorded(at, micros, packed)
+        for rule in self._rules(scopes):
             meter = rule.meter
-            total = meter.spent.total + meter.held + (meter.recorded.total if meter.recorded else 0)
+            total = meter.total + meter.held + (meter.recorded.total if meter.recorded else 0)
             if total > rule.limit:
                 recorded.over += 1
                 if recorded.worst is None or total - rule.limit > recorded.worst.worst - recorded.worst.limit:
-                    recorded.worst = self._overrun(rule, money.at, total)
+                    recorded.worst = self._overrun(rule, at, total)
                     recorded.worst.entries = [self._named(entry)]
 
 
@@ -419,5 +444,9 @@ def instance(pattern: str, scopes: Scopes) -> str | None:
     if pattern == "*":
         return pattern
     if pattern.endswith(":*"):
-        return next((scope for scope in scopes if scope.startswith(pattern[:-1])), None)
+        kind = pattern[:-1]
+        for scope in scopes:
+            if scope.startswith(kind):
+                return scope
+        return None
     return pattern if pattern in scopes else None

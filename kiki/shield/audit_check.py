@@ -13,29 +13,19 @@ only the form can be checked. Memory grows with the longest window and with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import msgspec
 
-from kiki.errors import LedgerCorrupt, PolicyError
+from kiki.errors import EvidenceInvalid, LedgerCorrupt, PolicyError
 from kiki.ledger.entry import VERSIONS, Sealed, decode_entry
 from kiki.money import MICROS_MAX
-from kiki.shield.audit_budgets import (
-    COMMIT,
-    EXPIRE,
-    RECORD,
-    RELEASE,
-    RESERVE,
-    SPEND,
-    BudgetSums,
-    Checked,
-    Money,
-    instance,
-)
+from kiki.shield.audit_budgets import BudgetSums, Checked, instance
 from kiki.shield.audit_consents import Consents
 from kiki.shield.audit_finding import Findings, Kind
+from kiki.shield.audit_money import COMMIT, EXPIRE, RECORD, RELEASE, RESERVE, SPEND, Money, added_up, is_hold
 from kiki.shield.audit_report import AuditReport, ChainSpan
 from kiki.shield.audit_shared import SharedWindow
 from kiki.shield.audit_spool import Spooled
@@ -49,6 +39,8 @@ UNKNOWN: Final = "outcome_unknown"
 _VERBS: Final = frozenset({CHECK, SPEND, RESERVE, RECORD})
 _ENDS: Final = frozenset({COMMIT, RELEASE, EXPIRE})
 _MOMENT_MAX: Final = 2**62
+_SEQ_MAX: Final = 2**47
+"""Where a range may begin, so that no sequence in it is too large for the id of an event."""
 _SEALED_FORM: Final = (16, 24, 32, 16)
 """How long key id, nonce and commitment are, and the ciphertext at least."""
 
@@ -75,6 +67,8 @@ class _Chain:
     entries: int = 0
     sealed: int = 0
     policy: int = -1
+    rules: Policy | None = None
+    """The policy itself; None before the first one of the range."""
     asks_consent: bool = True
     policy_at: int = -1
     """When the first policy of the range was recorded."""
@@ -119,12 +113,17 @@ class AuditCheck:
         try:
             if data[0] not in VERSIONS:
                 raise msgspec.DecodeError("its version is unknown")
-            entry = _decode(memoryview(data)[1:])
+            entry = _decode(data[1:])
         except (msgspec.DecodeError, IndexError) as error:
             self._unreadable(state, seq, data, error)
             return
         recorded_at = entry.recorded_at
-        self._place(state, seq, entry.seq, recorded_at)
+        if seq == state.next == entry.seq and recorded_at >= state.recorded_at and state.entries:
+            state.next = seq + 1
+            state.entries += 1
+            state.recorded_at = recorded_at
+        else:
+            self._place(state, seq, entry.seq, recorded_at)
         fact = entry.fact
         if type(fact) is Decided:
             self._decided(state, fact, seq, recorded_at)
@@ -140,6 +139,8 @@ class AuditCheck:
         known = self._chains.get(chain)
         if known is not None:
             return known
+        if first >= _SEQ_MAX:
+            raise EvidenceInvalid(f"no ledger has {first} entries", place=f"chain {chain}, entry {first}")
         number = len(self._names)
         self._names.append(chain)
         sums = BudgetSums(self._findings, self._checked, [chain], policies=[policy for _, policy in self._policies])
@@ -216,14 +217,30 @@ class AuditCheck:
         self._use(state, number)
 
     def _use(self, state: _Chain, number: int) -> None:
-        state.policy = number
-        state.asks_consent = self._policies[number][1].asks_consent
-        state.sums.use(*self._policies[number])
+        name, policy = self._policies[number]
+        state.policy, state.rules, state.asks_consent = number, policy, policy.asks_consent
+        state.sums.use(name, policy)
 
     def _decided(self, state: _Chain, fact: Decided, seq: int, recorded_at: int) -> None:
         amounts, scopes = fact.amounts, fact.scopes
-        self._decisions += len(amounts)
         count = len(amounts)
+        self._decisions += count
+        at = fact.at
+        if (
+            count == 1 == len(scopes)
+            and fact.verb == SPEND
+            and 0 <= at <= recorded_at < _MOMENT_MAX
+            and 0 <= amounts[0] <= MICROS_MAX
+            and not (fact.refused or fact.epoch or state.halts)
+            and fact.deadline is None
+        ):
+            # One spend that was admitted: nearly all that there is, and none of what follows concerns it.
+            where = tuple(scopes[0])
+            if state.asks_consent or fact.consents or fact.purpose:
+                self._consents.decided(fact, (where,), state.rules, state.name, seq, recorded_at)
+            state.counts_alone = True
+            state.sums.spend(amounts[0], where, at, recorded_at, seq)
+            return
         many = len(scopes) > 1
         if (
             fact.verb not in _VERBS
@@ -256,14 +273,13 @@ class AuditCheck:
             return
         admitted = taken + unsure
         if state.asks_consent or fact.consents or fact.purpose:
-            policy = None if state.policy < 0 else self._policies[state.policy][1]
-            where = [each for _, each in admitted]
-            self._consents.decided(fact, where, policy, state.name, seq, recorded_at)
+            named = [each for _, each in admitted]
+            self._consents.decided(fact, named, state.rules, state.name, seq, recorded_at)
         if fact.verb == CHECK:
             return
         if len(admitted) > 1:
-            taken, unsure = _added_up(taken), _added_up(unsure)
-        if fact.verb == RESERVE and (count != 1 or (not _is_hold(fact.hold) and not unsure)):
+            taken, unsure = added_up(taken), added_up(unsure)
+        if fact.verb == RESERVE and (count != 1 or (not is_hold(fact.hold) and not unsure)):
             self._wrong(state, seq, "it is a reservation as kiki never writes one")
             return
         if fact.verb == RESERVE and not taken:
@@ -302,7 +318,7 @@ class AuditCheck:
     def _settled(self, state: _Chain, fact: Settled, seq: int, recorded_at: int) -> None:
         if (
             fact.verb not in _ENDS
-            or not _is_hold(fact.hold)
+            or not is_hold(fact.hold)
             or not 0 <= fact.at < _MOMENT_MAX
             or not 0 <= fact.charged <= MICROS_MAX
             or (fact.charged and (fact.late or fact.verb == RELEASE))
@@ -423,14 +439,3 @@ def _pass(read: Callable[[OnEntry], Result], learned: Learned | None) -> tuple[R
     except BaseException:
         check.close()
         raise
-
-
-def _added_up(amounts: Sequence[tuple[int, Scopes]]) -> list[tuple[int, Scopes]]:
-    sums: dict[Scopes, int] = {}
-    for micros, scopes in amounts:
-        sums[scopes] = sums.get(scopes, 0) + micros
-    return [(min(micros, MICROS_MAX), scopes) for scopes, micros in sums.items()]
-
-
-def _is_hold(text: str) -> bool:
-    return len(text) == 32 and set(text) <= set("0123456789abcdef")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
+
+import msgspec
 
 from kiki.clock import SECOND
 from kiki.money import MICROS_MAX
@@ -13,120 +17,135 @@ CLOCKS_APART: Final = 10 * SECOND
 """How far apart the clocks of two hosts, or a decision and its entry, may lie where they have to be compared."""
 
 _SHOWN: Final = 20
-_MERGED_FROM: Final = 100_000
-_CUT_FROM: Final = 4096
+_FIELDS: Final = 3
+_MERGED_FROM: Final = 100_000 * _FIELDS
+_TIDIED_FROM: Final = 8 * _FIELDS
+_MICROS, _ENTRY = 1, 2
+"""Where an amount has its micros and its entry; its moment comes first."""
+
+packed_amount: Final = struct.Struct(f"{_FIELDS}q").pack
+"""An amount as every sum keeps it: its moment, its micros, its entry. Packed once, however many sums it goes into."""
 
 
-class SlidingSum:
-    """Amounts by moment, and the sum of those of the last `span` microseconds. Moments never go back."""
+class SlidingSum(msgspec.Struct, gc=False):
+    """Amounts by moment, and the sum of those of the last `span` microseconds. Moments never go back.
 
-    __slots__ = ("_at", "_entries", "_head", "_micros", "_recorded", "span", "total")
+    What is out of the window leaves the sum with `slide`; until then `total` is too large, never too small. So whoever
+    compares it with a limit slides only when it is passed. There may be a sum for every person, and each decision is added
+    to several: all of it lies in one array.
+    """
 
-    def __init__(self, span: int, *, keeps_recorded: bool = False) -> None:
-        self.span = span
-        self.total = 0
-        self._at = array("q")
-        self._micros = array("q")
-        self._entries = array("q")
-        self._recorded = array("q") if keeps_recorded else None
-        self._head = 0
+    span: int
+    total: int = 0
+    _head: int = 0
+    """Where the first amount that counts begins."""
+    _tidy_at: int = _TIDIED_FROM
+    _amounts: array[int] = msgspec.field(default_factory=partial(array, "q"))
+    recorded_at: array[int] | None = None
+    """When each amount was recorded, where that matters."""
 
-    def add(self, at: int, micros: int, entry: int, recorded_at: int = 0) -> None:
-        """Count an amount from `at` on."""
+    def add(self, at: int, micros: int, packed: bytes, recorded_at: int = 0) -> None:
+        """Count an amount from `at` on; `packed` is the same from `packed_amount`."""
+        amounts = self._amounts
+        if len(amounts) >= self._tidy_at:
+            self._tidy(at)
+        if len(amounts) > _MERGED_FROM and amounts[-_FIELDS] >= at and self._is_merged(micros):
+            return
         self.total += micros
-        moments = self._at
-        if moments:
-            last = moments[-1]
-            if at < last:  # noqa: PLR1730 - max() is a call, and this is done for every entry
-                at = last
-            if at == last and len(moments) > _MERGED_FROM and self._micros[-1] + micros <= MICROS_MAX:
-                # The names of single entries matter less than memory when there are so many.
-                self._micros[-1] += micros
-                return
-        moments.append(at)
-        self._micros.append(micros)
-        self._entries.append(entry)
-        if self._recorded is not None:
-            self._recorded.append(recorded_at)
+        amounts.frombytes(packed)
+        if self.recorded_at is not None:
+            self.recorded_at.append(recorded_at)
+
+    def add_late(self, at: int, micros: int, packed: bytes, recorded_at: int = 0) -> None:
+        """The same where `at` may lie before what was counted last: then it counts from that on."""
+        late = self._amounts[-_FIELDS] - at if self._amounts else 0
+        self.add(at + max(0, late), micros, packed, recorded_at)
+        if late > 0 and self._amounts[-_FIELDS] == at:
+            self._amounts[-_FIELDS] = at + late
+
+    def _is_merged(self, micros: int) -> bool:
+        """Count an amount with the one before it: where there are so many, memory matters more than their names."""
+        amounts = self._amounts
+        if amounts[_MICROS - _FIELDS] + micros > MICROS_MAX:
+            return False
+        amounts[_MICROS - _FIELDS] += micros
+        self.total += micros
+        return True
+
+    def _tidy(self, now: int) -> None:
+        self.slide(now)
+        self._cut()
+        self._tidy_at = 2 * max(_TIDIED_FROM, len(self._amounts))
 
     def slide(self, now: int) -> None:
         """Let go of what is out of the window that ends at `now`."""
-        head, moments, gone = self._head, self._at, now - self.span
-        end = len(moments)
-        if head == end or moments[head] > gone:
+        head, amounts, gone = self._head, self._amounts, now - self.span
+        end = len(amounts)
+        if head == end or amounts[head] > gone:
             return
-        while head < end and moments[head] <= gone:
-            self.total -= self._micros[head]
-            head += 1
-        self._head = head
-        if head == end:
-            if head:
-                self.clear()
-        elif head > _CUT_FROM and head > end // 2:
-            self._cut()
+        total = self.total
+        while head < end and amounts[head] <= gone:
+            total -= amounts[head + _MICROS]
+            head += _FIELDS
+        self.total, self._head = total, head
 
     def slide_by_recorded(self, gone: int) -> None:
         """Let go of what was recorded at `gone` or before, if that is known."""
-        if self._recorded is None:
+        if self.recorded_at is None:
             return
-        while self._head < len(self._at) and self._recorded[self._head] <= gone:
-            self.total -= self._micros[self._head]
-            self._head += 1
+        while self._head < len(self._amounts) and self.recorded_at[self._head // _FIELDS] <= gone:
+            self.total -= self._amounts[self._head + _MICROS]
+            self._head += _FIELDS
 
     def take_over(self, other: SlidingSum) -> None:
         """Go on with what another one still counts, each amount no longer than any amount after it."""
-        assert self._recorded is not None
-        assert other._recorded is not None
+        assert self.recorded_at is not None
+        assert other.recorded_at is not None
         self._cut()
-        self._at += other._at[other._head :]
-        self._micros += other._micros[other._head :]
-        self._entries += other._entries[other._head :]
-        self._recorded += other._recorded[other._head :]
+        self._amounts += other._amounts[other._head :]
+        self.recorded_at += other.recorded_at[other._head // _FIELDS :]
         self.total += other.total
         # Clocks of another life may have been ahead: never count anything longer for being behind that.
-        for moments in (self._at, self._recorded):
-            for place in range(len(moments) - 2, -1, -1):
-                moments[place] = min(moments[place], moments[place + 1])
+        for moments, step in ((self._amounts, _FIELDS), (self.recorded_at, 1)):
+            for place in range(len(moments) - 2 * step, -1, -step):
+                moments[place] = min(moments[place], moments[place + step])
         other.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        for column in (self._at, self._micros, self._entries, self._recorded):
-            if column is not None:
-                del column[:]
+        del self._amounts[:]
+        if self.recorded_at is not None:
+            del self.recorded_at[:]
         self._head = self.total = 0
 
     def _cut(self) -> None:
-        for column in (self._at, self._micros, self._entries, self._recorded):
-            if column is not None:
-                del column[: self._head]
+        if self.recorded_at is not None:
+            del self.recorded_at[: self._head // _FIELDS]
+        del self._amounts[: self._head]
         self._head = 0
 
     def entries(self) -> Sequence[int]:
         """The entries that count now: all, or of many the oldest and the newest."""
-        counted = self._entries[self._head :]
+        counted = self._amounts[self._head + _ENTRY :: _FIELDS]
         return counted if len(counted) <= _SHOWN else counted[: _SHOWN // 2] + counted[-_SHOWN // 2 :]
 
 
-class Meter:
-    """What one window of one scope holds."""
+class Meter(SlidingSum, gc=False, kw_only=True):
+    """What one window of one scope holds: the spends, and what stands beside them."""
 
-    __slots__ = ("before", "held", "held_unsure", "recorded", "scope", "spent", "unsure")
+    scope: str
+    held: int = 0
+    is_plain: bool = True
+    """Nothing of what follows was ever needed: it is made when it is."""
+    before: SlidingSum | None = None
+    """Spends that another window admitted and this one took over: an earlier life of a shared one."""
+    unsure: SlidingSum | None = None
+    held_unsure: int = 0
+    recorded: SlidingSum | None = None
 
-    def __init__(self, scope: str, span: int, *, shared: bool) -> None:
-        self.scope = scope
-        self.spent = SlidingSum(span, keeps_recorded=shared)
-        self.held = 0
-        # Seldom needed, so made when they are.
-        self.before: SlidingSum | None = None
-        """Spends that another window admitted and this one took over: an earlier life of a shared one."""
-        self.unsure: SlidingSum | None = None
-        self.held_unsure = 0
-        self.recorded: SlidingSum | None = None
-
-    def slide(self, now: int, recorded_at: int) -> None:
+    def slide_all(self, now: int, recorded_at: int) -> None:
         """Move every window to `now`."""
-        self.spent.slide(now)
+        self.slide(now)
         if self.before is not None:
             self.before.slide(now)
             self.before.slide_by_recorded(recorded_at - self.before.span + CLOCKS_APART)
@@ -135,21 +154,55 @@ class Meter:
         if self.recorded is not None:
             self.recorded.slide(now)
 
-    def add_unsure(self, at: int, micros: int, entry: int) -> None:
+    def add_before(self, at: int, micros: int, packed: bytes) -> None:
+        """Count money that another window admitted."""
+        if self.before is None:
+            self.before = SlidingSum(self.span)
+            self.is_plain = False
+        self.before.add_late(at, micros, packed)
+
+    def begin_life(self, *, follows: bool) -> None:
+        """Another life of a shared window begins; with `follows` what was spent in the earlier one goes on counting."""
+        if follows:
+            if self.before is None:
+                self.before = SlidingSum(self.span, recorded_at=array("q"))
+                self.is_plain = False
+            self.before.take_over(self)
+        else:
+            self.before = None
+            self.clear()
+        self.unsure = self.recorded = None
+
+    def hold_unsure(self, micros: int) -> None:
+        """Count a reservation of which nobody knows whether it was made; negative when it ends."""
+        self.held_unsure += micros
+        self.is_plain = False
+
+    def add_unsure(self, at: int, micros: int, packed: bytes) -> None:
         """Count money of which nobody knows whether it was spent."""
         if self.unsure is None:
-            self.unsure = SlidingSum(self.spent.span)
-        self.unsure.add(at, micros, entry)
+            self.unsure = SlidingSum(self.span)
+            self.is_plain = False
+        self.unsure.add_late(at, micros, packed)
 
-    def add_recorded(self, at: int, micros: int, entry: int) -> None:
+    def add_recorded(self, at: int, micros: int, packed: bytes) -> None:
         """Count money that was spent elsewhere."""
         if self.recorded is None:
-            self.recorded = SlidingSum(self.spent.span)
-        self.recorded.add(at, micros, entry)
+            self.recorded = SlidingSum(self.span)
+            self.is_plain = False
+        self.recorded.add_late(at, micros, packed)
+
+    def sure(self) -> int:
+        """What was surely spent or held."""
+        return self.total + self.held + (0 if self.before is None else self.before.total)
+
+    def doubtful(self) -> int:
+        """What may have been, on top of that."""
+        return self.held_unsure + (0 if self.unsure is None else self.unsure.total)
 
     def is_idle(self) -> bool:
         """True when forgetting it changes nothing."""
-        sums = (self.spent, self.before, self.unsure, self.recorded)
+        sums = (self, self.before, self.unsure, self.recorded)
         return not self.held and not self.held_unsure and not any(each is not None and each.total for each in sums)
 
 
@@ -161,8 +214,5 @@ class Rule(NamedTuple):
     budget: str
 
 
-class Lane(NamedTuple):
-    """Everything that a spend with certain scopes is counted on, and every limit that it must keep."""
-
-    meters: tuple[Meter, ...]
-    rules: tuple[Rule, ...]
+Lane = tuple[tuple[Meter, int], ...]
+"""Everything that a spend with certain scopes is counted on, each with the lowest limit that it must keep."""

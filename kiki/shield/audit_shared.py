@@ -6,9 +6,10 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kiki.shield.audit_budgets import COMMIT, RELEASE, BudgetSums, Checked
+from kiki.shield.audit_budgets import BudgetSums, Checked
 from kiki.shield.audit_finding import Findings, Kind
 from kiki.shield.audit_meter import CLOCKS_APART
+from kiki.shield.audit_money import COMMIT, RELEASE
 from kiki.shield.audit_spool import Spool, Spooled
 from kiki.shield.policy import Policy
 

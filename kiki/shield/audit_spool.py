@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from kiki.shield.audit_budgets import Money
+from kiki.shield.audit_money import Money
 
 _MEMORY_BYTES: Final = 1 << 20
 _LENGTH_BYTES: Final = 4

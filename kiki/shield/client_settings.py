@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kiki.errors import SettingsError
-from kiki.settings import shield_url
+from kiki.settings import checked_token, shield_url
 
 
 def default_url(environ: Mapping[str, str] | None = None) -> str:
@@ -32,10 +32,3 @@ def default_token(environ: Mapping[str, str] | None = None) -> str | None:
         return checked_token(environ["KIKI_SHIELD_TOKEN"].strip(), "KIKI_SHIELD_TOKEN")
     path = environ.get("KIKI_SHIELD_TOKEN_FILE")
     return read_token(path) if path else None
-
-
-def checked_token(token: str, where: str) -> str:
-    """The token, if it can stand in a header; raises `SettingsError`, which never shows it."""
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError([f"{where} holds no bearer token: it must be one word of printable ASCII"])
-    return token

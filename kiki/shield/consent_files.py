@@ -232,19 +232,29 @@ def export_consents(
 
     CSV has the last word on each purpose, JSON everything that was said.
     """
-    records: Iterable[ConsentRecord] = (
-        store.records(sealed=form is Format.CSV) if customer is None else store.status(customer).values()
-    )
-    rows = csv.writer(_Lines(write))
     if form is Format.CSV:
-        rows.writerow(COLUMNS)
+        return write_csv(store.records() if customer is None else store.status(customer).values(), write, progress)
+    count = 0
+    for count, record in enumerate(
+        store.records(sealed=False) if customer is None else store.status(customer).values(), 1
+    ):
+        plain = record_json(store.past(record), controller, withdrawal)
+        write(msgspec.json.encode(plain).decode() + "\n")
+        if count % BATCH == 0:
+            progress(count)
+    progress(count)
+    return count
+
+
+def write_csv(
+    records: Iterable[ConsentRecord], write: Callable[[str], object], progress: Callable[[int], object] = lambda _: None
+) -> int:
+    """Write records down as CSV, wherever they come from; how many."""
+    rows = csv.writer(_Lines(write))
+    rows.writerow(COLUMNS)
     count = 0
     for count, record in enumerate(records, 1):
-        if form is Format.CSV:
-            rows.writerow(row_of(record))
-        else:
-            plain = record_json(store.past(record), controller, withdrawal)
-            write(msgspec.json.encode(plain).decode() + "\n")
+        rows.writerow(row_of(record))
         if count % BATCH == 0:
             progress(count)
     progress(count)

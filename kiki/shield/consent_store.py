@@ -154,7 +154,7 @@ class ConsentStore:
         purpose = parse_purpose(purpose, self.purposes)
         record = self._found(parse_customer_id(customer), purpose)
         if not record.in_force:
-            raise ConsentDenied(_explained(record), purpose=purpose, state=record.state)
+            raise ConsentDenied(explained(record), purpose=purpose, state=record.state)
         return record
 
     def check(self, customer: str, purpose: str) -> bool:
@@ -327,7 +327,8 @@ class ConsentStore:
         return f"ConsentStore({', '.join(self.purposes)})"
 
 
-def _explained(record: ConsentRecord) -> str:
+def explained(record: ConsentRecord) -> str:
+    """Why there is no consent, for a record that is not in force."""
     said_so = {
         State.NONE: "nothing is known of the customer's consent to {}",
         State.DENIED: "the customer said no to {}",

@@ -32,9 +32,9 @@ from kiki.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kiki.settings import is_loopback, parse_url
+from kiki.settings import checked_token, is_loopback, parse_url
 from kiki.shield import wire
-from kiki.shield.client_settings import checked_token, default_token, default_url
+from kiki.shield.client_settings import default_token, default_url
 from kiki.shield.wire import OutcomeReply
 
 TIMEOUT = 5.0

@@ -11,13 +11,16 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import digamma, gammaln
+from scipy.special import digamma, gammaln, polygamma
 
 from kiki.errors import InvalidInput
 from kiki.value.groups import Floats
-from kiki.value.numeric import per_value
+from kiki.value.numeric import Derivatives, Total, in_logs, per_value, total_in_logs
 
 NAMES: Final = ("p", "q", "v")
+
+_TAIL: Final = 1.25
+"""With a q below this the population's mean amount, p v / (q - 1), moves by a quarter when q moves by a twentieth."""
 
 
 class Spending(NamedTuple):
@@ -75,8 +78,17 @@ def log_likelihood(theta: Floats, spending: Spending) -> tuple[Floats, Floats]:
 
     `theta` are the logarithms of p, q, v; the gradient is in them too.
     """
-    p, q, v = np.exp(theta)
-    x, z = spending.orders, spending.mean
+    return in_logs(_derivatives, theta, spending)
+
+
+def total(theta: Floats, spending: Spending) -> Total:
+    """The same over all customers, with the Hessian."""
+    return total_in_logs(_derivatives, theta, spending)
+
+
+def _derivatives(parameters: Floats, spending: Spending) -> Derivatives:
+    p, q, v = parameters
+    x, w = spending.orders, spending.weight
     gammas = per_value(
         x,
         lambda n: np.stack(
@@ -84,19 +96,36 @@ def log_likelihood(theta: Floats, spending: Spending) -> tuple[Floats, Floats]:
                 gammaln(p * n + q) - gammaln(p * n) - gammaln(q),
                 n * (digamma(p * n + q) - digamma(p * n)),
                 digamma(p * n + q) - digamma(q),
+                n * n * (polygamma(1, p * n + q) - polygamma(1, p * n)),
+                n * polygamma(1, p * n + q),
+                polygamma(1, p * n + q) - polygamma(1, q),
             ]
         ),
     )
-    log_sum, log_all = np.log(x * z), np.log(v + x * z)
-    value = gammas[0] + q * np.log(v) + p * x * log_sum - np.log(z) - (p * x + q) * log_all
-    gradient = np.stack(
+    amount, shape = x * spending.mean, p * x + q
+    whole = v + amount
+    # As logarithms of ratios, which keep their digits where p and q are large.
+    spent, rest = -np.log1p(v / amount), -np.log1p(amount / v)
+    value = gammas[0] + p * x * spent + q * rest - np.log(spending.mean)
+    gradient = np.stack([gammas[1] + x * spent, gammas[2] + rest, q / v - shape / whole])
+    pv, qv = -(w @ (x / whole)), w @ (amount / whole) / v
+    hessian = np.array(
         [
-            gammas[1] + x * (log_sum - log_all),
-            gammas[2] + np.log(v) - log_all,
-            q / v - (p * x + q) / (v + x * z),
+            [w @ gammas[3], w @ gammas[4], pv],
+            [w @ gammas[4], w @ gammas[5], qv],
+            [pv, qv, w @ (shape / whole**2 - q / v**2)],
         ]
     )
-    return value, gradient * np.exp(theta)[:, None]
+    return value, gradient, hessian
+
+
+def remarks(parameters: Floats) -> list[str]:
+    """What a reader of the parameters has to know, in words."""
+    q = float(parameters[1])
+    if q > _TAIL:
+        return []
+    finite = "the mean amount hangs on the few largest orders" if q > 1 else "amounts have no finite mean"
+    return [f"q is {q:.3g}, and near 1 or below {finite}"]
 
 
 def mean_spend(parameters: Floats, orders: npt.ArrayLike, mean: npt.ArrayLike) -> Floats:

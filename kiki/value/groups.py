@@ -66,28 +66,25 @@ class Groups(NamedTuple):
         """How many customers there are."""
         return float(self.weight.sum())
 
-    def coarse(self, bins: int = 40) -> Groups:
-        """A copy with ages and idle times rounded into `bins` bins each: close enough to begin a fit from."""
-        if self.x.size <= bins * bins:
+    def coarse(self, bins: int = 16) -> Groups:
+        """A copy with ages and idle times in `bins` bins each, at their means: close enough to begin a fit from."""
+        if self.x.size <= 8 * bins * bins:
             return self
-        age = _binned(self.t, bins)
-        idle = np.minimum(_binned(self.t - self.tx, bins), age)
-        tx = np.where(self.x > 0, age - idle, 0.0)
-        rows = np.stack([self.x, tx, age])
-        distinct, index = np.unique(rows, axis=1, return_inverse=True)
-        weight = np.bincount(index.reshape(-1), weights=self.weight, minlength=distinct.shape[1])
-        return Groups(distinct[0], distinct[1], distinct[2], weight.astype(np.float64))
+        repeated = self.x > 0
+        age, idle = _bins(self.t, bins), np.where(repeated, _bins(self.t - self.tx, bins), 0)
+        keys = (self.x.astype(np.int64) * bins + age) * bins + idle
+        distinct, index = np.unique(keys, return_inverse=True)
+        weight = np.bincount(index, weights=self.weight, minlength=distinct.size).astype(np.float64)
+        t = np.bincount(index, weights=self.weight * self.t, minlength=distinct.size) / weight
+        tx = np.bincount(index, weights=self.weight * self.tx, minlength=distinct.size) / weight
+        return Groups((distinct // (bins * bins)).astype(np.float64), np.minimum(tx, t), t, weight)
 
 
-def _binned(values: Floats, bins: int) -> Floats:
+def _bins(values: Floats, bins: int) -> Ints:
     low, high = float(values.min()), float(values.max())
     if high <= low:
-        return values
-    width = (high - low) / bins
-    place = np.minimum(((values - low) / width).astype(np.int64), bins - 1)
-    total = np.bincount(place, weights=values, minlength=bins)
-    count = np.bincount(place, minlength=bins)
-    return (total / np.maximum(count, 1))[place]
+        return np.zeros(values.size, dtype=np.int64)
+    return np.minimum(((values - low) * (bins / (high - low))).astype(np.int64), bins - 1)
 
 
 def _require_possible(x: Floats, tx: Floats, t: Floats) -> None:

@@ -10,51 +10,43 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.special import digamma, gammaln, hyp2f1
 
+from kiki.value.discounting import residual_purchases
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import bg_pmf, log_add, per_value, with_the_gone
+from kiki.value.numeric import (
+    Derivatives,
+    Total,
+    beta_dropout,
+    bg_expected,
+    bg_pmf,
+    in_logs,
+    total_in_logs,
+    with_the_gone,
+)
 
 NAMES: Final = ("r", "alpha", "a", "b")
 
 
 def start(groups: Groups) -> Floats:
-    """Parameters to begin from: shapes of a usual log, and the mean rate of this one."""
+    """Parameters to begin from: shapes of a usual log, and the means of this one."""
     rate = (float(groups.weight @ groups.x) + 0.5) / max(float(groups.weight @ groups.t), 1e-9)
-    return np.array([0.5, 0.5 / rate, 1.0, 2.0])
+    # Whoever buys often has had as many chances to drop out.
+    often = float(groups.weight @ groups.x) / groups.customers
+    return np.array([0.5, 0.5 / rate, 1.0, 2.0 * max(often, 1.0)])
 
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
     """The logarithm of L of each group and its gradient, shape (4, groups), in the logarithms `theta` of r, alpha, a, b."""
-    r, alpha, a, b = np.exp(theta)
-    x, tx, t = groups.x, groups.tx, groups.t
-    gammas = per_value(
-        x,
-        lambda n: np.stack(
-            [
-                gammaln(r + n) - gammaln(r) + gammaln(a + b) + gammaln(b + n + 1) - gammaln(b) - gammaln(a + b + n + 1),
-                digamma(r + n) - digamma(r),
-                digamma(a + b) - digamma(a + b + n + 1),
-                digamma(b + n + 1) - digamma(b),
-            ]
-        ),
-    )
-    log_t, log_tx = np.log(alpha + t), np.log(alpha + tx)
-    log_alive = -(r + x) * log_t
-    log_gone = np.log(a / (b + x)) - (r + x) * log_tx
-    total = log_add(log_alive, log_gone)
-    p_gone = np.exp(log_gone - total)
-    p_alive = 1 - p_gone
-    value = gammas[0] + r * np.log(alpha) + total
-    gradient = np.stack(
-        [
-            gammas[1] + np.log(alpha) - p_alive * log_t - p_gone * log_tx,
-            r / alpha - (r + x) * (p_alive / (alpha + t) + p_gone / (alpha + tx)),
-            gammas[2] + p_gone / a,
-            gammas[2] + gammas[3] - p_gone / (b + x),
-        ]
-    )
-    return value, gradient * np.exp(theta)[:, None]
+    return in_logs(_derivatives, theta, groups)
+
+
+def total(theta: Floats, groups: Groups) -> Total:
+    """The same over all customers, with the Hessian."""
+    return total_in_logs(_derivatives, theta, groups)
+
+
+def _derivatives(p: Floats, groups: Groups) -> Derivatives:
+    return beta_dropout(p, groups, chances=groups.x + 1)
 
 
 def alive(p: Floats, groups: Groups) -> Floats:
@@ -67,21 +59,16 @@ def alive(p: Floats, groups: Groups) -> Floats:
 def expected(p: Floats, h: float, groups: Groups) -> Floats:
     """E[purchases in the next `h` units | history]."""
     r, alpha, a, b = p
-    x, t = groups.x, groups.t
-    a = a + 1e-9 if abs(a - 1) < 1e-9 else a
-    # Euler's transformation of the paper's 2F1, which overflows for frequent buyers.
-    left = (alpha + t) / (alpha + t + h)
-    head = (a + b + x) / (a - 1) * (1 - left ** (a - 1) * hyp2f1(a + b - r, a - 1, a + b + x, 1 - left))
-    return np.maximum(head, 0.0) * alive(np.array([r, alpha, a, b]), groups)
+    return alive(p, groups) * bg_expected(r + groups.x, alpha + groups.t, a, b + groups.x + 1, h)
 
 
 def expected_new(p: Floats, t: Floats) -> Floats:
     """E[X(t)]: repeat purchases of a new customer until age `t`."""
     r, alpha, a, b = p
-    t = np.asarray(t, dtype=np.float64)
-    a = a + 1e-9 if abs(a - 1) < 1e-9 else a
-    series = hyp2f1(r, b + 1, a + b, t / (alpha + t))
-    return b / (a - 1) * (1 - (alpha / (alpha + t)) ** r * series)
+    age = np.asarray(t, dtype=np.float64)
+    one = np.ones(age.size)
+    found = b / (a + b) * bg_expected(r * one, alpha * one, a, (b + 1) * one, age.reshape(-1))
+    return found.reshape(age.shape)
 
 
 def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
@@ -94,3 +81,9 @@ def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
 def no_purchase(p: Floats, h: float, groups: Groups) -> Floats:
     """P(no purchase in the next `h` units | history): churn as it can be observed."""
     return pmf(p, h, groups, 0)[:, 0]
+
+
+def discounted(p: Floats, groups: Groups, rate: float) -> Floats:
+    """Expected purchases after calibration, each discounted by the continuous `rate` a unit (above 0)."""
+    r, alpha, a, b = p
+    return alive(p, groups) * residual_purchases(r + groups.x, alpha + groups.t, a, b + groups.x + 1, rate)[0]

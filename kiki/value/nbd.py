@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.special import digamma, gammaln
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import nbd_pmf, per_value
+from kiki.value.numeric import Derivatives, Total, in_logs, nbd_pmf, rising, total_in_logs
 
 NAMES: Final = ("r", "alpha")
 
@@ -24,13 +23,25 @@ def start(groups: Groups) -> Floats:
 
 def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
     """The logarithm of L of each group (of its purchase moments, as in the models with dropout), and its gradient, shape (2, groups)."""
-    r, alpha = np.exp(theta)
-    x, t = groups.x, groups.t
-    gammas = per_value(x, lambda n: np.stack([gammaln(r + n) - gammaln(r), digamma(r + n) - digamma(r)]))
-    log_t = np.log(alpha + t)
-    value = gammas[0] + r * np.log(alpha) - (r + x) * log_t
-    gradient = np.stack([gammas[1] + np.log(alpha) - log_t, r / alpha - (r + x) / (alpha + t)])
-    return value, gradient * np.exp(theta)[:, None]
+    return in_logs(_derivatives, theta, groups)
+
+
+def total(theta: Floats, groups: Groups) -> Total:
+    """The same over all customers, with the Hessian."""
+    return total_in_logs(_derivatives, theta, groups)
+
+
+def _derivatives(p: Floats, groups: Groups) -> Derivatives:
+    r, alpha = p
+    n, w = groups.x, groups.weight
+    gammas = rising(r, n)
+    log_age, age = np.log1p(groups.t / alpha), groups.t / (alpha * (alpha + groups.t))
+    value = gammas[0] - n * np.log(alpha) - (r + n) * log_age
+    gradient = np.stack([gammas[1] - log_age, (r + n) * age - n / alpha])
+    across = w @ age
+    bent = w @ ((r + n) * age * (age - 2 / alpha) + n / alpha**2)
+    hessian = np.array([[w @ gammas[2], across], [across, bent]])
+    return value, gradient, hessian
 
 
 def alive(p: Floats, groups: Groups) -> Floats:

@@ -7,19 +7,40 @@ of the note, the integral over the moment of dropout is evaluated by quadrature:
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import numpy as np
-from scipy.special import digamma, gammaln, hyperu
+from scipy.special import hyperu
 
 from kiki.value.groups import Floats, Groups
-from kiki.value.numeric import log_add, nbd_pmf, per_value, with_the_gone
+from kiki.value.numeric import (
+    Derivatives,
+    Total,
+    blocks,
+    either,
+    in_logs,
+    log_add,
+    nbd_pmf,
+    rising,
+    total_in_logs,
+    with_the_gone,
+)
 
 NAMES: Final = ("r", "alpha", "s", "beta")
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-_NODES = (_NODES + 1) / 2
-_WEIGHTS = _WEIGHTS / 2
+
+def _gauss(nodes: int) -> tuple[Floats, Floats]:
+    """Places between 0 and 1, and the logarithms of their weights, both as a column."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return ((places + 1) / 2)[:, None], np.log(weights / 2)[:, None]
+
+
+# Where alpha and beta are of one size, or one of them is beyond all ages, the integrand has one scale: few nodes do.
+_FEW, _MANY = _gauss(10), _gauss(24)
+_ONE_SCALE: Final = 30.0
+
+_POWER: Final = 6.0
+_LEAST: Final = 0.1
 
 # A count of a frequent buyer is a narrow bump in the moment of dropout: more nodes than the likelihood needs.
 _PMF_NODES, _PMF_WEIGHTS = np.polynomial.legendre.leggauss(48)
@@ -38,66 +59,123 @@ def log_likelihood(theta: Floats, groups: Groups) -> tuple[Floats, Floats]:
 
     `theta` are the logarithms of r, alpha, s, beta; the gradient, shape (4, groups), is in them too.
     """
-    r, alpha, s, beta = np.exp(theta)
-    x, t = groups.x, groups.t
-    gammas = per_value(x, lambda n: np.stack([gammaln(r + n) - gammaln(r), digamma(r + n) - digamma(r)]))
-    log_alpha_t, log_beta_t = np.log(alpha + t), np.log(beta + t)
-    log_alive = -(r + x) * log_alpha_t - s * log_beta_t
-    log_gone, gone_gradient = _log_gone(r, alpha, s, beta, groups)
-    total = log_add(log_alive, log_gone)
-    p_alive = np.exp(log_alive - total)
-    p_gone = np.exp(log_gone - total)
-    value = gammas[0] + r * np.log(alpha) + s * np.log(beta) + total
-    gradient = np.stack(
-        [
-            gammas[1] + np.log(alpha) - p_alive * log_alpha_t + p_gone * gone_gradient[0],
-            r / alpha - p_alive * (r + x) / (alpha + t) + p_gone * gone_gradient[1],
-            np.log(beta) - p_alive * log_beta_t + p_gone * gone_gradient[2],
-            s / beta - p_alive * s / (beta + t) + p_gone * gone_gradient[3],
-        ]
+    return in_logs(_derivatives, theta, groups)
+
+
+def total(theta: Floats, groups: Groups) -> Total:
+    """The same over all customers, with the Hessian."""
+    return total_in_logs(_derivatives, theta, groups)
+
+
+def _derivatives(p: Floats, groups: Groups) -> Derivatives:
+    # With times as multiples of alpha and beta: along a ridge, where both are large, every term then stays small.
+    r, alpha, s, beta = p
+    n, w, t = groups.x, groups.weight, groups.t
+    gammas = rising(r, n)
+    moment = _Moment.of(p, groups)
+    buying, staying = t / (alpha * (alpha + t)), t / (beta * (beta + t))
+    alive = (
+        _log_alive(p, groups),
+        np.stack([-np.log1p(t / alpha), (r + n) * buying, -np.log1p(t / beta), s * staying]),
     )
-    return value, gradient * np.exp(theta)[:, None]
+    value, gradient, p_alive, p_gone, hessian = either(w, alive, (moment.log_gone, moment.mean_gradient()))
+    value += gammas[0] - n * np.log(alpha)
+    gradient[0] += gammas[1]
+    gradient[1] -= n / alpha
+    hessian += moment.mean_hessian(w * p_gone)
+    living = w * p_alive
+    hessian[0, 0] += w @ gammas[2]
+    hessian[0, 1] += living @ buying
+    hessian[1, 0] += living @ buying
+    hessian[1, 1] += living @ ((r + n) * buying * (buying - 2 / alpha)) + (w @ n) / alpha**2
+    hessian[2, 3] += living @ staying
+    hessian[3, 2] += living @ staying
+    hessian[3, 3] += living @ (s * staying * (staying - 2 / beta))
+    return value, gradient, hessian
 
 
-def _log_gone(r: float, alpha: float, s: float, beta: float, groups: Groups) -> tuple[Floats, Floats]:
-    """The logarithm of s * integral over (tx, T] of (alpha + u)^-(r + x) (beta + u)^-(s + 1) du, and its gradient.
+def _log_alive(p: Floats, groups: Groups) -> Floats:
+    r, alpha, s, beta = p
+    return -(r + groups.x) * np.log1p(groups.t / alpha) - s * np.log1p(groups.t / beta)
 
-    With w = 1 - ((alpha + tx) / (alpha + u))^k and k = max(r + x - 1, 1) what is left to integrate is flat.
-    """
-    x, tx, t = groups.x, groups.tx, groups.t
-    k = np.maximum(r + x - 1, 1.0)
-    start = np.log(alpha + tx)
-    reach = -np.expm1(k * (start - np.log(alpha + t)))
-    # Nodes as rows: shape (16, groups).
-    left = np.log1p(-_NODES[:, None] * reach)  # ln(1 - w)
-    log_u = start - left / k  # ln(alpha + u)
-    beta_u = beta - alpha + np.exp(log_u)
-    log_beta_u = np.log(beta_u)
-    log_f = ((r + x - 1) / k - 1) * left - (s + 1) * log_beta_u + np.log(_WEIGHTS)[:, None]
-    top = log_f.max(axis=0)
-    f = np.exp(log_f - top)
-    area = f.sum(axis=0)
-    with np.errstate(divide="ignore"):
-        value = np.log(s) + (1 - r - x) * start - np.log(k) + np.log(reach) + top + np.log(area)
-    share = f / area
-    gradient = np.stack(
-        [
-            -(share * log_u).sum(axis=0),
-            -(r + x) * (share * np.exp(-log_u)).sum(axis=0),
-            1 / s - (share * log_beta_u).sum(axis=0),
-            -(s + 1) * (share / beta_u).sum(axis=0),
-        ]
-    )
-    return value, gradient
+
+class _Moment(NamedTuple):
+    """The moment u of dropout of those who are gone: at each node, in each group; columns are of shape (nodes, groups)."""
+
+    log_gone: Floats
+    """The logarithm of s / beta * integral over (tx, T] of (1 + u / alpha)^-(r + x) (1 + u / beta)^-(s + 1) du, shape (groups,)."""
+    share: Floats
+    """The chance of this node, given that the customer is gone: a column sums to 1."""
+    scores: Floats
+    """The gradient of the integrand's logarithm in r, alpha, s, beta, shape (4, nodes, groups)."""
+    purchasing: Floats
+    """r + x, shape (groups,)."""
+    p: Floats
+
+    @classmethod
+    def of(cls, p: Floats, groups: Groups) -> Self:
+        """By Gauss-Legendre in v = 1 - ((c + tx) / (c + u))^k, with c the smaller one of alpha and beta.
+
+        The integrand falls off like (c + u)^-steep, so that (1 - v)^(steep / k) is what is left to integrate. A power of
+        `_POWER` is no trouble for Gauss, whereas one of 1 would leave a singularity beside the end of the interval.
+        """
+        r, alpha, s, beta = p
+        purchasing, last = r + groups.x, min(alpha, beta) + groups.tx
+        scales = np.minimum(max(alpha, beta) + groups.tx, min(alpha, beta) + groups.t) / last
+        nodes, log_weights = _FEW if scales.max(initial=1.0) < _ONE_SCALE else _MANY
+        steep = last * (purchasing / (alpha + groups.tx) + (s + 1) / (beta + groups.tx)) - 1
+        k = np.maximum(steep / _POWER, _LEAST)
+        reach = -np.expm1(k * np.log1p((groups.tx - groups.t) / (min(alpha, beta) + groups.t)))
+        left = np.log1p(-nodes * reach)  # ln(1 - v)
+        grown = left / -k  # ln((c + u) / (c + tx))
+        u = last * np.expm1(grown) + groups.tx
+        log_rate, log_leaving = np.log1p(u / alpha), np.log1p(u / beta)
+        log_f = grown - left - purchasing * log_rate - (s + 1) * log_leaving + log_weights
+        top = log_f.max(axis=0)
+        share = np.exp(log_f - top)
+        area = share.sum(axis=0)
+        share /= area
+        with np.errstate(divide="ignore"):
+            log_gone = np.log(reach) + (np.log(s / beta) + np.log(last / k) + top + np.log(area))
+        by_alpha = purchasing / alpha * (u / (alpha + u))
+        by_beta = (s + 1) / beta * (u / (beta + u))
+        return cls(log_gone, share, np.stack([-log_rate, by_alpha, -log_leaving, by_beta]), purchasing, p)
+
+    def mean_gradient(self) -> Floats:
+        """The gradient of `log_gone`, shape (4, groups)."""
+        _, _, s, beta = self.p
+        return self._mean() + np.array([0.0, 0.0, 1 / s, -1 / beta])[:, None]
+
+    def _mean(self) -> Floats:
+        return np.einsum("png,ng->pg", self.scores, self.share)
+
+    def mean_hessian(self, weight: Floats) -> Floats:
+        """The Hessian of `log_gone`, summed over the groups: the variance of the scores and the mean of their slopes."""
+        _, alpha, s, beta = self.p
+        mean = self._mean()
+        # Not `@`, which would wake several threads for so little.
+        second = np.einsum("png,qng->pq", self.scores * (self.share * weight), self.scores)
+        hessian = second - np.einsum("pg,qg,g->pq", mean, mean, weight)
+        # The slopes follow from the scores: with q = u / (alpha (alpha + u)) they are (r + x) q, q and (r + x) (q - 2 / alpha) q.
+        by_rate = np.einsum("ng,ng,ng,g->", self.scores[1], self.scores[1], self.share, weight / self.purchasing)
+        buying, leaving = weight @ (mean[1] / self.purchasing), weight @ mean[3] / (s + 1)
+        hessian[0, 1] += buying
+        hessian[1, 0] += buying
+        hessian[1, 1] += by_rate - 2 / alpha * (weight @ mean[1])
+        hessian[2, 2] -= weight.sum() / s**2
+        hessian[2, 3] += leaving
+        hessian[3, 2] += leaving
+        hessian[3, 3] += second[3, 3] / (s + 1) - 2 / beta * (weight @ mean[3]) + weight.sum() / beta**2
+        return hessian
 
 
 def alive(p: Floats, groups: Groups) -> Floats:
     """P(alive at the end of calibration | history): the note, equation 11."""
-    r, alpha, s, beta = p
-    x, t = groups.x, groups.t
-    log_alive = -(r + x) * np.log(alpha + t) - s * np.log(beta + t)
-    log_gone, _ = _log_gone(r, alpha, s, beta, groups)
-    return np.exp(log_alive - log_add(log_alive, log_gone))
+    found = []
+    for block in blocks(groups):
+        log_alive = _log_alive(p, block)
+        found.append(np.exp(log_alive - log_add(log_alive, _Moment.of(p, block).log_gone)))
+    return np.concatenate(found)
 
 
 def expected(p: Floats, h: float, groups: Groups) -> Floats:

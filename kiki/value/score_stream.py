@@ -26,6 +26,7 @@ except ImportError as _missing:
     raise MissingExtra("warehouse", "scoring from Parquet to Parquet") from _missing
 
 BATCH_ROWS: Final = 100_000
+SMALL_BATCH_ROWS: Final = 10_000
 
 Score = Callable[[Purchases], Mapping[str, npt.NDArray[Any]]]
 """Columns of scores for customers, in their order."""
@@ -43,6 +44,32 @@ def summary_batches(path: str | Path, *, batch_rows: int = BATCH_ROWS) -> Iterat
         raise InvalidInput(f"there is no file {path}") from None
     except pa.ArrowException as problem:
         raise InvalidInput(f"{Path(path).name} is no whole Parquet file: {problem}") from None
+
+
+def is_summary(path: str | Path) -> bool:
+    """Whether a Parquet file has the columns of a summary; raises `InvalidInput` when it is no Parquet file."""
+    try:
+        return set(COLUMNS) <= set(pq.read_schema(path).names)
+    except FileNotFoundError:
+        raise InvalidInput(f"there is no file {path}") from None
+    except pa.ArrowException as problem:
+        raise InvalidInput(f"{Path(path).name} is no whole Parquet file: {problem}") from None
+
+
+def read_summary(
+    path: str | Path, *, calibration_end: date, unit: str = "week", currency: str | None = None
+) -> Purchases:
+    """All the customers of a summary at once; raises `InvalidInput` as `score_stream` does."""
+    # Small batches: turning ids into Python's texts holds up every other thread for as long as it takes.
+    parts = [
+        _purchases(batch, calibration_end, unit, currency)
+        for batch in summary_batches(path, batch_rows=SMALL_BATCH_ROWS)
+        if batch.num_rows
+    ]
+    if not parts:
+        raise InvalidInput(f"{Path(path).name} holds no customer")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+    return Purchases(**columns, calibration_end=calibration_end, unit=unit, currency=currency)
 
 
 def summary_table(purchases: Purchases) -> Any:

@@ -74,7 +74,8 @@ class Service:
     `on_start` runs after the ports are reserved and before the first request is accepted; `on_close` after the last
     request was answered; `on_reload` on SIGHUP, and again what it raises is logged and changes nothing.
     `checks` says for /readyz which parts work; it must not take long, and one that raises counts as not ready.
-    `openapi` is served at /openapi.json.
+    `openapi` is served at /openapi.json. `exposes` says what a caller could do who should not: it ends the warning of a
+    port that is open beyond this machine and asks for no token.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Service:
     on_close: Hook | None = None
     on_reload: Hook | None = None
     openapi: Mapping[str, Any] | None = None
+    exposes: str = "SPEND"
     registry: CollectorRegistry = field(default_factory=new_registry)
 
 

@@ -270,7 +270,7 @@ def _say(service: Service, running: Listening, settings: ListenSettings, tokens:
         log_event(
             logger,
             logging.WARNING,
-            "ANYBODY WHO REACHES THIS PORT CAN SPEND: it is not on the loopback and asks for no bearer token. Set "
+            f"ANYBODY WHO REACHES THIS PORT CAN {service.exposes}: it is not on the loopback and asks for no bearer token. Set "
             "KIKI_TOKENS_FILE, with KIKI_PUBLIC_PORT for callers from outside, or see to it that the network lets "
             "only your own services in",
             host=settings.host,

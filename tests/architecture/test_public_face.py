@@ -13,10 +13,10 @@ import kiki
 
 HEAVY = {"aiohttp", "apsw", "grpc", "httpx", "numpy", "pandas", "redis", "rich", "typer", "uvloop", "yaml"}
 NOW = {
-    *("AsyncShieldClient", "BudgetGuard", "ConsentDenied", "ConsentStore", "KikiError", "Policy", "ShieldClient"),
-    *("SpendDenied", "__version__"),
+    *("AsyncLtvClient", "AsyncShieldClient", "BudgetGuard", "ConsentDenied", "ConsentStore", "KikiError", "LtvClient"),
+    *("Policy", "ShieldClient", "SpendDenied", "__version__"),
 }
-LATER = {"CampaignRunner", "LtvClient"}
+LATER = {"CampaignRunner"}
 
 
 def loaded_after(code: str) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,12 +12,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from kiki import settings
 from kiki.cli.main import app
 from kiki.shield.consent_store import ConsentStore
+from tests.servers import free_port
 
 
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path: Path, monkeypatch) -> Path:
+    """An empty data directory, and no service anywhere."""
+    for name in ("KIKI_SHIELD_URL", "SHIELD_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(settings, "SHIELD_URL_DEFAULT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -131,6 +136,7 @@ def test_a_ledger_that_somebody_has_open_is_said_to_be(data_dir: Path):
         result = run("check", "c-1", "marketing")
     assert 1 == result.exit_code
     assert "another process" in result.stderr
+    assert "name that with --url" in result.stderr
 
 
 def test_purposes_of_ones_own_come_from_the_settings(monkeypatch):
@@ -202,11 +208,10 @@ def test_an_import_that_is_broken_off_says_where_it_can_go_on(tmp_path: Path, da
         lines.write("customer_id,purpose,state\n")
         lines.writelines(f"c-{number},marketing,granted\n" for number in range(200_000))
     importing = subprocess.Popen(
-        [sys.executable, "-m", "kiki", "consent", "import", str(source)],
+        [sys.executable, "-m", "kiki", "consent", "import", str(source), "--ledger", str(data_dir)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "KIKI_DATA_DIR": str(data_dir)},
     )
     while not (data_dir / "shield.db").exists():
         time.sleep(0.05)

@@ -346,7 +346,7 @@ def test_each_customer_has_a_window_of_its_own_and_a_million_of_them_are_forgott
 
 def test_many_spends_in_one_window_are_counted_to_the_micro(monkeypatch, chain):
     monkeypatch.setattr("kiki.shield.audit_meter._MERGED_FROM", 10)
-    monkeypatch.setattr("kiki.shield.audit_meter._CUT_FROM", 10)
+    monkeypatch.setattr("kiki.shield.audit_meter._TIDIED_FROM", 6)
     for number in range(5000):
         chain.spend(0.02, number // 3 * 0.04)
     report = audited(chain)

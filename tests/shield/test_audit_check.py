@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from kiki.errors import EvidenceInvalid
 from kiki.ledger.entry import Sealed, encode_entry
+from kiki.shield.audit_check import audit
 from kiki.shield.audit_finding import Kind
 from kiki.shield.fact import (
     Decided,
@@ -61,6 +63,11 @@ def test_entries_that_nothing_of_kiki_writes_are_findings_and_no_crash(chain):
 def test_facts_that_cannot_be_are_findings(chain, fact):
     seq = chain.add(fact, at=T0)
     assert [(Kind.STRUCTURE, seq)] == [(each.kind, each.seq) for each in audited(chain).findings]
+
+
+def test_a_range_that_begins_where_no_ledger_comes_to_is_no_evidence():
+    with pytest.raises(EvidenceInvalid, match="no ledger has"):
+        audit(lambda on_entry: on_entry("c0", 2**63, b""))
 
 
 def test_sums_that_no_cell_can_hold_are_overruns(chain):

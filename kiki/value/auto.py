@@ -1,0 +1,325 @@
+"""`auto`: models of purchases stacked, their shape corrected, their intervals recalibrated, all of it chosen on rolling origins.
+
+Nothing is chosen by looking at days after the calibration, and nothing is tuned to one log: the same few settings serve all. Where the
+log is too short to choose, or a choice does not prove itself on days that it has not seen, what is left is one model as published, at
+the mode under weak priors; the card says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from kiki.value.card import HonestyCard, OriginScore, PartScore, histogram, strata
+from kiki.value.conformal import Recalibration, recalibrate, stratum
+from kiki.value.evaluation import KINDS, Pit, actual, coverage, covered, measure
+from kiki.value.fitting import CountFit
+from kiki.value.groups import Floats, Ints
+from kiki.value.mixture import Mixture
+from kiki.value.orders import Orders, day_of
+from kiki.value.origins import rolling_origins, sampled
+from kiki.value.predictive import Level, Predictive
+from kiki.value.purchases import Purchases, summarise
+from kiki.value.seasonality import LevelPath, level_series, season
+from kiki.value.shape import Shape, chosen, learnt, no_correction
+from kiki.value.spend import SpendModel, fit_spend
+from kiki.value.stacking import stack
+from kiki.value.trial import CANDIDATES, Candidates, Trial
+
+ANCHOR_PRIOR: Final = 100.0
+"""The anchor counts as if it alone had foretold so many outcomes: models that do equally well leave it the weight."""
+
+ORIGINS_MIN: Final = 2
+"""With fewer usable origins nothing is chosen."""
+
+CLAIM_CUSTOMERS: Final = 400
+"""With fewer customers an origin does not tell a share of 80 % to two points."""
+
+CLAIM_POINTS: Final = 0.03
+"""How far measured coverage may be off where calibration is claimed."""
+
+CLAIM_SPREAD: Final = float(np.log(1.5))
+"""How far the level may swing between origins where calibration is claimed, as a root mean square of logarithms."""
+
+CLAIM_REACH: Final = 5.0
+"""How many times as far as the furthest origin was tested a forecast may reach where calibration is claimed."""
+
+_SAME_LEVEL: Final = 0.05
+"""A level nearer to 1 than this changes no distribution by as much as chance does."""
+
+_LEVEL_HORIZONS: Final = (0.25, 0.5, 1.0, 2.0)
+"""The horizons that the mixture's level is kept at, in those fitted for."""
+
+_LEVEL_CUSTOMERS: Final = 200_000
+"""The level is kept over so many of the customers: its ratio is known to a thousandth then."""
+
+Progress = Callable[[str, float, float], None]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, eq=False)
+class AutoFit:
+    """What `auto` found; `predictive` puts it together."""
+
+    parts: tuple[tuple[CountFit, float], ...]
+    """The models of the mixture with their weights, the weightiest first."""
+    mixture: Mixture
+    spend: SpendModel
+    shape: Shape | None
+    """The correction of the shape, and what keeps the mixture at its anchor's level; None for one model alone."""
+    recalibration: Recalibration | None
+    """None where nothing could be measured."""
+    level: LevelPath | None
+    """The season of the level; None where the log is shorter than two years, or shows none."""
+    card: HonestyCard
+
+    def predictive(self, purchases: Purchases, horizon: float, *, dated: bool = True) -> Predictive:
+        """What these customers will do within `horizon` units; `dated` False for histories that do not tell recent weeks."""
+        factor = None if self.shape is None else self.shape.factors(self.mixture, purchases, horizon, dated=dated)
+        level = None if self.level is None else self.level.level(horizon, purchases.unit)
+        return Predictive(self.mixture, self.spend, purchases, horizon, factor=factor, level=level)
+
+
+class _Choice(NamedTuple):
+    weights: Floats
+    honest: Shape
+    """Learnt without the last origin, which may be judged there."""
+    whole: Shape
+    """The same correction learnt from all of them."""
+
+
+class _Said(NamedTuple):
+    """One origin: what was forecast there, and the transforms of what came."""
+
+    trial: Trial
+    forecast: Predictive
+    pits: dict[str, Pit]
+    levelled: dict[str, Pit]
+    """With the sum of the purchases that came, so that only the spread is judged."""
+    x: Ints
+    level: float
+    """Purchases that came, of all customers, to those forecast."""
+
+
+def fit_auto(
+    orders: Orders,
+    calibration_end: date | None = None,
+    unit: str = "week",
+    horizon: float = 52.0,
+    progress: Progress | None = None,
+) -> AutoFit:
+    """The best that can be made of everything up to and on `calibration_end`, for forecasts of `horizon` units.
+
+    The same log gives the same fit, whatever comes after that day. Origins of more than 50,000 customers are run with a sample.
+    Raises `InvalidInput` when nobody bought by then, or everybody bought on the last day.
+    """
+    told = progress or _nobody
+    told("fitting", 0, 1)
+    purchases = summarise(orders, calibration_end, unit)
+    candidates = Candidates.of(purchases.grouped()[0])
+    spend = fit_spend(purchases, "map")
+    told("fitting", 1, 1)
+    sample = sampled(orders, purchases.calibration_end)
+    origins = rolling_origins(sample, purchases.calibration_end, unit, horizon)
+    trials = []
+    for place, origin in enumerate(origins):
+        told("rolling origins", place, len(origins) + 2)
+        trials.append(Trial.of(origin))
+    if len(trials) < ORIGINS_MIN:
+        return _plain(purchases, candidates, spend, horizon)
+    choice = _chosen(trials, sample)
+    told("rolling origins", len(trials) + 1, len(trials) + 2)
+    path = season(level_series(orders, purchases, candidates.anchor.expected_new))
+    paths = [None if path is None else trial.season(sample) for trial in trials]
+    if not _seasonal(trials, paths):
+        path, paths = None, [None] * len(trials)
+    said = [_said(trial, choice, past) for trial, past in zip(trials, paths, strict=True)]
+    recalibration = _recalibration(said)
+    mixture = candidates.mixture(choice.weights)
+    shape = choice.whole.keeping(
+        mixture, candidates.anchor, _some(purchases), [horizon * share for share in _LEVEL_HORIZONS]
+    )
+    parts = candidates.weighed(choice.weights)
+    scores = tuple(_score(said, place) for place in range(len(said)))
+    # Origins that did not know a season yet count too: they tell how wrong it goes when a season is missed.
+    spread = _spread([each.level for each in said])
+    card = _card(purchases, parts, horizon)
+    told("rolling origins", len(trials) + 2, len(trials) + 2)
+    return AutoFit(
+        parts=parts,
+        mixture=mixture,
+        spend=spend,
+        shape=None if len(parts) == 1 and shape.weight == 0 else shape,
+        recalibration=recalibration,
+        level=path,
+        card=replace(
+            card,
+            sampled_customers=min(len(purchases), sample.ids.size),
+            shape_weight=shape.weight,
+            level_spread=spread,
+            origins=scores,
+            refusal=_refusal(scores, spread, horizon / max(origin.horizon for origin in origins)),
+        ),
+    )
+
+
+def _plain(purchases: Purchases, candidates: Candidates, spend: SpendModel, horizon: float) -> AutoFit:
+    """One model, where the log does not allow to choose."""
+    weights = np.zeros(len(CANDIDATES))
+    weights[0] = 1
+    parts = candidates.weighed(weights)
+    said = (
+        "the log is too short, or has too few customers or purchases, for two days inside of it from which the rest could be "
+        "forecast as a test"
+    )
+    card = replace(_card(purchases, parts, horizon), refusal=said)
+    return AutoFit(parts, candidates.mixture(weights), spend, None, None, None, card)
+
+
+def _chosen(trials: list[Trial], orders: Orders) -> _Choice:
+    prior = np.zeros(len(CANDIDATES))
+    prior[0] = ANCHOR_PRIOR
+    weights = stack(np.concatenate([trial.log_scores() for trial in trials]), prior)
+    last = trials[-1].origin.end
+    # What was known on the day of the last origin: nothing that came later may have taught the correction that is tried there.
+    before = [lesson for trial in trials[:-1] if (lesson := trial.lesson_known(weights, orders, last)) is not None]
+    honest = chosen(before, trials[-1].lesson(weights))
+    if honest.weight == 0:
+        return _Choice(weights, honest, no_correction())
+    (whole,) = learnt([trial.lesson(weights) for trial in trials], [honest.ridge])
+    return _Choice(weights, honest, replace(whole, weight=honest.weight))
+
+
+def _seasonal(trials: list[Trial], paths: list[LevelPath | None]) -> bool:
+    """Whether the season brought forecasts nearer to what came, at the origins that could know it; if none could, it may be."""
+    without, with_it = [], []
+    for trial, path in zip(trials, paths, strict=True):
+        if path is not None:
+            level, origin = _level(trial), trial.origin
+            without.append(level)
+            with_it.append(level / path.level(origin.horizon, origin.purchases.unit).mean)
+    return not without or _spread(with_it) < _spread(without)
+
+
+def _level(trial: Trial) -> float:
+    return float(trial.origin.outcomes.purchases.sum()) / max(trial.anchored(), 1e-9)
+
+
+def _spread(levels: list[float]) -> float:
+    """The root mean square of their logarithms."""
+    return float(np.sqrt(np.mean(np.log(np.maximum(levels, 1e-9)) ** 2)))
+
+
+def _said(trial: Trial, choice: _Choice, path: LevelPath | None) -> _Said:
+    small, origin = trial.judged(), trial.origin
+    known = None if path is None else path.level(origin.horizon, origin.purchases.unit)
+    forecast = small.predictive(choice.weights, choice.honest, known)
+    pits = small.pits(forecast)
+    said = _Said(small, forecast, pits, pits, small.origin.purchases.x, _level(trial) / (known.mean if known else 1.0))
+    came = float(small.origin.outcomes.purchases.sum()) / float(forecast.mean("purchases").sum())
+    if abs(came - 1) < _SAME_LEVEL or not came > 0:
+        return said
+    level = Level(came) if known is None else Level(came * known.mean, known.log_sd)
+    return said._replace(levelled=small.pits(small.predictive(choice.weights, choice.honest, level)))
+
+
+def _recalibration(said: list[_Said]) -> Recalibration:
+    """From the transforms of all these origins, each brought to the level that came: a level of a short horizon is no lesson."""
+    pits = {
+        kind: Pit(
+            np.concatenate([each.levelled[kind].before for each in said]),
+            np.concatenate([each.levelled[kind].at for each in said]),
+        )
+        for kind in KINDS
+    }
+    return recalibrate(pits, np.concatenate([each.x for each in said]))
+
+
+def _score(said: list[_Said], place: int) -> OriginScore:
+    """An origin judged with intervals that were recalibrated on the others only."""
+    each = said[place]
+    origin = each.trial.origin
+    recalibration = _recalibration([*said[:place], *said[place + 1 :]])
+    places = stratum(each.x)
+    metrics, by_stratum = {}, {}
+    for kind in KINDS:
+        half = recalibration.levels(kind, 0.5, each.x)
+        inside = covered(each.pits[kind], kind, each.x, recalibration)
+        by_stratum[kind] = strata(inside, places)
+        metrics[kind] = measure(
+            actual(kind, origin.outcomes),
+            each.forecast.mean(kind),
+            each.forecast.quantile(kind, half),
+            coverage={level: float(chances.mean()) for level, chances in inside.items()},
+        )
+    return OriginScore(
+        end=origin.end,
+        until=origin.until,
+        customers=len(origin.purchases),
+        purchases=int(origin.outcomes.purchases.sum()),
+        metrics=metrics,
+        raw_coverage={kind: coverage(each.pits[kind], kind, each.x) for kind in KINDS},
+        by_stratum=by_stratum,
+        pit={kind: histogram(each.pits[kind]) for kind in KINDS},
+    )
+
+
+def _refusal(scores: tuple[OriginScore, ...], spread: float, reach: float) -> str | None:
+    """Why calibration is not claimed; None when it is. `reach` is the horizon, in those that were tested."""
+    last = scores[-ORIGINS_MIN:]
+    fewest = min(score.customers for score in last)
+    if fewest < CLAIM_CUSTOMERS:
+        return f"{fewest} customers are too few to tell a coverage of 80 % from one of 75 %: it takes {CLAIM_CUSTOMERS}"
+    if reach > CLAIM_REACH:
+        return f"the horizon is {reach:.0f} times the longest that the log allowed to test: measure again when it is longer"
+    if spread > CLAIM_SPREAD:
+        return (
+            f"purchases in all came to between 1/{np.exp(spread):.1f} and {np.exp(spread):.1f} times the forecast from one origin to "
+            "another (season, trend or campaigns): nobody knows which of it the future will be"
+        )
+    for score in last:
+        for kind in KINDS:
+            for level, share in (score.metrics[kind].coverage or {}).items():
+                noise = float(np.sqrt(level / 100 * (1 - level / 100) / score.customers))
+                if abs(share - level / 100) > CLAIM_POINTS + noise:
+                    return (
+                        f"the origins disagree: the {level} % interval of {kind}, recalibrated on the others, held {100 * share:.1f} % "
+                        f"of the outcomes from {score.end} to {score.until}"
+                    )
+    return None
+
+
+def _card(purchases: Purchases, parts: tuple[tuple[CountFit, float], ...], horizon: float) -> HonestyCard:
+    return HonestyCard(
+        first_day=day_of(int(purchases.first_day.min())),
+        calibration_end=purchases.calibration_end,
+        unit=purchases.unit,
+        horizon=float(horizon),
+        customers=len(purchases),
+        sampled_customers=len(purchases),
+        fingerprint=purchases.fingerprint,
+        parts=tuple(
+            PartScore(found.name, weight, found.fit.gradient_max, found.fit.converged, tuple(found.fit.at_boundary))
+            for found, weight in parts
+        ),
+        shape_weight=0.0,
+        level_spread=None,
+        origins=(),
+        refusal=None,
+        notes=tuple(dict.fromkeys(f"{found.name}: {note}" for found, _ in parts for note in found.fit.notes)),
+    )
+
+
+def _some(purchases: Purchases) -> Purchases:
+    size = len(purchases)
+    if size <= _LEVEL_CUSTOMERS:
+        return purchases
+    return purchases.take(np.linspace(0, size - 1, _LEVEL_CUSTOMERS).astype(np.int64))
+
+
+def _nobody(_what: str, _done: float, _total: float) -> None:
+    """Who is told when nobody wants to know."""

@@ -1,0 +1,289 @@
+"""A gRPC server from plain functions: bytes in, bytes out, errors of kiki as gRPC's codes, callers by bearer token.
+
+Functions take bytes, not messages, because what cannot be parsed is then refused as any other bad request is, and
+because an answer that was written already need not be written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from kiki import errors
+from kiki.errors import ConfigurationError, Forbidden, KikiError, Unauthenticated
+from kiki.settings import ValueSettings
+from kiki.telemetry import log_event
+from kiki.value.call_metrics import CallMetrics
+from kiki.web import Tokens
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+CALLS_MAX: Final = 2_000
+"""Calls in work at once; one more is refused with RESOURCE_EXHAUSTED, and a client may come back."""
+
+HOLD_SECONDS: Final = 0.1
+"""How long a stopping server holds answers back at most: half of a client's usual patience."""
+
+_TURN_SECONDS: Final = 0.01
+_QUIET_TURNS: Final = 3
+
+_CODES: Final[dict[type[KikiError], grpc.StatusCode]] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: what answers it. `seconds` is how long the caller still waits, None for ever.
+
+    `answer` gets a request's bytes and `seconds`; it may be asynchronous. A `streaming` method is one answer for each
+    request, in order.
+    """
+
+    service: str
+    name: str
+    answer: Callable[[bytes, float | None], bytes | Awaitable[bytes]]
+    streaming: bool = False
+
+    @property
+    def path(self) -> str:
+        """As it is called on the wire."""
+        return f"/{self.service}/{self.name}"
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The code that this error means; INTERNAL for everything that nobody planned for."""
+    for kind in type(error).__mro__:
+        if code := _CODES.get(kind):
+            return code
+    return grpc.StatusCode.INTERNAL
+
+
+class GrpcServer:
+    """The methods on one port, beside them the standard health and reflection services."""
+
+    def __init__(
+        self, methods: Iterable[Method], settings: ValueSettings, tokens: Tokens | None, metrics: CallMetrics
+    ) -> None:
+        """Nothing listens yet."""
+        self._methods = tuple(methods)
+        self._settings = settings
+        self._metrics = metrics
+        self._gate = _Gate({each.path: self._handler(each) for each in self._methods}, tokens)
+        self._health = health.aio.HealthServicer()
+        self._server: Any = None
+        self._answers: asyncio.Event | None = None
+        """Once the server is stopping: set when answers may go."""
+        self.port = 0
+        """The port that was taken, also when any free one was asked for."""
+
+    async def start(self) -> None:
+        """Listen; raises `ConfigurationError` when the port cannot be had or the certificates cannot be used."""
+        settings = self._settings
+        server = grpc.aio.server(
+            maximum_concurrent_rpcs=CALLS_MAX,
+            options=[
+                # Else two processes could listen on one port, and each would get some of the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ],
+        )
+        server.add_generic_rpc_handlers((self._gate,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        own = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection((*self._services, *own), server)
+        host = settings.listen.host
+        address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+        credentials = _credentials(settings)
+        try:
+            self.port = (
+                server.add_insecure_port(address)
+                if credentials is None
+                else server.add_secure_port(address, credentials)
+            )
+        except RuntimeError:
+            raise ConfigurationError(
+                [
+                    f"cannot listen on {address} for gRPC: taken by another process? Set KIKI_VALUE_PORT to another port (0 takes a free one)"
+                ]
+            ) from None
+        await server.start()
+        self._server = server
+
+    async def say_serving(self, *, serving: bool) -> None:
+        """What the health service answers for the server and for each of its services."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._services):
+            await self._health.set(name, status)
+
+    def use_tokens(self, tokens: Tokens | None) -> None:
+        """Ask for these tokens from the next call on."""
+        self._gate.tokens = tokens
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more calls, and answer those in work for at most `seconds`."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        # When gRPC stops it cancels the calls that have arrived and were not taken yet, and no client tries again what
+        # was cancelled. So answers wait until every call that is on its way was taken: who waits for an answer sends nothing.
+        self._answers = asyncio.Event()
+        try:
+            await self._taken_all(min(HOLD_SECONDS, seconds))
+            stopping = asyncio.create_task(self._server.stop(seconds))
+            await asyncio.sleep(_TURN_SECONDS)
+        finally:
+            self._answers.set()
+        await stopping
+        self._server = None
+
+    async def _taken_all(self, seconds: float) -> None:
+        """Return when no call has begun for a moment, or after `seconds`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        quiet = 0
+        while quiet < _QUIET_TURNS and loop.time() < until:
+            began = self._metrics.began
+            await asyncio.sleep(_TURN_SECONDS)
+            quiet = quiet + 1 if began == self._metrics.began else 0
+
+    @property
+    def _services(self) -> list[str]:
+        return list(dict.fromkeys(each.service for each in self._methods))
+
+    def _handler(self, method: Method) -> Any:
+        if method.streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method))
+
+    def _unary(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        answer, path, metrics = method.answer, method.path, self._metrics
+
+        async def unary(data: bytes, context: Any) -> bytes:
+            started = perf_counter()
+            metrics.in_work += 1
+            metrics.began += 1
+            status = "OK"
+            try:
+                found = answer(data, context.time_remaining())
+                if not isinstance(found, bytes):
+                    found = await found
+                if self._answers is not None:
+                    await self._answers.wait()
+                return found
+            except asyncio.CancelledError:
+                status = "CANCELLED"
+                raise
+            except Exception as error:
+                status = code_of(error).name
+                await _refuse(context, error, path)
+                raise
+            finally:
+                metrics.in_work -= 1
+                metrics.record(path, status, perf_counter() - started)
+
+        return unary
+
+    def _stream(self, method: Method) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        # Each request of a stream counts as a call: a stream may last for days.
+        unary = self._unary(method)
+
+        async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            async for data in requests:
+                yield await unary(data, context)
+
+        return stream
+
+
+class _Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Finds the method of a call, and lets in whom the tokens name."""
+
+    def __init__(self, handlers: Mapping[str, Any], tokens: Tokens | None) -> None:
+        self._handlers = handlers
+        self.tokens = tokens
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of this call; None for a method that is not here."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None or self.tokens is None:
+            return handler
+        try:
+            _let_in(self.tokens, handler_call_details.invocation_metadata)
+        except errors.AccessDenied as error:
+            return _refusing(error, streaming=handler.request_streaming)
+        return handler
+
+
+def _let_in(tokens: Tokens, metadata: Metadata) -> None:
+    """Return when the call's bearer token has the role `read`; raise `Unauthenticated` or `Forbidden` else."""
+    given = next((value for name, value in metadata if name == "authorization"), "")
+    scheme, _, bearer = str(given).partition(" ")
+    principal = tokens.find(bearer.strip()) if scheme.lower() == "bearer" else None
+    if principal is None:
+        raise Unauthenticated("send the metadata 'authorization: Bearer …' with a token that this service knows")
+    if "read" not in principal.roles:
+        raise Forbidden(f"{principal.name} lacks the role 'read'")
+
+
+def _refusing(error: KikiError, *, streaming: bool) -> Any:
+    async def unary(_data: bytes, context: Any) -> bytes:
+        await context.abort(code_of(error), str(error))
+        raise AssertionError  # abort has raised
+
+    async def stream(_requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        yield await unary(b"", context)
+
+    return grpc.stream_stream_rpc_method_handler(stream) if streaming else grpc.unary_unary_rpc_method_handler(unary)
+
+
+async def _refuse(context: Any, error: Exception, path: str) -> None:
+    """End the call with what the error means; always raises."""
+    code = code_of(error)
+    if isinstance(error, KikiError) and code is not grpc.StatusCode.INTERNAL:
+        message = str(error) if error.hint is None else f"{error}; {error.hint}"
+    else:
+        log_event(logger, logging.ERROR, "a call failed", method=path, exc_info=error)
+        message = "the call failed; the service's log says why"
+    await context.abort(code, message)
+
+
+def _credentials(settings: ValueSettings) -> Any:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    ca = settings.tls_client_ca_file
+    return grpc.ssl_server_credentials(
+        [
+            (
+                _pem(settings.tls_key_file, "KIKI_VALUE_TLS_KEY_FILE"),
+                _pem(settings.tls_cert_file, "KIKI_VALUE_TLS_CERT_FILE"),
+            )
+        ],
+        root_certificates=None if ca is None else _pem(ca, "KIKI_VALUE_TLS_CLIENT_CA_FILE"),
+        require_client_auth=ca is not None,
+    )
+
+
+def _pem(path: Path, name: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([f"{name}={path}: {error.strerror or error}"]) from error
+    if b"-----BEGIN " not in content:
+        raise ConfigurationError([f"{name}={path}: the file is not PEM"])
+    return content
