@@ -27,6 +27,7 @@ PARTS = (
     "value_fit",
     "value_predict",
     "value_accuracy",
+    "value_peers",
     "value_serve",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))

@@ -1,6 +1,7 @@
 """How fast evidence is written and checked, and in how much memory: signatures, tree, every entry, budgets and consent.
 
-Each measurement runs in a fresh process, so that its peak memory is its own.
+Each measurement runs in a fresh process, so that its peak memory is its own. Rates are per second of processor time, which
+somebody else's work on the same machine lengthens less than the time on the wall: verifying is one thread that never waits.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ def write_ledger(path: Path, persons: int) -> None:
 
 
 def measure(what: str, path: Path) -> None:
-    """Print count, seconds and peak memory of one step, for the process that started this one."""
+    """Print count, processor seconds and peak memory of one step, for the process that started this one."""
     reader = SqliteReader(path)
     key = verifier_key(reader, SEED)
     bundle = path.with_suffix(".kiki")
-    before = time.perf_counter()
+    before = time.process_time()
     count = ENTRIES
     if what == "bundle":
         with bundle.open("wb") as out:
@@ -96,7 +97,7 @@ def measure(what: str, path: Path) -> None:
         text = prove(reader, ENTRIES // 2, key)
         verify_proof(text, key)
         count = len(text)
-    seconds = time.perf_counter() - before
+    seconds = time.process_time() - before
     # Not ru_maxrss: that remembers the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps([count, seconds, int(status["VmHWM"].split()[0]) / 1024]))
@@ -125,10 +126,10 @@ def run() -> list[Row]:
                     rows.append(Row(label, f"{seconds:.3f} s", "< 50 kB, < 1 s", met=count < 50_000 and seconds < 1))
                     continue
                 label = {"bundle": "bundle written", "file": "bundle verified", "ledger": "ledger verified"}[what]
-                simple = not persons and what != "bundle"
+                has_goal = what != "bundle"
                 rate = count / seconds
                 rows.append(Row(
                     f"{label}, {ENTRIES:,} {name}, peak memory {peak:.0f} MB", shown(rate),
-                    "> 100 k/s" if simple else "", met=rate > 100_000 if simple else None,
+                    "> 100 k/s" if has_goal else "", met=rate > 100_000 if has_goal else None,
                 ))  # fmt: skip
     return rows

@@ -45,6 +45,7 @@ def shield(environ: Environ) -> Iterator[Check]:
     """The ledger of SyncShield and what it leans on."""
     from kiki.errors import SettingsError
     from kiki.settings import ShieldSettings
+    from kiki.shield import checkup
     from kiki.shield.checkup import Check, State
 
     try:
@@ -54,10 +55,11 @@ def shield(environ: Environ) -> Iterator[Check]:
             yield Check("settings", State.FAIL, problem, "kiki settings lists them all")
         return
     yield Check("settings", State.OK, "every setting can be read")
+    if settings.policy_file is not None:
+        file = settings.policy_file
+        yield checkup.tried("policy", lambda: checkup.policy(file, settings.currency, settings.purposes))
     yield from _of_ledger(settings)
     if settings.redis_mode == "auto":
-        from kiki.shield import checkup
-
         yield checkup.redis(settings.redis)
 
 

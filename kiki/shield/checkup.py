@@ -7,7 +7,7 @@ same probes as there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +27,9 @@ from kiki.ledger.store import Reader
 from kiki.settings import RedisAddress
 from kiki.shield import probe
 from kiki.shield.compliance_report import Probe, Verdict
+from kiki.shield.consent import parse_purposes
+from kiki.shield.opening import read_policy
+from kiki.shield.policy import NO_CONSENT
 from kiki.shield.probe import Surroundings
 
 DISK_LOW_BYTES: Final = 1 << 30
@@ -66,6 +69,20 @@ def tried(name: str, look: Callable[[], Check]) -> Check:
         return look()
     except (KikiError, OSError) as error:
         return Check(name, State.FAIL, str(error), getattr(error, "hint", None) or "")
+
+
+# -- the policy --------------------------------------------------------------------------------------------
+
+
+def policy(file: Path, currency: str, purposes: Iterable[str]) -> Check:
+    """The policy can be read, and asks for consent to what somebody can consent to."""
+    found = read_policy(file, currency)
+    known = {*parse_purposes(purposes), NO_CONSENT, ""}
+    for budget in found.budgets:
+        if budget.consent not in known:
+            said = f"budget {budget.name!r} asks for consent to {budget.consent!r}, to which nobody can consent"
+            return Check("policy", State.WARN, said, "correct it, or name the purpose in KIKI_PURPOSES")
+    return Check("policy", State.OK, f"{file} has {len(found.budgets)} budgets")
 
 
 # -- the disk and the key --------------------------------------------------------------------------------

@@ -51,6 +51,9 @@ CLAIM_REACH: Final = 5.0
 _SAME_LEVEL: Final = 0.05
 """A level nearer to 1 than this changes no distribution by as much as chance does."""
 
+_SAID: Final = 0.1
+"""A season that moves a forecast by less than this, as a logarithm, is neither right nor wrong about it."""
+
 _LEVEL_HORIZONS: Final = (0.25, 0.5, 1.0, 2.0)
 """The horizons that the mixture's level is kept at, in those fitted for."""
 
@@ -195,13 +198,14 @@ def _chosen(trials: list[Trial], orders: Orders) -> _Choice:
 
 
 def _seasonal(trials: list[Trial], paths: list[LevelPath | None]) -> bool:
-    """Whether the season brought forecasts nearer to what came, at the origins that could know it; if none could, it may be."""
+    """Whether the season brought forecasts nearer to what came, at the origins where it said anything; if it did at none, it may be."""
     without, with_it = [], []
     for trial, path in zip(trials, paths, strict=True):
-        if path is not None:
-            level, origin = _level(trial), trial.origin
-            without.append(level)
-            with_it.append(level / path.level(origin.horizon, origin.purchases.unit).mean)
+        origin = trial.origin
+        by = 1.0 if path is None else path.level(origin.horizon, origin.purchases.unit).mean
+        if abs(np.log(by)) > _SAID:
+            without.append(_level(trial))
+            with_it.append(_level(trial) / by)
     return not without or _spread(with_it) < _spread(without)
 
 

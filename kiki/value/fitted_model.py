@@ -31,7 +31,7 @@ from kiki.value.prediction import Prediction, Predictions, predict
 from kiki.value.predictive import Level, Predictive
 from kiki.value.purchases import Purchases
 from kiki.value.reasons import Usual, reasons
-from kiki.value.seasonality import LevelPath
+from kiki.value.seasonality import DAYS_PER_YEAR, LevelPath
 from kiki.value.shape import Shape
 from kiki.value.spend import SpendModel
 
@@ -191,8 +191,19 @@ class FittedModel:
         reach = self.horizon if horizon is None else float(horizon)
         known = purchases if purchases.unit == self.unit else replace(purchases, unit=self.unit)
         factor = None if self.shape is None else self.shape.factors(self.mixture, known, reach, dated=dated)
-        level = None if self.level is None else self.level.level(reach, self.unit)
+        level = self._season(known.calibration_end, reach)
         return Predictive(self.mixture, self.spend, known, reach, factor=factor, level=level)
+
+    def _season(self, as_of: date, reach: float) -> Level | None:
+        """The level within `reach` units after that day: the path begins after the model's own, and goes round the year."""
+        if self.level is None:
+            return None
+        passed = ((as_of - self.calibration_end).days % DAYS_PER_YEAR) / DAYS_PER_UNIT[self.unit]
+        whole = self.level.level(passed + reach, self.unit)
+        if passed == 0:
+            return whole
+        before = self.level.level(passed, self.unit)
+        return Level((whole.mean * (passed + reach) - before.mean * passed) / reach, whole.log_sd)
 
     def predict(
         self,

@@ -136,10 +136,7 @@ def fit_count(name: str, groups: Groups, estimator: str = "mle") -> CountFit:
     model = count_model(name)
     if estimator not in ESTIMATORS:
         raise InvalidInput(f"there is no estimator {estimator!r}; the estimators are {', '.join(ESTIMATORS)}")
-    if not float(groups.t.max()) > 0:
-        raise InvalidInput(
-            "every age is 0: no customer was observed after the first purchase; calibrate to a later day"
-        )
+    require_observed(groups)
     plain = _estimated("nbd", count_model("nbd"), groups, estimator)
     if name == "nbd":
         return CountFit(name, plain)
@@ -149,6 +146,14 @@ def fit_count(name: str, groups: Groups, estimator: str = "mle") -> CountFit:
         return CountFit(name, fit)
     said = f"dropout is not identified: {name} gains {gain:.2f} in log likelihood over nbd, which was fitted instead"
     return CountFit("nbd", plain._replace(notes=[*plain.notes, said]), fell_back_from=name)
+
+
+def require_observed(groups: Groups) -> None:
+    """Raise `InvalidInput` when nobody was observed for any time: every parameter fits as well as any other."""
+    if not float(groups.t.max()) > 0:
+        raise InvalidInput(
+            "every age is 0: no customer was observed after the first purchase; calibrate to a later day"
+        )
 
 
 def _estimated(name: str, model: CountModel, groups: Groups, estimator: str) -> Fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from kiki.errors import InvalidInput
-from kiki.value.fitting import ESTIMATORS, Fit, maximise
+from kiki.value.fitting import ESTIMATORS, Fit, maximise, require_observed
 from kiki.value.mbg_cnbd_k import K_MAX, gap_evidence, of
 from kiki.value.priors import weak
 from kiki.value.purchases import Purchases
@@ -33,11 +33,12 @@ def fit_regularity(purchases: Purchases, estimator: str = "mle") -> RegularFit:
     Where the best k gains less than `ENOUGH` over 1, the log does not show any regularity, and k is 1.
 
     Purchases are days: where many customers buy nearly daily, gaps cannot be shorter than a day and look more regular than they
-    are. Raises `InvalidInput` for an unknown estimator.
+    are. Raises `InvalidInput` for an unknown estimator, and when nobody was observed for any time.
     """
     if estimator not in ESTIMATORS:
         raise InvalidInput(f"there is no estimator {estimator!r}; the estimators are {', '.join(ESTIMATORS)}")
     groups, _ = purchases.grouped()
+    require_observed(groups)
     prior = weak("mbg-cnbd-k", groups) if estimator == "map" else None
     found: list[RegularFit] = []
     tried: dict[int, float] = {}

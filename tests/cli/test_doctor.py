@@ -190,3 +190,18 @@ def test_other_services_add_groups_of_their_own(data: Path, monkeypatch):
     monkeypatch.setattr(home, "GROUPS", (lambda _: iter([Check("model", State.FAIL, "none", "fit one")]),))
     result = run()
     assert (1, "fail  model  none\n             → fit one\n") == (result.exit_code, result.stdout)
+
+
+def test_a_policy_that_asks_for_consent_to_a_mistyped_purpose_is_warned_of(data: Path, tmp_path: Path, monkeypatch):
+    """Each of its spends would be refused, and nobody could ever consent."""
+    file = tmp_path / "budgets.yaml"
+    monkeypatch.setenv("KIKI_POLICY_FILE", str(file))
+    text = "budgets:\n  - {{name: mail, scope: 'channel:mail', limit: 5, window: 60s, consent: {}}}\n"
+    for purpose, expected in (("marketing", "ok"), ("none", "ok"), ("markting", "warn"), ("news", "warn")):
+        file.write_text(text.format(purpose))
+        assert expected == states()["policy"], purpose
+    assert "asks for consent to 'news'" in run().stdout
+    monkeypatch.setenv("KIKI_PURPOSES", "news")
+    assert "ok" == states()["policy"]
+    file.write_text("budgets: 7\n")
+    assert "fail" == states()["policy"]

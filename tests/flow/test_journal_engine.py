@@ -58,10 +58,10 @@ def test_killed_at_any_moment_every_step_is_kept_once(where: str, tmp_path: Path
     chance, kills = random.Random(7), 0
     while any(row.state == "running" for row in store.runs()):
         with runner(where, "a", effects, 0.01) as process:
-            time.sleep(chance.uniform(0.1, 0.7))
+            time.sleep(chance.uniform(0.05, 0.3))
             process.send_signal(signal.SIGKILL)
             kills += 1
-        assert kills < 60
+        assert kills < 200
 
     counted = done(effects)
     assert 10 * 2 * STEPS == len(counted)
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_every_step_is_kept_once(where: str, tmp_path: Path
     assert max(counted.values()) <= 1 + kills
     events = [(lane, key) for n in range(10) for _, lane, key, _ in store.events(f"run-{n}", most=10_000)]
     assert len(events) == len(set(events)) == 10 * 2 * STEPS * 3
-    assert kills > 2
+    assert kills > 1
     store.close()
 
 

@@ -120,7 +120,7 @@ def test_a_season_seen_once_is_no_ground_for_a_claim():
 
 
 def test_a_season_seen_twice_moves_the_level():
-    seasonal = buyers.log(2500, 182, season=0.8, seed=5)
+    seasonal = buyers.log(1800, 182, season=0.8, seed=5)
     end = date(2022, 12, 26)
     found = fit_auto(seasonal, end, "week", 13.0)
     assert found.level is not None

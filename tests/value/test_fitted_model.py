@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ import pytest
 
 from kiki.errors import InvalidInput, ModelInvalid
 from kiki.value import training
+from kiki.value.cohorts import Cohorts
 from kiki.value.fitted_model import FittedModel
 from kiki.value.groups import DAYS_PER_UNIT
 from kiki.value.history import History
 from kiki.value.model_file import write_model_file
 from kiki.value.prediction import Predictions
 from kiki.value.purchases import Purchases, summarise
+from kiki.value.seasonality import LevelPath
 from tests.value import shop
 
 CALIBRATION_END = date(2024, 9, 30)
@@ -162,6 +164,36 @@ def test_equal_data_give_an_equal_version_and_others_another(orders, model):
     )
     assert model.model_version == again.model_version
     assert replace(model, horizon=14.0).model_version != model.model_version
+
+
+def test_a_season_is_that_of_the_days_that_are_forecast(orders, known):
+    """Nothing is bought but in the thirteen periods of each year's second half: whoever asks half a year later gets those."""
+    half = 6.5 * 28 / 7
+    path = LevelPath(tuple(([0.25] * 6 + [1.0] + [1.75] * 6) * 3), (0.1,) * 39)
+    plain = training.fit(orders, model="pareto-nbd", calibration_end=CALIBRATION_END, horizon=half)
+    seasonal = replace(plain, level=path)
+
+    def ratio(days: int, horizon: float = half) -> float:
+        later = replace(known, calibration_end=CALIBRATION_END + timedelta(days=days))
+        means = [model.predict(later, horizon).purchases.mean.sum() for model in (seasonal, plain)]
+        return means[0] / means[1]
+
+    assert ratio(0) == pytest.approx((6 * 0.25 + 0.5) / 6.5)
+    assert ratio(182) == pytest.approx((6 * 1.75 + 0.5) / 6.5, rel=0.02)
+    assert ratio(730) == pytest.approx(ratio(0), rel=0.02)
+    assert ratio(-183) == pytest.approx(ratio(182), rel=0.02)
+    assert ratio(0, 52) == pytest.approx(1, rel=0.02)
+
+
+def test_a_new_customer_of_a_good_month_is_expected_to_buy_more(orders):
+    cohorts = Cohorts("pareto-nbd", {}, 0.5, ["2024-01", "2024-02"], [0.5, -0.5], [0.1, 0.1], [100, 100])
+    model = replace(training.fit(orders, model="pareto-nbd", calibration_end=CALIBRATION_END), cohorts=cohorts)
+    good, bad, unknown, nobody = (
+        model.new_customer(cohort).purchases.mean[0] for cohort in ("2024-01", "2024-02", "2099-01", None)
+    )
+    assert bad < nobody < good
+    assert good / bad == pytest.approx(np.e, rel=0.01)
+    assert unknown == pytest.approx(nobody * np.exp(0.125), rel=1e-6)
 
 
 MEMBERS = ["parts", "spend", "fitted_on", "unit", "horizon", "model"]

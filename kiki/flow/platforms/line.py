@@ -104,7 +104,7 @@ class Line:
     async def send(self, request: Request) -> Reply | Outcome:
         """The reply to what the platform took; else the outcome: refused, or unknown."""
         began = self._clock()
-        wait = self.rate_budget.take(began, PATIENCE)
+        wait = self.rate_budget.take(began, min(PATIENCE, round(self._timeout * SECOND / 2)))
         if wait is None:
             free_at = self.rate_budget.free_at(began)
             return refused(THROTTLED, "not sent: the account's calls are used up for now", retry_at=free_at)
@@ -176,9 +176,10 @@ class Line:
     def _build(self, request: Request) -> httpx.Request:
         headers = {name: _revealed(value) for name, value in self._headers.items()} | dict(request.headers)
         whole = request.path.startswith(("https://", "http://"))
+        path = request.path.lstrip("/")
         return self._http.build_request(
             request.method,
-            request.path if whole else f"{self._base}/{request.path.lstrip('/')}",
+            request.path if whole else f"{self._base}/{path}" if path else self._base,
             params=dict(request.params) or None,
             json=request.json,
             data=dict(request.form) if request.form is not None else None,
