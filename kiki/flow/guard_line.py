@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kiki.errors import AccessDenied, Conflict, InvalidInput, SpendDenied, Unavailable
-from kiki.flow.outcome import Outcome, done, refused, unknown
 from kiki.money import format_micros
+from kiki.outbound.outcome import Outcome, done, refused, unknown
 from kiki.shield.note import Note
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import msgspec
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.lane_money import LaneMoney, worst_case
 from kiki.flow.lane_write import LaneWrites, campaign_of, outcome_of
-from kiki.flow.outcome import Fate, Outcome, refused
 from kiki.flow.plan import Absence, Plan, PlannedCampaign
 from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status, campaign_name
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
+from kiki.outbound.outcome import Fate, Outcome, refused
 
 PAUSE: Final = "pause"
 RESUME: Final = "resume"

@@ -16,11 +16,11 @@ import msgspec
 
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.keys import write_key
-from kiki.flow.outcome import Fate, Outcome
 from kiki.flow.platform import SpendReport
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import World
+from kiki.outbound.outcome import Fate, Outcome
 
 
 def worst_case(daily_budget: int, overdelivery: float) -> int:

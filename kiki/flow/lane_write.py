@@ -14,11 +14,11 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.keys import write_key
-from kiki.flow.outcome import Fate, Outcome
 from kiki.flow.platform import CampaignState
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
+from kiki.outbound.outcome import Fate, Outcome
 
 Call = Callable[[str], Awaitable[Outcome]]
 """A write, given its key."""

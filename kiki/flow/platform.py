@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from kiki.flow.outcome import Outcome
+from kiki.outbound.outcome import Outcome
 
 
 class Status(StrEnum):

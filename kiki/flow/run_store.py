@@ -20,10 +20,10 @@ import sqlalchemy as sa
 from kiki.clock import Clock, wall_micros
 from kiki.errors import InvalidInput, LedgerUnavailable, NotFound, RunTaken
 from kiki.flow.executor import claim
-from kiki.flow.outcome import Outcome, done, refused
 from kiki.flow.plan import Plan
 from kiki.flow.port import Json
 from kiki.flow.run_tables import SCHEMA_VERSION, allowances, journal, lanes, metadata, runs, schema, signals
+from kiki.outbound.outcome import Outcome, done, refused
 
 RUNNING: Final = "running"
 COMPLETED: Final = "completed"

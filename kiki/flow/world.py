@@ -8,10 +8,10 @@ from datetime import date
 from typing import Protocol
 
 from kiki.flow.guard_line import GuardLine
-from kiki.flow.outcome import Outcome
 from kiki.flow.plan import PlannedCampaign
 from kiki.flow.plan_calendar import Calendar
 from kiki.flow.platform import Platform
+from kiki.outbound.outcome import Outcome
 
 
 class Allowance(Protocol):

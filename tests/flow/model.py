@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from kiki.flow.memory_engine import VirtualTime
-from kiki.flow.outcome import Outcome, done, refused, unknown
 from kiki.flow.plan_calendar import QuickCalendar
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.outbound.outcome import Outcome, done, refused, unknown
 from kiki.shield.note import Note
 
 DAY = 86_400_000_000

@@ -16,13 +16,13 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.errors import PlatformUnreachable
-from kiki.flow.outcome import Outcome, done, refused
 from kiki.flow.plan_calendar import QuickCalendar
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
-from kiki.flow.platforms.breaker import BreakerRule
-from kiki.flow.platforms.exchange import CONFLICT, INVALID, Reply, Request
-from kiki.flow.platforms.line import Line
-from kiki.flow.platforms.oauth import OAuth2
+from kiki.outbound.breaker import BreakerRule
+from kiki.outbound.exchange import CONFLICT, INVALID, Reply, Request
+from kiki.outbound.line import Line
+from kiki.outbound.oauth import OAuth2
+from kiki.outbound.outcome import Outcome, done, refused
 from kiki.settings import Secret
 
 Kind = TypeVar("Kind")

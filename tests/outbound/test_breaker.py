@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiki.clock import SECOND
-from kiki.flow.platforms.breaker import PROBE_WAIT, Breaker, BreakerRule, BreakerState
+from kiki.outbound.breaker import PROBE_WAIT, Breaker, BreakerRule, BreakerState
 
 RULE = BreakerRule()
 NOW = 1_000_000 * SECOND

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from kiki.clock import SECOND
-from kiki.flow.outcome import Fate, Outcome, refused
-from kiki.flow.platforms.breaker import BreakerRule, BreakerState
-from kiki.flow.platforms.exchange import Reply, Request
-from kiki.flow.platforms.line import Line
-from kiki.flow.platforms.oauth import FixedToken, OAuth2
+from kiki.outbound.breaker import BreakerRule, BreakerState
+from kiki.outbound.exchange import Reply, Request
+from kiki.outbound.line import Line
+from kiki.outbound.oauth import FixedToken, OAuth2
+from kiki.outbound.outcome import Fate, Outcome, refused
 from kiki.settings import Secret
 from tests.servers import free_port
 

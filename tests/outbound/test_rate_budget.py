@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiki.clock import SECOND
-from kiki.flow.platforms.rate_budget import ASKED_MAX, MINUTE, RateBudget, reset_at, retry_after
+from kiki.outbound.rate_budget import ASKED_MAX, MINUTE, RateBudget, reset_at, retry_after
 
 NOW = 1_796_000_000 * SECOND
 
