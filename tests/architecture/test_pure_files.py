@@ -13,6 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PURE = [
     "kiki/errors.py",
+    "kiki/engage/channel.py",
+    "kiki/engage/event.py",
+    "kiki/engage/profile.py",
+    "kiki/engage/source.py",
+    "kiki/engage/webhook.py",
     "kiki/money.py",
     "kiki/yaml_document.py",
     "kiki/shield/scope.py",

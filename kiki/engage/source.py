@@ -1,0 +1,51 @@
+"""Where customers come from: the one protocol of shops, CRMs, databases and files. Pure.
+
+Reading is by pages. The cursor of a page is kept in the same transaction as its records, so a reader that was killed
+goes on after the last page that was kept; a record that comes twice is recognised by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from kiki.engage.event import Event
+from kiki.engage.profile import Profile
+from kiki.outbound.outcome import Outcome
+
+Record = Profile | Event
+
+
+class Page(NamedTuple):
+    """Some records, and from where to go on when they are kept."""
+
+    records: tuple[Record, ...]
+    cursor: str
+    """Opaque text of at most 4,000 characters; the next call of `changes` gets it back, also after a restart."""
+    gone: tuple[str, ...] = ()
+    """Ids of customers that the source no longer has."""
+
+
+class Source(Protocol):
+    """A system that knows customers. Raises `KikiError` when it cannot go on; what was yielded before stands."""
+
+    @property
+    def name(self) -> str:
+        """`shopify`, `hubspot`, `salesforce`, `postgres`, `csv`: begins the ids of its events."""
+        ...
+
+    def changes(self, since: str) -> Iterator[Page]:
+        """Everything new since a cursor; since `""`, everything there is."""
+        ...
+
+    def upsert(self, customer: str, fields: Mapping[str, str]) -> Outcome:
+        """Write fields of ours back (`kiki_segment`, `kiki_churn`): no field that was not named is changed."""
+        ...
+
+    def tag(self, customer: str, tags: Collection[str]) -> Outcome:
+        """Add tags; the ones that are there stay."""
+        ...
+
+    def check(self) -> tuple[str, ...]:
+        """What is wrong with the access, for `kiki doctor`: a missing scope, an expired version. Empty: nothing."""
+        ...
