@@ -25,6 +25,10 @@ UNAUTHORIZED: Final = "unauthorized"
 INVALID: Final = "invalid"
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"
+NOT_READY: Final = "not_ready"
+"""A report that the other side is still making: never the same as an empty one."""
+UNSUPPORTED: Final = "unsupported"
+"""The other side has no such thing."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

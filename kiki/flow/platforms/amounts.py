@@ -1,0 +1,79 @@
+"""Micros to what platforms count in, and back. Pure; no float ever stands between.
+
+What is sent is exact or refused, because a platform that rounds would spend what nobody held. What was billed is never
+made smaller: below a millionth it counts as a whole one.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
+from typing import Any, Final
+
+import msgspec
+
+from kiki.outbound.outcome import Outcome, refused
+from kiki.outbound.exchange import INVALID
+from kiki.flow.words import DECIMALS
+from kiki.money import MICROS, MICROS_MAX
+
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
+SIGNIFICANT: Final = 15
+"""So many digits survive in a platform's double."""
+
+_CONTEXT: Final = Context(prec=60)
+_JSON: Final = msgspec.json.Encoder(decimal_format="number")
+
+
+def smallest_unit(currency: str) -> int:
+    """The smallest coin of a currency, in micros: 10,000 of USD, a million of JPY, 1,000 of BHD."""
+    return int(MICROS // 10 ** DECIMALS.get(currency, 2))
+
+
+def wrong_amounts(currency: str, *amounts: int | None) -> Outcome | None:
+    """The refusal of amounts that the currency cannot say; None when all are right. Nothing is rounded."""
+    unit = smallest_unit(currency)
+    for micros in amounts:
+        if micros is None:
+            continue
+        if micros <= 0 or micros % unit:
+            return refused(
+                INVALID, f"not sent: {micros} micros are no positive multiple of {unit}, the least of {currency}"
+            )
+        if micros // unit >= 10**SIGNIFICANT:
+            return refused(INVALID, f"not sent: {micros} micros of {currency} are more than platforms can count")
+    return None
+
+
+def whole_currency(micros: int) -> Decimal:
+    """Micros in whole currency, exactly: 12.34 of 12,340,000."""
+    text = f"{micros // MICROS}.{micros % MICROS:06d}".rstrip("0").rstrip(".")
+    return Decimal(text)
+
+
+def exact_micros(amount: Decimal) -> int | None:
+    """Whole currency in micros; None when it is no whole number of them, or none at all."""
+    if not _countable(amount):
+        return None
+    scaled = _CONTEXT.multiply(amount, Decimal(MICROS))
+    return int(scaled) if scaled == scaled.to_integral_value() else None
+
+
+def billed_micros(amount: Decimal) -> int | None:
+    """What was billed, in micros, rounded up; None when it is no amount.
+
+    What a double adds at the far end (12.340000000000002) is no money and goes first.
+    """
+    if not _countable(amount):
+        return None
+    plain = amount.quantize(Decimal("1e-9"), ROUND_HALF_EVEN, context=_CONTEXT)
+    return int(_CONTEXT.multiply(plain, Decimal(MICROS)).to_integral_value(ROUND_CEILING))
+
+
+def dump(body: Any) -> bytes:
+    """JSON in which a `Decimal` is a number, digit for digit."""
+    return _JSON.encode(body)
+
+
+def _countable(amount: Decimal) -> bool:
+    # Looked at before any arithmetic: 1E+999999 must not be written out.
+    return amount.is_finite() and amount >= 0 and (not amount or amount.adjusted() <= 12) and amount <= MICROS_MAX
