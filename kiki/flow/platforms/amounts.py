@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from kiki.outbound.outcome import Outcome, refused
-from kiki.outbound.exchange import INVALID
 from kiki.flow.words import DECIMALS
 from kiki.money import MICROS, MICROS_MAX
+from kiki.outbound.exchange import INVALID
+from kiki.outbound.outcome import Outcome, refused
 
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
 SIGNIFICANT: Final = 15
