@@ -29,6 +29,7 @@ PARTS = (
     "value_accuracy",
     "value_peers",
     "value_serve",
+    "engage_allocation",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))
 

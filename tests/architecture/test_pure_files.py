@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE = [
+    "kiki/engage/allocation.py",
+    "kiki/engage/holdout.py",
     "kiki/errors.py",
     "kiki/engage/channel.py",
     "kiki/engage/event.py",
