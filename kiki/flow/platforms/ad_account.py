@@ -1,0 +1,128 @@
+"""What the adapters of all platforms have in common: an account with one currency and one time zone, asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import ClassVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from kiki.clock import SECOND, Clock, wall_micros
+from kiki.flow.platform import CampaignState, Limits, SpendReport, ValueUpload
+from kiki.flow.platforms.amounts import smallest_unit
+from kiki.outbound.line import Line
+from kiki.outbound.outcome import Outcome, done
+
+
+class AboutAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What money and days mean in an account."""
+
+    currency: str
+    time_zone: str
+    unit: int
+    """Amounts are whole multiples of so many micros there."""
+
+
+class AdAccount:
+    """One account on one platform; an adapter adds the rest of `Platform`."""
+
+    NAME: ClassVar[str]
+
+    def __init__(self, account: str, line: Line, limits: Limits, *, clock: Clock = wall_micros) -> None:
+        self._account = account
+        self._limits = limits
+        self._clock = clock
+        self._about: AboutAccount | None = None
+        self.line = line
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._account!r})"
+
+    @property
+    def name(self) -> str:
+        """See `Platform`."""
+        return self.NAME
+
+    @property
+    def account(self) -> str:
+        """See `Platform`."""
+        return self._account
+
+    @property
+    def limits(self) -> Limits:
+        """See `Platform`. The step of budgets is known once the currency was asked for."""
+        return self._limits
+
+    async def currency(self) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        return about if isinstance(about, Outcome) else done(currency=about.currency, time_zone=about.time_zone)
+
+    async def about(self) -> AboutAccount | Outcome:
+        """The account's currency and time zone, which no platform lets change: asked until they are known."""
+        if self._about is None:
+            told = await self._ask_about()
+            if isinstance(told, Outcome):
+                return told
+            self._about = told
+            step = self.budget_unit(told)
+            smallest = max(self._limits.budget_min, step)
+            self._limits = msgspec.structs.replace(self._limits, budget_step=step, budget_min=smallest)
+        return self._about
+
+    def budget_unit(self, about: AboutAccount) -> int:
+        """Budgets are whole multiples of so many micros."""
+        return about.unit
+
+    async def _ask_about(self) -> AboutAccount | Outcome:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """See `Platform`."""
+        await self.line.close()
+
+    def is_final(self, day: date, time_zone: str) -> bool:
+        """Whether the platform has stopped changing a day's report much."""
+        ends = datetime(day.year, day.month, day.day, tzinfo=_zone(time_zone)) + timedelta(days=1)
+        return self._clock() >= round(ends.timestamp() * SECOND) + self._limits.report_hours * 3600 * SECOND
+
+
+def about_account(currency: str, time_zone: str) -> AboutAccount:
+    """With the currency's own smallest unit."""
+    return AboutAccount(currency=currency, time_zone=time_zone, unit=smallest_unit(currency))
+
+
+def shown_campaign(state: CampaignState, *, same_name: int = 1) -> Outcome:
+    """A campaign as `lookup` and writes answer it; `same_name` campaigns of its name are there."""
+    several = {"same_name": same_name} if same_name > 1 else {}
+    return done(campaign=msgspec.to_builtins(state), **several)
+
+
+def shown_report(report: SpendReport) -> Outcome:
+    """A report as `spend_report` answers it."""
+    return done(report=msgspec.to_builtins(report))
+
+
+def consented(values: Sequence[ValueUpload]) -> list[ValueUpload]:
+    """The values that may leave: with consent, an order and a click to tell them by."""
+    return [each for each in values if each.consented and each.order and each.click and each.value >= 0]
+
+
+def in_batches(values: Sequence[ValueUpload], size: int) -> Iterable[Sequence[ValueUpload]]:
+    """Slices of at most `size`."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        # A zone that this machine does not know: the day ends everywhere at the latest half a day after UTC.
+        return ZoneInfo("Etc/GMT+12")
+
+
+def day_start(day: date, time_zone: str) -> datetime:
+    """When a day begins in an account, as a moment in UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=_zone(time_zone)).astimezone(UTC)
