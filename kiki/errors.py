@@ -9,6 +9,7 @@ KikiError
 │   ├── SettingsError
 │   ├── PolicyError
 │   ├── PlanError
+│   ├── PlaybookError
 │   ├── DatabaseError
 │   └── SystemsError
 ├── Denied
@@ -40,6 +41,7 @@ KikiError
 │   ├── ArchiveUnavailable
 │   ├── AnchorUnavailable
 │   ├── SystemUnavailable
+│   ├── StoreUnavailable
 │   └── StillWorking
 ├── LedgerCorrupt
 ├── LedgerLocked
@@ -130,6 +132,13 @@ class PlanError(ConfigurationError):
 
     code = "plan_invalid"
     subject = "plan"
+
+
+class PlaybookError(ConfigurationError):
+    """The playbook cannot be used; nobody was contacted."""
+
+    code = "playbook_invalid"
+    subject = "playbook"
 
 
 class DatabaseError(ConfigurationError):
@@ -356,6 +365,12 @@ class SystemUnavailable(Unavailable):
     """A system that holds personal data did not do what was asked; what became of it is unknown until it is asked again."""
 
     code = "system_unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The store of customers cannot be read or written; nothing was changed."""
+
+    code = "store_unavailable"
 
 
 class StillWorking(Unavailable):
