@@ -37,7 +37,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True, tag="refund", omit_defau
     id: str
     order: str
     """The id of the `Order` event."""
-    customer: str
+    customer: str = ""
+    """Empty when the source names the order alone."""
     at: int
     amount: int
     currency: str = ""
