@@ -1,0 +1,71 @@
+"""What an early outcome is worth in margin: a surrogate index, so that effects can be seen where few people buy. Pure.
+
+A person's index is their early outcome times what one of it is worth under their arm and for somebody like them (Athey,
+Chetty, Imbens and Kang 2019). The worth of an arm is shrunk towards that of all arms. It is learned from the same
+randomised persons, and what a policy gains by it is checked on the margin itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+
+from kiki.engage.outcomes import Floats, Ints, Outcomes
+from kiki.engage.shrunk_line import ShrunkLine
+
+_SEEN_LEAST: Final = 50
+_CLEAR: Final = 4.0
+"""So many standard errors from zero must the worth of an early outcome be to be used."""
+
+
+class EarlyIndex(NamedTuple):
+    """The worth of one early outcome."""
+
+    worth: Floats
+    """By arm."""
+    own_variance: Floats
+    """By arm, what is unknown about its difference from the common worth."""
+    common_variance: float
+    shape: ShrunkLine
+    """What it is worth for whom, around 1."""
+
+    @classmethod
+    def fit(cls, data: Outcomes, columns: Floats, rows: Ints) -> Self | None:
+        """The index that these rows teach; None where the early outcome says too little about the margin."""
+        if data.early is None:
+            return None
+        early, margin, arm = data.early[rows], data.margin[rows], data.arm[rows]
+        count = len(data.arms)
+        worth, variance = np.zeros(count), np.full(count, np.inf)
+        for each in range(count):
+            mine = arm == each
+            total = float(early[mine].sum())
+            if np.count_nonzero(early[mine] > 0) < _SEEN_LEAST or total <= 0:
+                return None
+            worth[each] = margin[mine].sum() / total
+            left = margin[mine] - worth[each] * early[mine]
+            variance[each] = float((left**2).sum()) / total**2
+        weight = 1 / np.maximum(variance, 1e-300)
+        common = float((weight * worth).sum() / weight.sum())
+        # DerSimonian and Laird's moments: how much the arms differ beyond chance.
+        excess = float((weight * (worth - common) ** 2).sum()) - (count - 1)
+        between = max(0.0, excess / float(weight.sum() - (weight**2).sum() / weight.sum())) if count > 1 else 0.0
+        if common <= 0 or common < _CLEAR * float(1 / weight.sum()) ** 0.5:
+            return None
+        keep = between / (between + variance)
+        shrunk = common + keep * (worth - common)
+        bought = early > 0
+        each_worth = margin[bought] / (early[bought] * np.maximum(shrunk[arm[bought]], 0.05 * common))
+        shape = ShrunkLine.fit(columns[rows[bought]], each_worth)
+        return cls(shrunk, between * (1 - keep), float(1 / weight.sum()), shape)
+
+    def of(self, data: Outcomes, columns: Floats) -> Floats:
+        """By person the index."""
+        early = data.early
+        assert early is not None
+        return early * self.worth[data.arm] * np.clip(self.shape.at(columns) / max(self.shape.intercept, 0.05), 0.2, 5)
+
+    def gain_variance(self, mass: Floats) -> float:
+        """The variance of a gain that the worth's own uncertainty adds; `mass` is by arm the early outcomes won or lost."""
+        return float(mass.sum() ** 2 * self.common_variance + (mass**2 * self.own_variance).sum())
