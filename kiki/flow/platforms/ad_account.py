@@ -12,8 +12,9 @@ import msgspec
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.flow.platform import CampaignState, Limits, SpendReport, ValueUpload
 from kiki.flow.platforms.amounts import smallest_unit
+from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.line import Line
-from kiki.outbound.outcome import Outcome, done
+from kiki.outbound.outcome import Outcome, done, unknown
 
 
 class AboutAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +99,13 @@ def shown_campaign(state: CampaignState, *, same_name: int = 1) -> Outcome:
     """A campaign as `lookup` and writes answer it; `same_name` campaigns of its name are there."""
     several = {"same_name": same_name} if same_name > 1 else {}
     return done(campaign=msgspec.to_builtins(state), **several)
+
+
+def read_back(found: Outcome) -> Outcome:
+    """A creation that the platform has taken, as `lookup` shows it; unknown while it does not show it."""
+    if "campaign" in found.value:
+        return found
+    return unknown(UNREADABLE, f"the campaign was made, and cannot be read back: {found.message or 'not found'}")
 
 
 def shown_report(report: SpendReport) -> Outcome:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -40,6 +40,14 @@ LOST_BEFORE = "lost_before"
 LOST_AFTER = "lost_after"
 GARBLED = "garbled"
 """It happened, and the answer is no JSON."""
+
+
+class Said(NamedTuple):
+    """An answer as it went."""
+
+    path: str
+    status: int
+    json: Any
 
 
 class Got(NamedTuple):
@@ -88,14 +96,14 @@ class Fake:
     NAME = ""
     CURRENCIES: tuple[str, ...] = ("USD", "EUR", "JPY", "KRW", "BHD")
     """Those that the platform's accounts may have."""
-    ENVIRON: Mapping[str, str] = {}
+    ENVIRON: ClassVar[Mapping[str, str]] = {}
     """Credentials that the fake takes; what it takes of addresses is added by `environ`."""
     OPTIONAL: tuple[str, ...] = ()
     """Those of ENVIRON that need not be set."""
     ACCOUNT = Account(account="1")
-    SETTINGS: Mapping[str, str | int | float | bool] = {}
+    SETTINGS: ClassVar[Mapping[str, str | int | float | bool]] = {}
     """Of a campaign, where the platform needs some."""
-    UNITS: Mapping[str, int] = {}
+    UNITS: ClassVar[Mapping[str, int]] = {}
     """The smallest step of a budget by currency, in micros, where it is not the currency's own unit."""
     BUDGET = 120
     """A daily budget that the platform takes, in whole units of any currency."""
@@ -112,6 +120,7 @@ class Fake:
         self.uploads: dict[str, int] = {}
         """What conversions were worth, by order, in micros."""
         self.got: list[Got] = []
+        self.said: list[Said] = []
         self.faults: list[tuple[str, bool]] = []
         self.token = TOKEN
         self.renewed = 0
@@ -228,13 +237,16 @@ class Fake:
             if fault == UNAUTHORIZED or not self.is_known(request, content):
                 return self.unauthorized()
             if fault in {LOST_BEFORE, ERROR_BEFORE, THROTTLED, INVALID}:
-                return {
+                answer = {
                     LOST_BEFORE: lambda: _cut(request),
                     ERROR_BEFORE: lambda: web.Response(status=503, text="upstream is away"),
                     THROTTLED: self.throttled,
                     INVALID: self.refused,
                 }[fault]()
+                self._note(request, answer)
+                return answer
             answer = await handler(request)
+            self._note(request, answer)
             if fault == LOST_AFTER:
                 return _cut(request)
             if fault == ERROR_AFTER:
@@ -244,6 +256,10 @@ class Fake:
             return answer
 
         return play
+
+    def _note(self, request: web.Request, answer: web.StreamResponse) -> None:
+        if isinstance(answer, web.Response) and answer.content_type == "application/json":
+            self.said.append(Said(request.path, answer.status, json.loads(answer.text or "null")))
 
     def _meet(self, write: bool) -> str | None:
         for number, (kind, of_write) in enumerate(self.faults):

@@ -1,0 +1,442 @@
+"""The adapter of Google Ads: its REST interface, GAQL for reading, atomic mutates for writing.
+
+A campaign is made with its own budget, paused, in one atomic mutate. What a bid means is read from the campaign's bidding
+strategy: a click's bid of its ad groups where it bids by hand, the limit or the target where Google bids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, ClassVar, Final, TypeVar
+
+from kiki.clock import SECOND
+from kiki.flow.plan import Account, Objective
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platforms import google_ads_query as query
+from kiki.flow.platforms.ad_account import (
+    AboutAccount,
+    AdAccount,
+    about_account,
+    consented,
+    in_batches,
+    read_back,
+    shown_campaign,
+    shown_report,
+)
+from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_currency, wrong_amounts
+from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.flow.platforms.credentials import Credentials
+from kiki.flow.platforms.google_ads_reply import (
+    AccountRow,
+    AdGroupRow,
+    CampaignRow,
+    GeoRow,
+    Mutated,
+    Rows,
+    SpendRow,
+    Uploaded,
+    judge,
+)
+from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, Request
+from kiki.outbound.line import Line
+from kiki.outbound.oauth import OAuth2
+from kiki.outbound.outcome import Outcome, done, refused
+
+Kind = TypeVar("Kind")
+
+URL: Final = "https://googleads.googleapis.com"
+TOKEN_URL: Final = "https://oauth2.googleapis.com/token"
+VERSION: Final = "v26"
+PER_MINUTE: Final = 100
+UPLOAD_MAX: Final = 2000
+LIMITS: Final = Limits(overdelivery=2.0, report_hours=24, timeout_seconds=60.0, late_seconds=900.0)
+
+MANUAL_CPC: Final = "MANUAL_CPC"
+TARGET_SPEND: Final = "TARGET_SPEND"
+MAXIMIZE_CONVERSIONS: Final = "MAXIMIZE_CONVERSIONS"
+BY_OBJECTIVE: Final = {
+    Objective.AWARENESS: TARGET_SPEND,
+    Objective.TRAFFIC: TARGET_SPEND,
+    Objective.LEADS: MAXIMIZE_CONVERSIONS,
+    Objective.SALES: MAXIMIZE_CONVERSIONS,
+}
+"""Which strategy bids when the plan leaves it to Google."""
+STATUS: Final = {"ENABLED": Status.ACTIVE, "PAUSED": Status.PAUSED, "REMOVED": Status.ENDED}
+CHANNELS: Final = ("SEARCH", "DISPLAY")
+CLICK_IDS: Final = ("gclid", "gbraid", "wbraid")
+SETTINGS: Final = ("version", "login_customer", "eu_political", "conversion_action", "click_id", "per_minute")
+
+
+class GoogleAds(AdAccount):
+    """See `Platform`."""
+
+    NAME: ClassVar[str] = "google_ads"
+
+    def __init__(
+        self, customer: str, line: Line, *, eu_political: bool, conversion_action: str = "", click_id: str = "gclid"
+    ) -> None:
+        super().__init__(customer, line, LIMITS)
+        self._eu_political = eu_political
+        self._conversion_action = conversion_action
+        self._click_id = click_id
+
+    @classmethod
+    def open(cls, account: Account, environ: Mapping[str, str]) -> GoogleAds:
+        """See `Adapter`."""
+        told = Credentials(cls.NAME, account, environ)
+        customer = told.account(r"[0-9]{3}-?[0-9]{3}-?[0-9]{4}", "write the customer id, such as 123-456-7890").replace("-", "")
+        developer_token = told.secret("GOOGLE_ADS_DEVELOPER_TOKEN", "the developer token of your manager account")
+        client_id = told.text("GOOGLE_ADS_CLIENT_ID", "the id of your OAuth client")
+        client_secret = told.secret("GOOGLE_ADS_CLIENT_SECRET", "the secret of your OAuth client")
+        refresh_token = told.secret("GOOGLE_ADS_REFRESH_TOKEN", "a refresh token for https://…/auth/adwords")
+        login = told.setting(
+            *("login_customer", "", r"|[0-9][0-9-]*", "write the manager account's id, digits and dashes"),
+            environ="GOOGLE_ADS_LOGIN_CUSTOMER_ID",
+        )
+        version = told.setting("version", VERSION, r"v[0-9]{1,3}", "write a version of the API, such as v26")
+        political = told.setting(
+            *("eu_political", "", "True|False"),
+            "write eu_political: false, or true: Google wants it declared whether campaigns hold EU political advertising",
+        )
+        action = told.setting("conversion_action", "", r"|[0-9]+", "write the conversion action's id, digits alone")
+        click_id = told.setting("click_id", "gclid", "|".join(CLICK_IDS), f"write one of {', '.join(CLICK_IDS)}")
+        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        url = told.address("GOOGLE_ADS_URL", URL)
+        token_url = told.address("GOOGLE_ADS_TOKEN_URL", TOKEN_URL)
+        told.settings_known(SETTINGS)
+        told.require()
+        line = Line(
+            f"{url}/{version}",
+            authorization=OAuth2(token_url, client_id, client_secret, refresh_token),
+            headers={"developer-token": developer_token}
+            | ({"login-customer-id": login.replace("-", "")} if login else {}),
+            judge=judge,
+            per_minute=int(per_minute),
+            timeout_seconds=LIMITS.timeout_seconds,
+        )
+        return cls(customer, line, eu_political=political == "True", conversion_action=action, click_id=click_id)
+
+    async def lookup(self, name: str) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        rows = await self._search(query.campaign_named(name), CampaignRow)
+        if isinstance(rows, Outcome):
+            return rows
+        named = [row for row in rows if row.campaign.name == name]
+        if not named:
+            return done()
+        # Google lets a removed campaign's name be used again: what can still spend comes first.
+        row = min(named, key=lambda each: (each.campaign.status == "REMOVED", int(each.campaign.id)))
+        bid = await self._bid_of(row)
+        if isinstance(bid, Outcome):
+            return bid
+        living = sum(each.campaign.status != "REMOVED" for each in named)
+        return shown_campaign(self._state(row, bid, about), same_name=living)
+
+    async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        settings = CampaignSettings(spec.settings)
+        channel = settings.word("channel", "SEARCH", CHANNELS)
+        strategy = settings.word(
+            "strategy", MANUAL_CPC if spec.bid else BY_OBJECTIVE.get(Objective(spec.objective), ""), _STRATEGIES
+        )
+        wrong = settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
+        if wrong is not None:
+            return wrong
+        if spec.objective == Objective.APP:
+            return refused(INVALID, "not sent: app campaigns of Google Ads are made by hand; kiki can steer them then")
+        there = await self.lookup(spec.name)
+        if not there.is_done or "campaign" in there.value:
+            return there
+        places = await self._places(spec.countries)
+        if isinstance(places, Outcome):
+            return places
+        body = {"mutateOperations": self._creation(spec, channel, strategy, places)}
+        made = await self._mutate("googleAds", body)
+        if made.code == CONFLICT:
+            # The name was taken since: by an effect that came late, or by another runner.
+            return await self.lookup(spec.name)
+        return read_back(await self.lookup(spec.name)) if made.is_done else made
+
+    async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
+        """See `Platform`."""
+        row = await self._to_be_set(campaign, micros)
+        if isinstance(row, Outcome):
+            return row
+        budget = row.campaign_budget
+        if budget.explicitly_shared:
+            return refused(INVALID, "not sent: the campaign shares its budget with others; give it one of its own")
+        change = {"resourceName": budget.resource_name, "amountMicros": str(micros)}
+        body = {"operations": [{"update": change, "updateMask": "amountMicros"}]}
+        return await self._mutate("campaignBudgets", body)
+
+    async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
+        """See `Platform`."""
+        row = await self._to_be_set(campaign, micros)
+        if isinstance(row, Outcome):
+            return row
+        strategy = row.campaign.bidding_strategy_type
+        if strategy == MANUAL_CPC:
+            return await self._set_bid_of_groups(row, micros)
+        if strategy not in _BID_FIELDS:
+            return refused(INVALID, f"not sent: a campaign that bids by {strategy} has no bid to be set")
+        field, amount = _BID_FIELDS[strategy]
+        return await self._set(campaign, {field: {amount: str(micros)}}, f"{field}.{amount}")
+
+    async def pause(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._set(campaign, {"status": "PAUSED"}, "status")
+
+    async def resume(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._set(campaign, {"status": "ENABLED"}, "status")
+
+    async def spend_report(self, campaign: str, day: date) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        if not query.is_id(campaign):
+            return _no_id(campaign)
+        rows = await self._search(query.spend(campaign, day), SpendRow)
+        if isinstance(rows, Outcome):
+            return rows
+        metrics = [row.metrics for row in rows]
+        return shown_report(
+            SpendReport(
+                day=day,
+                spent=sum(int(each.cost_micros) for each in metrics),
+                impressions=sum(int(each.impressions) for each in metrics),
+                clicks=sum(int(each.clicks) for each in metrics),
+                conversions=sum(int(each.conversions) for each in metrics),
+                value=sum(billed_micros(each.conversions_value) or 0 for each in metrics),
+                final=self.is_final(day, about.time_zone),
+            )
+        )
+
+    async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
+        """See `Platform`."""
+        allowed = consented(values)
+        if not allowed:
+            return done(accepted=0, rejected=len(values))
+        if not self._conversion_action:
+            return refused(INVALID, "not sent: the plan's setting 'conversion_action' says which conversions these are")
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        accepted = 0
+        for batch in in_batches(allowed, UPLOAD_MAX):
+            body = {
+                "conversions": [self._conversion(each, about.currency) for each in batch],
+                "partialFailure": True,
+            }
+            taken = await self._write(f"customers/{self.account}:uploadClickConversions", body, Uploaded)
+            if isinstance(taken, Outcome):
+                return taken
+            accepted += taken.accepted(len(batch))
+        return done(accepted=accepted, rejected=len(values) - accepted)
+
+    # -- below ---------------------------------------------------------------------------------------
+
+    async def _ask_about(self) -> AboutAccount | Outcome:
+        rows = await self._search(query.ACCOUNT, AccountRow)
+        if isinstance(rows, Outcome):
+            return rows
+        if not rows:
+            return refused(NOT_FOUND, f"Google Ads shows no customer {self.account}")
+        return about_account(rows[0].customer.currency_code, rows[0].customer.time_zone)
+
+    def _creation(self, spec: CampaignSpec, channel: str, strategy: str, places: Sequence[str]) -> list[dict[str, Any]]:
+        """One atomic mutate: budget, campaign, places and, where it bids by hand, a first ad group."""
+        root = f"customers/{self.account}"
+        budget, campaign = f"{root}/campaignBudgets/-1", f"{root}/campaigns/-2"
+        declared = (
+            "CONTAINS_EU_POLITICAL_ADVERTISING" if self._eu_political else "DOES_NOT_CONTAIN_EU_POLITICAL_ADVERTISING"
+        )
+        wanted = {
+            "resourceName": campaign,
+            "name": spec.name,
+            "status": "PAUSED",
+            "advertisingChannelType": channel,
+            "campaignBudget": budget,
+            "containsEuPoliticalAdvertising": declared,
+            "startDateTime": f"{spec.starts} 00:00:00",
+            "endDateTime": f"{spec.ends} 23:59:59",
+            "networkSettings": {
+                "targetGoogleSearch": channel == "SEARCH",
+                "targetSearchNetwork": False,
+                "targetContentNetwork": channel == "DISPLAY",
+            },
+            **_bidding(strategy, spec.bid),
+        }
+        operations: list[dict[str, Any]] = [
+            {
+                "campaignBudgetOperation": {
+                    "create": {
+                        "resourceName": budget,
+                        "amountMicros": str(spec.daily_budget),
+                        "deliveryMethod": "STANDARD",
+                        "explicitlyShared": False,
+                    }
+                }
+            },
+            {"campaignOperation": {"create": wanted}},
+        ]
+        operations += [
+            {"campaignCriterionOperation": {"create": {"campaign": campaign, "location": {"geoTargetConstant": place}}}}
+            for place in places
+        ]
+        if strategy == MANUAL_CPC and spec.bid:
+            group = {
+                "name": spec.name,
+                "campaign": campaign,
+                "status": "ENABLED",
+                "type": f"{channel}_STANDARD",
+                "cpcBidMicros": str(spec.bid),
+            }
+            operations.append({"adGroupOperation": {"create": group}})
+        return operations
+
+    async def _places(self, countries: Sequence[str]) -> list[str] | Outcome:
+        """Google's own names of countries."""
+        if not countries:
+            return []
+        rows = await self._search(query.places(countries), GeoRow)
+        if isinstance(rows, Outcome):
+            return rows
+        found = {row.geo_target_constant.country_code: row.geo_target_constant.resource_name for row in rows}
+        missing = [each for each in countries if each not in found]
+        if missing:
+            return refused(INVALID, f"not sent: Google Ads knows no country {', '.join(missing)}")
+        return [found[each] for each in countries]
+
+    async def _campaign(self, campaign: str) -> CampaignRow | Outcome:
+        if not query.is_id(campaign):
+            return _no_id(campaign)
+        rows = await self._search(query.campaign_numbered(campaign), CampaignRow)
+        if isinstance(rows, Outcome):
+            return rows
+        return rows[0] if rows else refused(NOT_FOUND, f"the account has no campaign {campaign}")
+
+    async def _to_be_set(self, campaign: str, micros: int) -> CampaignRow | Outcome:
+        """The campaign as it is, for an amount that its currency can say."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        return wrong_amounts(about.currency, micros) or await self._campaign(campaign)
+
+    async def _groups(self, campaign: str) -> list[AdGroupRow] | Outcome:
+        return await self._search(query.ad_groups(campaign), AdGroupRow)
+
+    async def _set_bid_of_groups(self, row: CampaignRow, micros: int) -> Outcome:
+        groups = await self._groups(row.campaign.id)
+        if isinstance(groups, Outcome):
+            return groups
+        if not groups:
+            return refused(INVALID, "not sent: the campaign bids by hand and has no ad group to bid for")
+        operations = [
+            {
+                "adGroupOperation": {
+                    "update": {"resourceName": each.ad_group.resource_name, "cpcBidMicros": str(micros)},
+                    "updateMask": "cpcBidMicros",
+                }
+            }
+            for each in groups
+        ]
+        return await self._mutate("googleAds", {"mutateOperations": operations})
+
+    async def _bid_of(self, row: CampaignRow) -> int | Outcome | None:
+        """The bid that is in force; None: Google's own, or its ad groups differ."""
+        strategy = row.campaign.bidding_strategy_type
+        if strategy != MANUAL_CPC:
+            limit = row.campaign.limit(strategy)
+            return limit or None
+        groups = await self._groups(row.campaign.id)
+        if isinstance(groups, Outcome):
+            return groups
+        bids = {int(each.ad_group.cpc_bid_micros) for each in groups}
+        return (bids.pop() or None) if len(bids) == 1 else None
+
+    def _state(self, row: CampaignRow, bid: int | None, about: AboutAccount) -> CampaignState:
+        amount = row.campaign_budget.amount_micros
+        return CampaignState(
+            id=row.campaign.id,
+            name=row.campaign.name,
+            status=STATUS.get(row.campaign.status, Status.ACTIVE),  # a word we do not know may spend
+            daily_budget=int(amount) if amount else None,
+            bid=bid,
+            currency=about.currency,
+            account=self.account,
+        )
+
+    def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
+        moment = datetime.fromtimestamp(value.at // SECOND, UTC)
+        return {
+            self._click_id: value.click,
+            "conversionAction": f"customers/{self.account}/conversionActions/{self._conversion_action}",
+            "conversionDateTime": moment.strftime("%Y-%m-%d %H:%M:%S+00:00"),
+            "conversionValue": whole_currency(value.value),
+            "currencyCode": currency,
+            "orderId": value.order,
+            "consent": {"adUserData": "GRANTED"},
+        }
+
+    async def _set(self, campaign: str, change: Mapping[str, Any], mask: str) -> Outcome:
+        if not query.is_id(campaign):
+            return _no_id(campaign)
+        update = {"resourceName": f"customers/{self.account}/campaigns/{campaign}", **change}
+        body = {"operations": [{"update": update, "updateMask": mask}]}
+        return await self._mutate("campaigns", body)
+
+    async def _search(self, asked: str, kind: type[Kind]) -> list[Kind] | Outcome:
+        """All rows of a GAQL query."""
+        rows: list[Kind] = []
+        body = {"query": asked}
+        while True:
+            path = f"customers/{self.account}/googleAds:search"
+            reply = await self.line.send(Request(method="POST", path=path, write=False, json=body))
+            page = reply if isinstance(reply, Outcome) else reply.read(Rows[kind])  # type: ignore[valid-type]  # a type at run time
+            if isinstance(page, Outcome):
+                return page
+            rows += page.results
+            if not page.next_page_token:
+                return rows
+            body = {"query": asked, "pageToken": page.next_page_token}
+
+    async def _mutate(self, what: str, body: Mapping[str, Any]) -> Outcome:
+        done_so_far = await self._write(f"customers/{self.account}/{what}:mutate", body, Mutated)
+        if isinstance(done_so_far, Outcome):
+            return done_so_far
+        # 200 is no success while an error is inside.
+        failed = done_so_far.failure
+        return done() if failed is None else refused(INVALID, self.line.plain(failed))
+
+    async def _write(self, path: str, body: Mapping[str, Any], kind: type[Kind]) -> Kind | Outcome:
+        sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
+        reply = await self.line.send(sent)
+        return reply if isinstance(reply, Outcome) else reply.read(kind)
+
+
+_BID_FIELDS: Final = {
+    TARGET_SPEND: ("targetSpend", "cpcBidCeilingMicros"),
+    MAXIMIZE_CONVERSIONS: ("maximizeConversions", "targetCpaMicros"),
+}
+"""Where the bid of a strategy of Google's is written."""
+_STRATEGIES: Final = (MANUAL_CPC, TARGET_SPEND, MAXIMIZE_CONVERSIONS)
+
+
+def _bidding(strategy: str, bid: int | None) -> dict[str, Any]:
+    if strategy == MANUAL_CPC:
+        return {"manualCpc": {}}
+    field, amount = _BID_FIELDS[strategy]
+    return {field: {amount: str(bid)} if bid else {}}
+
+
+def _no_id(campaign: str) -> Outcome:
+    return refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no campaign of Google Ads")
