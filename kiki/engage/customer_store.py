@@ -27,6 +27,7 @@ from kiki.engage.event import (
     Refund,
     Touch,
     TouchKind,
+    kind_of,
 )
 from kiki.engage.keyring import Keyring
 from kiki.engage.profile import ID_CHARS_MAX, Profile
@@ -204,7 +205,7 @@ class CustomerStore:
     def _keep_event(self, tx: Statements, event: Event, person: str) -> bool:
         if not event.id or len(event.id) > EVENT_ID_CHARS_MAX:
             raise InvalidInput(f"the id of an event has 1 to {EVENT_ID_CHARS_MAX} characters")
-        kind, action = type(event).__name__.lower(), _action_of(event)
+        kind, action = kind_of(event), _action_of(event)
         # The id and the address stay out: whose it was must not be found here once the person is erased.
         bare = {name: "" for name in ("customer", "address") if hasattr(event, name)}
         amount = {Order: 1, Refund: -1}.get(type(event), 0) * getattr(event, "amount", 0)

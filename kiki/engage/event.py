@@ -155,3 +155,10 @@ class PrivacyRequest(msgspec.Struct, frozen=True, kw_only=True, tag="privacy_req
 
 Event = Order | Refund | Touch | OptOut | OptIn | Delivery
 """What stores keep about customers."""
+
+
+def kind_of(event: Event) -> str:
+    """One word for what happened: `order`, `clicked`, `opt_out`; what playbooks ask about."""
+    if isinstance(event, Touch):
+        return event.kind.value
+    return str(event.__struct_config__.tag)
