@@ -1,0 +1,194 @@
+"""The text of messages with fields in it: escaped where HTML needs it, and never sent with a gap.
+
+    Dear {{ first_name | default("friend") }},
+    here are {{ discount }} % off with the code {{ code }}.
+
+The language is Jinja's, in its sandbox and without anything around it: no files, no imports, no macros of others, no
+attributes or methods of values, because values are plain text and numbers. A field that is unknown or empty where it
+is printed is an error with its name; `default` says what else to print, and `{% if first_name %}` asks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from kiki.engage.channel import Content
+from kiki.errors import ConfigurationError, InvalidInput, MissingExtra
+
+try:
+    import jinja2
+    import jinja2.meta
+    import jinja2.nodes
+    import jinja2.runtime
+    import jinja2.sandbox
+    from markupsafe import Markup
+except ModuleNotFoundError as error:  # pragma: no cover - the extra is installed where the tests run
+    raise MissingExtra("engage", "a template") from error
+
+PART_CHARS_MAX: Final = 200_000
+"""The longest template, and the longest text that one may make."""
+SUBJECT_CHARS_MAX: Final = 300
+FILTERS: Final = (
+    *("abs", "capitalize", "default", "e", "escape", "first", "float", "forceescape", "int", "join", "last", "length"),
+    *("lower", "round", "sort", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode"),
+)
+"""What may stand behind a `|`. `safe` may not: it would let a customer's name be HTML."""
+
+Plain = str | int | bool | None
+Value = Plain | tuple[Plain, ...]
+"""What a field may hold."""
+
+
+class MessageTemplate:
+    """One message's parts. Renders the same for the same fields."""
+
+    def __init__(self, *, text: str, subject: str = "", html: str = "", name: str = "template") -> None:
+        """Raises `ConfigurationError` with every mistake: part, line and what is accepted."""
+        self.name = name
+        problems: list[str] = []
+        self.fields: frozenset[str] = frozenset()
+        """The names of the fields that the parts use."""
+        parts = {"text": text, "subject": subject, "html": html}
+        if not text.strip():
+            problems.append(f"{name}: text is missing: every message has a plain text, mail with html too")
+        self._parts = {part: self._compile(part, source, problems) for part, source in parts.items() if source}
+        if problems:
+            raise ConfigurationError(problems)
+
+    def unknown_fields(self, known: Collection[str]) -> list[str]:
+        """What is wrong with the fields it uses, for somebody who knows which there are."""
+        problems = []
+        for field in sorted(self.fields - set(known)):
+            near = difflib.get_close_matches(field, known, 1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            problems.append(f"{self.name}: there is no field {field!r}; {advice}")
+        return problems
+
+    def render(self, fields: Mapping[str, Value]) -> Content:
+        """The message for one person; raises `InvalidInput` when a field it needs is missing or empty."""
+        context = {name: _value(name, value) for name, value in fields.items()}
+        text = self._render("text", context)
+        subject = " ".join(self._render("subject", context).split())
+        if len(subject) > SUBJECT_CHARS_MAX:
+            raise InvalidInput(f"{self.name}: the subject has {len(subject)} characters: at most {SUBJECT_CHARS_MAX}")
+        return Content(text=text, subject=subject, html=self._render("html", context))
+
+    def _compile(self, part: str, source: str, problems: list[str]) -> jinja2.Template | None:
+        where = f"{self.name}: {part}"
+        if len(source) > PART_CHARS_MAX:
+            problems.append(f"{where} has {len(source)} characters: at most {PART_CHARS_MAX}")
+            return None
+        environment = _HTML if part == "html" else _TEXT
+        try:
+            tree = environment.parse(source)
+            problems += [f"{where}, line {line}: {what}" for line, what in _forbidden(tree)]
+            self.fields |= jinja2.meta.find_undeclared_variables(tree)
+            return environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            problems.append(f"{where}, line {error.lineno}: {error.message}")
+        except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError, SyntaxError) as error:
+            problems.append(f"{where}: {type(error).__name__}: {error}")
+        return None
+
+    def _render(self, part: str, context: Mapping[str, Any]) -> str:
+        template = self._parts.get(part)
+        if template is None:
+            return ""
+        made: list[str] = []
+        length = 0
+        try:
+            for piece in template.generate(context):
+                made.append(piece)
+                length += len(piece)
+                if length > PART_CHARS_MAX:
+                    raise InvalidInput(f"{self.name}: {part} becomes longer than {PART_CHARS_MAX} characters")
+        except InvalidInput:
+            raise
+        except jinja2.TemplateError as error:
+            raise InvalidInput(f"{self.name}: {part}: {error}") from None
+        except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+            raise InvalidInput(f"{self.name}: {part} cannot be made: {type(error).__name__}") from None
+        return "".join(made)
+
+
+class _Missing(jinja2.StrictUndefined):
+    """A field that nobody has given."""
+
+    @property
+    def _undefined_message(self) -> str:
+        name = self._undefined_name
+        return f'the field {name!r} is missing: give it, or write {{{{ {name} | default("…") }}}}'
+
+
+class _Empty(_Missing):
+    """A field that this person does not have: printing it is an error, asking for it is not."""
+
+    def __bool__(self) -> bool:  # type: ignore[override]  # the parent's raises
+        return False
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox with nothing in it."""
+
+    intercepted_binops = frozenset({"**", "*", "%"})
+
+    def __init__(self, *, autoescape: bool) -> None:
+        super().__init__(autoescape=autoescape, undefined=_Missing, keep_trailing_newline=False)
+        self.globals = {}
+        self.filters = {name: self.filters[name] for name in FILTERS if name in self.filters}
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """None is but those of a loop: the values are plain."""
+        return isinstance(obj, jinja2.runtime.LoopContext) and not attr.startswith("_")
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        """None is: there is nothing to call."""
+        return False
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Multiplication is for numbers: a text times a million is an attack."""
+        plain = all(isinstance(one, int | float) and abs(one) < 10**12 for one in (left, right))
+        if operator == "**" or not plain:
+            raise jinja2.TemplateRuntimeError(f"{operator} works with numbers only, and ** not at all")
+        return super().call_binop(context, operator, left, right)
+
+
+_TEXT: Final = _Environment(autoescape=False)
+_HTML: Final = _Environment(autoescape=True)
+
+_NOT_HERE: Final = {
+    jinja2.nodes.Call: "nothing can be called",
+    jinja2.nodes.Getattr: "a field has no attributes",
+    jinja2.nodes.Include: "include is not possible: a template stands alone",
+    jinja2.nodes.Import: "import is not possible: a template stands alone",
+    jinja2.nodes.FromImport: "import is not possible: a template stands alone",
+    jinja2.nodes.Extends: "extends is not possible: a template stands alone",
+    jinja2.nodes.Macro: "macro is not possible",
+    jinja2.nodes.CallBlock: "call is not possible",
+    jinja2.nodes.Assign: "set is not possible",
+    jinja2.nodes.AssignBlock: "set is not possible",
+    jinja2.nodes.Pow: "** is not possible",
+}
+
+
+def _forbidden(tree: jinja2.nodes.Template) -> list[tuple[int, str]]:
+    """What a message has no use for, with its line. `loop` alone has attributes."""
+    found = []
+    for kind, what in _NOT_HERE.items():
+        for node in tree.find_all(kind):
+            of = node.node if isinstance(node, jinja2.nodes.Getattr) else None
+            if not (isinstance(of, jinja2.nodes.Name) and of.name == "loop"):
+                found.append((node.lineno, what))
+    nested = [inner for outer in tree.find_all(jinja2.nodes.For) for inner in outer.find_all(jinja2.nodes.For)]
+    found += [(node.lineno, "a loop within a loop is not possible") for node in nested]
+    return sorted(set(found))
+
+
+def _value(name: str, value: Value) -> Any:
+    if value is None or value in ("", ()):
+        return _Empty(name=name)
+    if isinstance(value, Markup) or not isinstance(value, str | int | tuple | list):
+        raise InvalidInput(f"the field {name!r} holds a {type(value).__name__}: text, whole numbers and lists of them")
+    return value
