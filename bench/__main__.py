@@ -30,6 +30,7 @@ PARTS = (
     "value_peers",
     "value_serve",
     "engage_allocation",
+    "engage_peeking",
     "engage_verifiers",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))
