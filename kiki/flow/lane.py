@@ -111,7 +111,7 @@ class _Lane:
         made = await self._writes.write(
             "ensure",
             lambda key: platform.ensure_campaign(spec, key),
-            lambda _: True,
+            lambda state: state.whole,
             until=calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY),
         )
         state = campaign_of(made)

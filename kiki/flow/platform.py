@@ -56,6 +56,8 @@ class CampaignState(msgspec.Struct, frozen=True, kw_only=True):
     bid: int | None = None
     currency: str = ""
     account: str = ""
+    whole: bool = True
+    """False: the platform has the campaign without what it bids for, such as its ad set; `ensure_campaign` adds that."""
 
 
 class SpendReport(msgspec.Struct, frozen=True, kw_only=True):

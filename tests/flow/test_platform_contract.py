@@ -23,9 +23,14 @@ from kiki.outbound.outcome import Fate, Outcome
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import Bill, Fake
 from tests.flow.fakes.google_ads import GoogleAdsFake
+from tests.flow.fakes.meta import MetaFake
 from tests.flow.fakes.sandbox import SandboxFake
 
-CASES: dict[str, Callable[..., Fake]] = {"sandbox": SandboxFake, "google_ads": GoogleAdsFake}
+CASES: dict[str, Callable[..., Fake]] = {
+    "sandbox": SandboxFake,
+    "google_ads": GoogleAdsFake,
+    "meta": MetaFake,
+}
 NAME = campaign_name("spring-sale", "search-brand")
 TODAY = datetime.now(UTC).date()
 KEY = "0123456789abcdef0123456789abcdef"

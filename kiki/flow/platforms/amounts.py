@@ -31,16 +31,18 @@ def smallest_unit(currency: str) -> int:
 
 def wrong_amounts(currency: str, *amounts: int | None) -> Outcome | None:
     """The refusal of amounts that the currency cannot say; None when all are right. Nothing is rounded."""
-    unit = smallest_unit(currency)
+    return wrong_multiples(smallest_unit(currency), f"the least of {currency}", *amounts)
+
+
+def wrong_multiples(unit: int, what: str, *amounts: int | None) -> Outcome | None:
+    """The same for a platform that counts in units of its own; `what` says what a unit is."""
     for micros in amounts:
         if micros is None:
             continue
         if micros <= 0 or micros % unit:
-            return refused(
-                INVALID, f"not sent: {micros} micros are no positive multiple of {unit}, the least of {currency}"
-            )
+            return refused(INVALID, f"not sent: {micros} micros are no positive multiple of {unit}, {what}")
         if micros // unit >= 10**SIGNIFICANT:
-            return refused(INVALID, f"not sent: {micros} micros of {currency} are more than platforms can count")
+            return refused(INVALID, f"not sent: {micros} micros are more than platforms can count: {unit} is {what}")
     return None
 
 

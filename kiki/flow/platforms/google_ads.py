@@ -85,7 +85,9 @@ class GoogleAds(AdAccount):
     def open(cls, account: Account, environ: Mapping[str, str]) -> GoogleAds:
         """See `Adapter`."""
         told = Credentials(cls.NAME, account, environ)
-        customer = told.account(r"[0-9]{3}-?[0-9]{3}-?[0-9]{4}", "write the customer id, such as 123-456-7890").replace("-", "")
+        customer = told.account(r"[0-9]{3}-?[0-9]{3}-?[0-9]{4}", "write the customer id, such as 123-456-7890").replace(
+            "-", ""
+        )
         developer_token = told.secret("GOOGLE_ADS_DEVELOPER_TOKEN", "the developer token of your manager account")
         client_id = told.text("GOOGLE_ADS_CLIENT_ID", "the id of your OAuth client")
         client_secret = told.secret("GOOGLE_ADS_CLIENT_SECRET", "the secret of your OAuth client")

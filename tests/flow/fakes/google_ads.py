@@ -97,7 +97,9 @@ class GoogleAdsFake(Fake):
             "geo_target_constant": self._places,
         }[found["table"]](found["where"] or "", found["fields"])
         wanted = found["fields"].split(", ")
-        return web.json_response({"results": [_only(row, wanted) for row in rows], "fieldMask": ",".join(map(_mask, wanted))})
+        return web.json_response(
+            {"results": [_only(row, wanted) for row in rows], "fieldMask": ",".join(map(_mask, wanted))}
+        )
 
     def _customers(self, _where: str, _fields: str) -> list[dict[str, Any]]:
         return [{"customer": {"currencyCode": self.currency, "timeZone": self.time_zone}}]
