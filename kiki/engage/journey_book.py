@@ -1,0 +1,218 @@
+"""Who is where in which journey, who was assigned to which side, and what was last said about whom.
+
+Entering a journey and being assigned to a side of its experiment are one commit: nobody is in one without the other.
+A step that was worked on moves on from the place where it was found, so two workers move nobody twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from kiki.clock import Clock, wall_micros
+from kiki.engage.customer_store import chunks
+from kiki.engage.database import Database
+
+TREATED: Final = "treated"
+HELD_OUT: Final = "held_out"
+
+ACTIVE: Final = "active"
+ENDED: Final = "ended"
+CONTROL: Final = "control"
+"""The state of whoever is held out: in the journey for the record, and never sent anything."""
+
+
+class Entrant(NamedTuple):
+    """Somebody who enters."""
+
+    person: str
+    entry: int
+    """What makes this entry one and no other: the moment of the event, or that of the look."""
+    arm: str
+    propensity: float
+    """The chance of this side."""
+    before: int = 0
+    """What they earned in the same span before, in micros: for the adjustment of the effect."""
+
+
+class Traveller(NamedTuple):
+    """Somebody who is in a journey and due."""
+
+    person: str
+    entry: int
+    entered_at: int
+    step: int
+    due: int
+
+
+class Assignment(NamedTuple):
+    """Somebody's side in an experiment."""
+
+    person: str
+    entry: int
+    arm: str
+    propensity: float
+    at: int
+    before: int
+
+
+class JourneyBook:
+    """Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock = wall_micros) -> None:
+        """`database` holds the tables already: `CustomerStore` makes them."""
+        self.database = database
+        self.clock = clock
+
+    def last_entries(self, playbook: str, journey: str) -> dict[str, tuple[int, bool]]:
+        """By person when they last entered, and whether they are still in it."""
+        rows = self.database.read(
+            "SELECT person, max(entered_at), max(CASE WHEN state = 'active' THEN 1 ELSE 0 END) FROM engage_journeys "
+            "WHERE playbook = ? AND journey = ? GROUP BY person",
+            (playbook, journey),
+        )
+        return {person: (int(at), bool(active)) for person, at, active in rows}
+
+    def enter(self, playbook: str, journey: str, entrants: Iterable[Entrant]) -> int:
+        """Let people in, each entry once; how many were new."""
+        now, made = self.clock(), 0
+        experiment = experiment_of(playbook, journey)
+        with self.database.writing() as tx:
+            for each in entrants:
+                state = ACTIVE if each.arm == TREATED else CONTROL
+                new = tx.run(
+                    "INSERT INTO engage_journeys (playbook, journey, person, entry, entered_at, step, due, state) "
+                    "VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO NOTHING RETURNING person",
+                    (playbook, journey, each.person, each.entry, now, now, state),
+                )
+                if new:
+                    made += 1
+                    tx.run(
+                        "INSERT INTO engage_assignments (experiment, person, entry, arm, propensity, at, before) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                        (experiment, each.person, each.entry, each.arm, each.propensity, now, each.before),
+                    )
+        return made
+
+    def due(self, playbook: str, journey: str, limit: int = 1_000_000) -> list[Traveller]:
+        """Who is to be looked at now."""
+        rows = self.database.read(
+            "SELECT person, entry, entered_at, step, due FROM engage_journeys "
+            "WHERE playbook = ? AND journey = ? AND state = 'active' AND due <= ? ORDER BY due, person LIMIT ?",
+            (playbook, journey, self.clock(), limit),
+        )
+        return [Traveller(person, int(entry), int(at), int(step), int(due)) for person, entry, at, step, due in rows]
+
+    def move(
+        self, playbook: str, journey: str, moves: Iterable[tuple[Traveller, int, int]], end: Collection[Traveller] = ()
+    ) -> None:
+        """Move people to a step and when they are due there, and let others leave; only from where they were found."""
+        with self.database.writing() as tx:
+            tx.many(
+                "UPDATE engage_journeys SET step = ?, due = ? "
+                "WHERE playbook = ? AND journey = ? AND person = ? AND entry = ? AND step = ? AND state = 'active'",
+                [(step, due, playbook, journey, who.person, who.entry, who.step) for who, step, due in moves],
+            )
+            tx.many(
+                "UPDATE engage_journeys SET state = 'ended' "
+                "WHERE playbook = ? AND journey = ? AND person = ? AND entry = ? AND state = 'active'",
+                [(playbook, journey, who.person, who.entry) for who in end],
+            )
+
+    def cancel(self, person: str) -> int:
+        """Let somebody leave every journey."""
+        with self.database.writing() as tx:
+            rows = tx.run(
+                "UPDATE engage_journeys SET state = 'ended' WHERE person = ? AND state = 'active' RETURNING journey",
+                (person,),
+            )
+        return len(rows)
+
+    def happened(self, event: str, people: Mapping[str, int], until: int) -> set[str]:
+        """Who of these had an event after the moment beside their name, and not after `until`."""
+        found: set[str] = set()
+        for some in chunks(sorted(people), 500):
+            marks = ", ".join("?" * len(some))
+            rows = self.database.read(
+                f"SELECT person, at FROM engage_events WHERE kind = ? AND at > ? AND at <= ? AND person IN ({marks})",  # noqa: S608
+                (event, min(people[each] for each in some), until, *some),
+            )
+            found |= {person for person, at in rows if at > people[person]}
+        return found
+
+    def occurrences(self, event: str, since: int, until: int) -> list[tuple[str, int]]:
+        """Who had an event in a span, each with its moment."""
+        rows = self.database.read(
+            "SELECT person, at FROM engage_events WHERE kind = ? AND at > ? AND at <= ? AND person <> '' ORDER BY at, id",
+            (event, since, until),
+        )
+        return [(person, int(at)) for person, at in rows]
+
+    def counts(self, event: str, since: int, until: int) -> dict[str, int]:
+        """By person how often an event happened in a span."""
+        rows = self.database.read(
+            "SELECT person, count(*) FROM engage_events WHERE kind = ? AND at > ? AND at <= ? GROUP BY person",
+            (event, since, until),
+        )
+        return {person: int(count) for person, count in rows}
+
+    # -- experiments ---------------------------------------------------------------------------------
+
+    def assignments(self, experiment: str, before: int | None = None) -> list[Assignment]:
+        """Everybody who was assigned, in the order of it; `before`: only until a moment."""
+        which, values = ("", ()) if before is None else (" AND at <= ?", (before,))
+        rows = self.database.read(
+            f"SELECT person, entry, arm, propensity, at, before FROM engage_assignments WHERE experiment = ?{which} "  # noqa: S608
+            "ORDER BY at, person",
+            (experiment, *values),
+        )
+        return [Assignment(p, int(e), arm, float(chance), int(at), int(b)) for p, e, arm, chance, at, b in rows]
+
+    def earnings(self, margin_rate: int, since: int, until: int) -> dict[str, list[tuple[int, int]]]:
+        """By person the moments and margins of orders (refunds below zero) in a span, in micros."""
+        rows = self.database.read(
+            "SELECT person, at, amount, margin FROM engage_events WHERE kind IN ('order', 'refund') AND at > ? AND at <= ? "
+            "ORDER BY at, id",
+            (since, until),
+        )
+        found: dict[str, list[tuple[int, int]]] = {}
+        for person, at, amount, margin in rows:
+            earned = int(margin) if margin is not None else int(amount) * margin_rate // 1_000_000
+            found.setdefault(person, []).append((int(at), earned))
+        return found
+
+    # -- verdicts ------------------------------------------------------------------------------------
+
+    def news(self, playbook: str, verdicts: Mapping[str, str]) -> dict[str, str]:
+        """Those verdicts that differ from what was last kept about the person."""
+        known: dict[str, str] = {}
+        for some in chunks(sorted(verdicts), 500):
+            marks = ", ".join("?" * len(some))
+            rows = self.database.read(
+                f"SELECT person, verdict FROM engage_verdicts WHERE playbook = ? AND person IN ({marks})",  # noqa: S608
+                (playbook, *some),
+            )
+            known |= dict(rows)
+        return {person: verdict for person, verdict in verdicts.items() if known.get(person) != verdict}
+
+    def keep_verdicts(self, playbook: str, verdicts: Mapping[str, str]) -> None:
+        """Remember what was said about each of these people."""
+        now = self.clock()
+        with self.database.writing() as tx:
+            tx.many(
+                "INSERT INTO engage_verdicts (playbook, person, verdict, at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (playbook, person) DO UPDATE SET verdict = excluded.verdict, at = excluded.at",
+                [(playbook, person, verdict, now) for person, verdict in sorted(verdicts.items())],
+            )
+
+    def verdicts_of(self, person: str) -> Sequence[tuple[str, str, int]]:
+        """Playbook, verdict and since when, of a person."""
+        rows = self.database.read(
+            "SELECT playbook, verdict, at FROM engage_verdicts WHERE person = ? ORDER BY at", (person,)
+        )
+        return [(playbook, verdict, int(at)) for playbook, verdict, at in rows]
+
+
+def experiment_of(playbook: str, journey: str) -> str:
+    """The name of a journey's experiment: its holdout against everybody else."""
+    return f"{playbook}/{journey}"
