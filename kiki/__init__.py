@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kiki.errors import ConsentDenied, KikiError, SpendDenied
+    from kiki.flow.campaign_runner import CampaignRunner
     from kiki.shield.budget_guard import BudgetGuard
     from kiki.shield.consent_store import ConsentStore
     from kiki.shield.policy import Policy
@@ -17,6 +18,7 @@ _HOME = {
     "AsyncLtvClient": "kiki.value.ltv_client",
     "AsyncShieldClient": "kiki.shield.shield_client",
     "BudgetGuard": "kiki.shield.budget_guard",
+    "CampaignRunner": "kiki.flow.campaign_runner",
     "ConsentDenied": "kiki.errors",
     "ConsentStore": "kiki.shield.consent_store",
     "KikiError": "kiki.errors",
@@ -30,6 +32,7 @@ __all__ = [
     "AsyncLtvClient",
     "AsyncShieldClient",
     "BudgetGuard",
+    "CampaignRunner",
     "ConsentDenied",
     "ConsentStore",
     "KikiError",

@@ -18,6 +18,7 @@ from kiki.shield.note import Note
 if TYPE_CHECKING:
     from kiki.shield.budget_guard import BudgetGuard
     from kiki.shield.shield_client import AsyncShieldClient
+    from kiki.shield.window import OpenHold
 
 UNAVAILABLE = "guard_unavailable"
 """The guard could not be asked, or could not answer: nothing may be spent on it."""
@@ -44,6 +45,14 @@ class GuardLine(Protocol):
 
     async def note(self, notes: Sequence[Note]) -> Outcome:
         """Write down what flow did."""
+        ...
+
+    async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
+        """Whether so much would fit now; takes nothing. The message is the guard's own."""
+        ...
+
+    async def holds(self) -> Outcome:
+        """Every hold that is open: done with `holds`, each with its `id`, `micros` and `scopes`."""
         ...
 
 
@@ -85,6 +94,19 @@ class EmbeddedGuard:
     async def note(self, notes: Sequence[Note]) -> Outcome:
         """See `GuardLine`."""
         return await _asked(lambda: asyncio.to_thread(lambda: done(event=self._guard.note_many(notes)[-1].event_id)))
+
+    async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
+        """See `GuardLine`."""
+
+        def ask() -> Outcome:
+            found = self._guard.check(format_micros(micros), scopes)
+            return done() if found.allowed else refused(found.reason, found.explanation)
+
+        return await _asked(lambda: asyncio.to_thread(ask))
+
+    async def holds(self) -> Outcome:
+        """See `GuardLine`."""
+        return await _asked(lambda: asyncio.to_thread(lambda: _open(self._guard.holds())))
 
 
 class RemoteGuard:
@@ -133,6 +155,37 @@ class RemoteGuard:
             return done(event=(await self._client.note_many(notes))[-1].event_id)
 
         return await _asked(ask)
+
+    async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            found = await self._client.check(format_micros(micros), scopes)
+            return done() if found.allowed else refused(found.reason, found.explanation)
+
+        return await _asked(ask)
+
+    async def holds(self) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return _open(await self._client.reservations())
+
+        return await _asked(ask)
+
+
+def _open(holds: Sequence[OpenHold]) -> Outcome:
+    return done(holds=[{"id": hold.id, "micros": hold.amount, "scopes": [*hold.scopes]} for hold in holds])
+
+
+def line_to(guard: BudgetGuard | AsyncShieldClient | GuardLine) -> GuardLine:
+    """The line to a guard in this process, to one behind HTTP, or to whatever is a line already."""
+    from kiki.shield.budget_guard import BudgetGuard
+    from kiki.shield.shield_client import AsyncShieldClient
+
+    if isinstance(guard, BudgetGuard):
+        return EmbeddedGuard(guard)
+    return RemoteGuard(guard) if isinstance(guard, AsyncShieldClient) else guard
 
 
 async def _asked(ask: Callable[[], Awaitable[Outcome]]) -> Outcome:

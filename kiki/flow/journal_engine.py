@@ -113,7 +113,7 @@ class JournalPort:
 
     async def _keep(self, key: str, value: Json, signal: int | None = None) -> Json:
         data = msgspec.json.encode(value)
-        entry = Entry(key, data)
+        entry = Entry(key, data, told="event" in value)
         while True:
             try:
                 kept = self._store.append(self._run, self._epoch, self._lane, self._place, entry, signal)
@@ -153,17 +153,20 @@ class Runner:
         self._held: dict[str, int] = {}
         self._ports: dict[str, JournalPort] = {}
         self._tasks: dict[str, dict[str, asyncio.Task[None]]] = {}
+        self._lost: set[str] = set()
+        """Runs of which a lane was told that its lease is over."""
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Work until `drain` is called; raises `RunTaken` when another process is this executor."""
         let_go = await asyncio.to_thread(self._store.claim, self._executor)
         try:
-            await self._work()
+            await self.work()
         finally:
             await asyncio.to_thread(let_go)
 
-    async def _work(self) -> None:
+    async def work(self) -> None:
+        """The same for a caller that has claimed the executor."""
         renewed = float("-inf")
         loop = asyncio.get_running_loop()
         while not self._ended.is_set():
@@ -171,6 +174,11 @@ class Runner:
                 if loop.time() - renewed >= self._lease / 3:
                     await self._renew()
                     renewed = loop.time()
+                for run in list(self._lost):
+                    # Whether somebody else has it or the lease only came too late: begin anew, or leave it.
+                    await self._abandon(run)
+                    self._held.pop(run, None)
+                    self._lost.discard(run)
                 await self._take()
                 await self._listen()
             except (KikiError, OSError) as error:
@@ -236,6 +244,8 @@ class Runner:
             await asyncio.to_thread(self._store.end_lane, run, epoch, lane, how, result)
         except RunTaken:
             logger.warning("a lane stopped: its run was taken over", extra={"run": run, "lane": lane})
+            self._lost.add(run)
+            return
         except Exception:
             # A mistake of ours: nothing is given back and nothing goes on until somebody looks.
             logger.exception("a lane broke and stands still; its holds stay", extra={"run": run, "lane": lane})

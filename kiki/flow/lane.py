@@ -55,10 +55,14 @@ class _Lane:
         self._may_spend = False
         self._budget_in_force = 0
         self._bid_in_force: int | None = None
+        self._stopped_at = 0
+        """When a pause was last confirmed."""
         self._paused_by_user = False
         self._cancelled = False
 
     async def execute(self) -> Json:
+        starts, ends = str(self._campaign.starts), str(self._campaign.ends)
+        await self._story.tell("start", "flow.lane_started", version=self._plan.version, starts=starts, ends=ends)
         if not await self._approved():
             return await self._end(CANCELLED)
         made = await self._ensure()
@@ -69,7 +73,6 @@ class _Lane:
         for day in days:
             await self._prepare(day)
             await self._live_through(day)
-            await self._settle_past(f"{day}/settle", day)
             if self._cancelled:
                 break
         await self._stop("stop", until=None)
@@ -113,6 +116,8 @@ class _Lane:
             lambda key: platform.ensure_campaign(spec, key),
             lambda state: state.whole,
             until=calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY),
+            does="create",
+            micros=spec.daily_budget,
         )
         state = campaign_of(made)
         if state is None:
@@ -165,10 +170,24 @@ class _Lane:
     async def _offer(self, step: str, day: date) -> bool:
         """Hold a day's money and set the campaign for it; whether it is held."""
         budget = await self._day_budget(step, day)
-        if not await self._hold(step, day, budget):
+        if day not in self._money.holds and not await self._hold(step, day, budget):
             return False
-        await self._set(step, day, budget)
+        # It may have been held earlier, for the budget that was advised then.
+        await self._set(step, day, min(budget, self._money.nominal(day)))
         return True
+
+    async def _ask_ahead(self, step: str, day: date) -> None:
+        """Hold the money of a coming day early, if it is there; else it is asked for again before the day begins."""
+        if day not in self._campaign.days or not self._wanted(day) or day in self._money.holds:
+            return
+        budget = await self._day_budget(step, day)
+        if budget > 0:
+            await self._money.reserve(f"{step}/reserve", day, budget, self._worst(budget))
+
+    def _worst(self, budget: int) -> int:
+        # Until the new budget is set the old one is in force, on the new day too.
+        highest = max(budget, self._budget_in_force if self._may_spend else 0)
+        return worst_case(highest, self._world.platform.limits.overdelivery)
 
     def _wanted(self, day: date) -> bool:
         return day in self._campaign.days and not self._paused_by_user and not self._cancelled
@@ -189,12 +208,10 @@ class _Lane:
             return False
         calendar = self._world.calendar
         last_call = calendar.start_of(day) - calendar.span(Timing.LAST_CALL)
-        # Until the new budget is set the old one is in force, on the new day too.
-        highest = max(budget, self._budget_in_force if self._may_spend else 0)
-        micros = worst_case(highest, self._world.platform.limits.overdelivery)
+        micros = self._worst(budget)
         number = 0
         while True:
-            held = await self._money.reserve(f"{step}/reserve/{number}", day, micros)
+            held = await self._money.reserve(f"{step}/reserve/{number}", day, budget, micros)
             if held.is_done:
                 return True
             if held.code != UNAVAILABLE:
@@ -231,18 +248,20 @@ class _Lane:
                 lambda key: platform.set_budget(self._id, budget, key),
                 lambda state: state.daily_budget == budget,
                 until=ends,
+                does="set_budget",
+                micros=budget,
             )
             await self._budget_written(step, budget, written)
         await self._bid(step, day, ends)
-        if not self._may_spend and self._wanted(day) and self._budget_in_force <= self._covered(day):
+        if not self._may_spend and self._wanted(day) and self._is_covered(day, self._budget_in_force):
             await self._listen(f"{step}/begin-2", begins)
             if self._wanted(day):
                 await self._start(f"{step}/resume", ends)
 
-    def _covered(self, day: date) -> int:
-        """The highest daily budget that the day's hold covers."""
+    def _is_covered(self, day: date, budget: int) -> bool:
+        """Whether the day's hold covers the worst that this budget may cost."""
         held = self._money.holds.get(day)
-        return 0 if held is None else int(held.micros / self._world.platform.limits.overdelivery)
+        return held is not None and worst_case(budget, self._world.platform.limits.overdelivery) <= held.micros
 
     async def _budget_written(self, step: str, budget: int, written: Outcome) -> None:
         if written.is_done:
@@ -264,12 +283,16 @@ class _Lane:
 
         advised = outcome_of(await self._port.step(f"{step}/bid", act))
         micros = int(advised.value.get("micros", 0)) if advised.is_done else 0
+        if "source" in advised.value:
+            await self._story.tell(f"{step}/bid-told", "flow.bid_chosen", day=str(day), **advised.value)
         if micros > 0 and micros != self._bid_in_force:
             written = await self._writes.write(
                 f"{step}/set-bid",
                 lambda key: platform.set_bid(self._id, micros, key),
                 lambda state: state.bid == micros,
                 until=until,
+                does="set_bid",
+                micros=micros,
             )
             self._bid_in_force = micros if written.is_done else None
 
@@ -281,6 +304,7 @@ class _Lane:
             lambda key: platform.resume(self._id, key),
             lambda state: state.status is Status.ACTIVE,
             until=until,
+            does="resume",
         )
         if started.fate is Fate.REFUSED:
             self._may_spend = False
@@ -290,16 +314,26 @@ class _Lane:
         """The day itself: signals are followed, and money that was refused is asked for again now and then."""
         calendar = self._world.calendar
         ends = calendar.start_of(day) + calendar.span(Timing.DAY - Timing.LEAD)
-        number = 0
+        ahead = calendar.start_of(day) + calendar.span(Timing.DAY - Timing.AHEAD)
+        number, asked = 0, False
         while True:
             step = f"{day}/live/{number}"
             number += 1
             now = await self._port.now(f"{step}/now")
+            if now >= ahead and not asked:
+                asked = True
+                await self._settle_past(f"{step}/settle", day)
+                await self._ask_ahead(f"{step}/ahead", day + timedelta(days=1))
             lacking = self._wanted(day) and not self._may_spend and day not in self._money.holds
             again = min(ends, now + calendar.span(Timing.AGAIN)) if lacking else ends
             if now < self._writes.doubt_until and not self._may_spend:
                 again = min(again, self._writes.doubt_until)
-            signal = await self._heed(step, again)
+            if not asked and ahead < again:
+                signal = await self._heed(step, ahead)
+                if signal is None and not self._cancelled:
+                    continue
+            else:
+                signal = await self._heed(step, again)
             if signal is None and (again >= ends or self._cancelled):
                 return
             if not self._may_spend:
@@ -326,9 +360,11 @@ class _Lane:
             lambda key: platform.pause(self._id, key),
             lambda state: state.status is not Status.ACTIVE,
             until=latest,
+            does="pause",
         )
         if paused.is_done:
             self._may_spend = False
+            self._stopped_at = await self._port.now(f"{step}/done")
         else:
             await self._story.tell(f"{step}/told", "flow.not_paused", code=paused.code, message=paused.message)
 
@@ -392,7 +428,7 @@ class _Lane:
     async def _settle_all(self, step: str, now: int, *, at_last: bool) -> bool:
         """Whether every hold has ended and every book says what the platform says."""
         calendar = self._world.calendar
-        begun = [day for day in self._days() if calendar.start_of(day) <= now] if self._id else []
+        begun = [*(day for day in self._days() if calendar.start_of(day) <= now), *self._overrun(now)] if self._id else []
         settled = True
         for day in sorted({*self._money.holds, *begun} - {*self._money.books} - {*self._money.doubtful}):
             if day in begun:
@@ -406,9 +442,18 @@ class _Lane:
             settled &= report is not None and await self._money.revise(f"{step}/revise/{day}", report)
         return settled
 
+    def _overrun(self, now: int) -> list[date]:
+        """Days after the last one on which it may have spent: the pause came late."""
+        calendar, days = self._world.calendar, []
+        day = self._campaign.ends + timedelta(days=1)
+        while calendar.start_of(day) < (now if self._may_spend else self._stopped_at):
+            days.append(day)
+            day += timedelta(days=1)
+        return days
+
     async def _resolve_doubts(self, step: str) -> None:
-        for day, micros in sorted(self._money.doubtful.items()):
-            await self._money.reserve(f"{step}/doubt/{day}", day, micros)
+        for day, (nominal, micros) in sorted(self._money.doubtful.items()):
+            await self._money.reserve(f"{step}/doubt/{day}", day, nominal, micros)
 
     # -- listening -----------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ class DayHold(NamedTuple):
 
     day: date
     hold: str
+    nominal: int
+    """The daily budget that it is for."""
     micros: int
     key: str
     """Of the plan's allowance."""
@@ -60,15 +62,17 @@ class LaneMoney:
         self._scopes = scopes
         self.holds: dict[date, DayHold] = {}
         self.books: dict[date, DayBook] = {}
-        self.doubtful: dict[date, int] = {}
-        """Days whose reservation was not answered: money may be held for them, in micros."""
+        self.doubtful: dict[date, tuple[int, int]] = {}
+        """Days whose reservation was not answered: money may be held for them; budget and worst case, in micros."""
         self._attempts: dict[date, int] = {}
         self._recorded: dict[date, int] = {}
         self._recording: dict[date, int] = {}
         self._settling: dict[date, SpendReport] = {}
 
-    async def reserve(self, step: str, day: date, micros: int) -> Outcome:
-        """Hold `micros` for a day; a refused attempt is settled, so the next one has its own key."""
+    async def reserve(self, step: str, day: date, nominal: int, micros: int) -> Outcome:
+        """Hold `micros`, the worst case of a budget, for a day; a refused attempt is settled: the next has its own key."""
+        # What was asked and not answered is asked again as it was.
+        nominal, micros = self.doubtful.get(day, (nominal, micros))
         attempt = self._attempts.get(day, 1)
         key = self._key(f"reserve/{day}", attempt)
         taken = await self._ask(f"{step}/allowance", lambda: self._world.allowance.take(key, micros))
@@ -80,15 +84,20 @@ class LaneMoney:
         held = await self._ask(f"{step}/hold", lambda: self._world.guard.reserve(micros, self._scopes, key))
         self.doubtful.pop(day, None)
         if held.is_done:
-            self.holds[day] = DayHold(day, str(held.value["hold"]), micros, key)
-            await self._story.tell(f"{step}/told", "flow.reserved", day=str(day), micros=micros, key=key)
+            hold = str(held.value["hold"])
+            self.holds[day] = DayHold(day, hold, nominal, micros, key)
+            await self._story.tell(f"{step}/told", "flow.reserved", day=str(day), micros=micros, key=key, hold=hold)
         elif held.fate is Fate.REFUSED:
             self._attempts[day] = attempt + 1
             await self._ask(f"{step}/given-back", lambda: self._world.allowance.settle(key, 0))
             await self._story.tell(f"{step}/told", "flow.refused", day=str(day), micros=micros, code=held.code)
         else:
-            self.doubtful[day] = micros
+            self.doubtful[day] = nominal, micros
         return held
+
+    def nominal(self, day: date) -> int:
+        """The budget that a day's hold is for."""
+        return self.holds[day].nominal
 
     async def settle(self, step: str, report: SpendReport) -> bool:
         """End a day's hold with what was billed; whether the guard took it (otherwise: ask again)."""
@@ -108,9 +117,9 @@ class LaneMoney:
         await self._ask(f"{step}/allowance", lambda: self._world.allowance.settle(held.key, report.spent))
         del self.holds[report.day]
         self.books[report.day] = DayBook(report.day, report.spent, 0)
-        await self._story.tell(
-            f"{step}/told", "flow.settled", day=str(report.day), spent=report.spent, held=held.micros, beyond=beyond
-        )
+        worth = {"value": report.value, "conversions": report.conversions}
+        told = {"day": str(report.day), "spent": report.spent, "held": held.micros, "beyond": beyond, **worth}
+        await self._story.tell(f"{step}/told", "flow.settled", **told)
         if ended.fate is Fate.REFUSED:
             await self._story.tell(f"{step}/drift-told", "flow.drift", day=str(report.day), code=ended.code)
         return True

@@ -38,18 +38,21 @@ class LaneWrites:
         self.doubt_until = 0
         """Until then an unanswered write may still have its effect, whatever was read back or written since."""
 
-    async def write(self, step: str, call: Call, shows: Shows, *, until: int) -> Outcome:
+    async def write(
+        self, step: str, call: Call, shows: Shows, *, until: int, does: str, micros: int | None = None
+    ) -> Outcome:
         """Do it, until it is done, refused for good, or `until` has come.
 
         What is still unknown or refused then is the answer; a later `write` of another step may set the state anew.
+        `does` and `micros` say in the record what it is about.
         """
         attempt = sends = 1
         while True:
-            outcome = await self._send(step, call, attempt, sends)
+            outcome = await self._send(step, call, attempt, sends, _about(does, micros))
             if outcome.fate is Fate.UNKNOWN:
                 late = round(self._world.platform.limits.late_seconds * SECOND)
                 self.doubt_until = await self._port.now(f"{step}/{sends}/sent") + late
-                outcome = await self._known(step, outcome, shows, sends)
+                outcome = await self._known(step, outcome, shows, sends, _about(does, micros))
             if outcome.is_done or (outcome.fate is Fate.REFUSED and not outcome.is_transient):
                 return outcome
             now = await self._port.now(f"{step}/{sends}/now")
@@ -68,7 +71,7 @@ class LaneWrites:
 
         return outcome_of(await self._port.step(step, act))
 
-    async def _send(self, step: str, call: Call, attempt: int, sends: int) -> Outcome:
+    async def _send(self, step: str, call: Call, attempt: int, sends: int, about: dict[str, Any]) -> Outcome:
         key = write_key(self._story.run, self._version, f"{self._name}/{step}", attempt)
 
         async def act() -> Json:
@@ -77,18 +80,25 @@ class LaneWrites:
 
         outcome = outcome_of(await self._port.step(f"{step}/{sends}", act))
         await self._story.tell(
-            f"{step}/{sends}/told", "flow.called", step=step, attempt=attempt, key=key, **_said(outcome)
+            f"{step}/{sends}/told", "flow.called", step=step, attempt=attempt, key=key, **about, **_said(outcome)
         )
         return outcome
 
-    async def _known(self, step: str, outcome: Outcome, shows: Shows, sends: int) -> Outcome:
+    async def _known(
+        self, step: str, outcome: Outcome, shows: Shows, sends: int, about: dict[str, Any]
+    ) -> Outcome:
         """What the platform shows after an answer was lost: the effect, or still not known."""
         found = await self.read(f"{step}/{sends}/read", lambda: self._world.platform.lookup(self._name))
         state = campaign_of(found)
         if state is None or not shows(state):
             return outcome
-        await self._story.tell(f"{step}/{sends}/read-told", "flow.read_back", step=step, fate=Fate.DONE.value)
+        told = {"step": step, **about, "fate": Fate.DONE.value}
+        await self._story.tell(f"{step}/{sends}/read-told", "flow.read_back", **told)
         return Outcome(fate=Fate.DONE, value=found.value)
+
+
+def _about(does: str, micros: int | None) -> dict[str, Any]:
+    return {"does": does} if micros is None else {"does": does, "micros": micros}
 
 
 def campaign_of(outcome: Outcome) -> CampaignState | None:

@@ -63,6 +63,18 @@ class Entry(NamedTuple):
 
     key: str
     value: bytes
+    told: bool = False
+    """A word of the story."""
+
+
+class Told(NamedTuple):
+    """One word of a run's story."""
+
+    number: int
+    at: int
+    lane: str
+    event: str
+    detail: dict[str, str | int | bool]
 
 
 class OpenRun(NamedTuple):
@@ -285,17 +297,18 @@ class RunStore:
         self._appends.put(_Append(run, epoch, lane, place, entry, signal, kept))
         return kept
 
-    def events(self, run: str, after: int = 0, most: int = 1000) -> list[tuple[int, str, str, Json]]:
-        """What the lanes of a run journaled after that moment: when, lane, key, value."""
-        rows = (
-            sa.select(journal.c.at, journal.c.lane, journal.c.key, journal.c.value)
-            .join(lanes, lanes.c.lane == journal.c.lane)
-            .where(lanes.c.run == run, journal.c.at > after)
-            .order_by(journal.c.at, journal.c.lane, journal.c.place)
-            .limit(most)
-        )
+    def steps(self, run: str, after: int = 0, most: int = 1000) -> list[tuple[int, int, str, str, Json]]:
+        """What the lanes of a run journaled after that number: number, moment, lane, key, value."""
         with self._reading() as connection:
-            return [(at, lane, key, msgspec.json.decode(value)) for at, lane, key, value in connection.execute(rows)]
+            found = connection.execute(_journaled(run, after, most))
+            return [(number, at, lane, key, msgspec.json.decode(value)) for number, at, lane, key, value in found]
+
+    def story(self, run: str, after: int = 0, most: int | None = None) -> list[Told]:
+        """What the lanes of a run told after that number, in order."""
+        with self._reading() as connection:
+            found = connection.execute(_journaled(run, after, most).where(journal.c.told == 1))
+            rows = [(number, at, lane, msgspec.json.decode(value)) for number, at, lane, _, value in found]
+        return [Told(number, at, lane, value["event"], value["detail"]) for number, at, lane, value in rows]
 
     # -- signals -------------------------------------------------------------------------------------
 
@@ -410,7 +423,14 @@ class RunStore:
                 connection.execute(
                     sa.insert(journal),
                     [
-                        {"lane": e.lane, "place": e.place, "key": e.entry.key, "value": e.entry.value, "at": now}
+                        {
+                            "lane": e.lane,
+                            "place": e.place,
+                            "key": e.entry.key,
+                            "value": e.entry.value,
+                            "at": now,
+                            "told": int(e.entry.told),
+                        }
                         for e in kept
                     ],
                 )
@@ -427,6 +447,16 @@ class RunStore:
                 connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise InvalidInput(f"the store of runs has version {version}, and this kiki reads {SCHEMA_VERSION}")
+
+
+def _journaled(run: str, after: int, most: int | None) -> sa.Select[Any]:
+    return (
+        sa.select(journal.c.number, journal.c.at, journal.c.lane, journal.c.key, journal.c.value)
+        .join(lanes, lanes.c.lane == journal.c.lane)
+        .where(lanes.c.run == run, journal.c.number > after)
+        .order_by(journal.c.number)
+        .limit(most)
+    )
 
 
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
+    UniqueConstraint,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -58,12 +59,16 @@ lanes = Table(
 journal = Table(
     "flow_journal",
     metadata,
+    # In the order of writing; one run has one writer at a time, so its own entries never overtake each other.
+    Column("number", _Number, primary_key=True, autoincrement=True),
     Column("lane", String(192), nullable=False),
     Column("place", Integer, nullable=False),
     Column("key", String(255), nullable=False),
     Column("value", LargeBinary, nullable=False),
     Column("at", _Micros, nullable=False),
-    PrimaryKeyConstraint("lane", "place"),
+    # 1: a word of the story, for whoever watches.
+    Column("told", Integer, nullable=False, default=0),
+    UniqueConstraint("lane", "place"),
 )
 
 signals = Table(

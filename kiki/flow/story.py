@@ -1,4 +1,7 @@
-"""What a lane tells the record: notes in the guard's ledger, each once, beside the money that they explain."""
+"""What a lane tells the record: notes in the guard's ledger, each once, beside the money that they explain.
+
+The journal keeps the same words: `progress` reads from them how a run stands, and the service's events are made of them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Story:
         told = {name: value[:TEXT_MAX] if isinstance(value, str) else value for name, value in detail.items()}
         note = parse_note(event, self._scopes, {"run": self.run, **told}, write_key(self.run, "note", place, 1))
         self._pending.append(note)
-        await self._hand_over(place)
+        await self._hand_over(place, note)
 
     async def finish(self, place: str) -> bool:
         """Hand over what is left; whether nothing is left."""
@@ -37,13 +40,14 @@ class Story:
             await self._hand_over(place)
         return not self._pending
 
-    async def _hand_over(self, place: str) -> None:
+    async def _hand_over(self, place: str, told: Note | None = None) -> None:
         notes = self._pending[:_PENDING_MAX]
 
         async def act() -> Json:
             outcome = await self._guard.note(notes)
             # What the guard refuses it would refuse again: the journal alone has it.
-            return {"kept": not outcome.code or outcome.fate.value == "refused"}
+            kept = not outcome.code or outcome.fate.value == "refused"
+            return {"kept": kept} if told is None else {"kept": kept, "event": told.event, "detail": {**told.detail}}
 
         if (await self._port.step(place, act))["kept"]:
             del self._pending[: len(notes)]

@@ -56,8 +56,10 @@ class World:
 class Timing:
     """How long before and after a day what is done, in the plan's hours."""
 
+    AHEAD = 10.0
+    """The next day's money is asked for so long before it begins: a runner may be away for that long."""
     LEAD = 2.0
-    """The next day's money is reserved so long before it begins."""
+    """The campaign is set for the next day, or paused, so long before it begins."""
     LAST_CALL = 0.5
     """So long before a day begins without its money reserved, the campaign is paused."""
     RETRY = 0.25

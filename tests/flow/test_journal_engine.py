@@ -67,7 +67,7 @@ def test_killed_at_any_moment_every_step_is_kept_once(where: str, tmp_path: Path
     assert 10 * 2 * STEPS == len(counted)
     # A step whose answer was not kept is done again: at most once a kill and lane.
     assert max(counted.values()) <= 1 + kills
-    events = [(lane, key) for n in range(10) for _, lane, key, _ in store.events(f"run-{n}", most=10_000)]
+    events = [(lane, key) for n in range(10) for _, _, lane, key, _ in store.steps(f"run-{n}", most=10_000)]
     assert len(events) == len(set(events)) == 10 * 2 * STEPS * 3
     assert kills > 1
     store.close()
@@ -119,7 +119,7 @@ def test_a_zombie_that_wakes_up_after_a_takeover_changes_nothing(postgres: str, 
     assert 2 * STEPS == len(counted)
     # Only what was under way when it was stopped may have been done by both.
     assert sum(counted.values()) <= 2 * STEPS + 2
-    events = [(lane, key) for _, lane, key, _ in store.events("run-1", most=10_000)]
+    events = [(lane, key) for _, _, lane, key, _ in store.steps("run-1", most=10_000)]
     assert len(events) == len(set(events))
     store.close()
 

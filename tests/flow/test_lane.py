@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -55,6 +55,7 @@ class Case:
         intensity: Callable[[date], float] = lambda _day: 0.5,
         correction: Callable[[date], int] = lambda _day: 0,
         total: int | None = None,
+        away_hours: float = 0.0,
     ) -> None:
         self.plan = parse_plan(plan) if isinstance(plan, str) else plan
         self.time = VirtualTime(START - DAY)
@@ -67,6 +68,7 @@ class Case:
         self.journal = Journal()
         self.allowance = OwnAllowance(total)
         self.fenced = False
+        self._away = int(away_hours * DAY / 24)
         self._crashes = set(crashes)
         self._boundaries = itertools.count()
         self.world = World(
@@ -103,7 +105,8 @@ class Case:
             try:
                 return asyncio.run(run_lane("run-1", self.plan, "social", port, self.world))
             except Crash:
-                continue
+                if self._away:
+                    asyncio.run(self.time.wait_until(self.time.now() + self._away))
 
     @property
     def days(self) -> list[date]:
@@ -111,8 +114,9 @@ class Case:
 
     def check(self, result: dict[str, Any]) -> None:
         """What must hold whatever went wrong."""
-        truth = self.platform.truth(self.days)
-        assert truth == {str(day): result["spent"].get(str(day), 0) for day in self.days}
+        later = [self.days[-1] + timedelta(days=each) for each in range(1, 4)]
+        truth = self.platform.truth([*self.days, *later])
+        assert truth == {day: result["spent"].get(day, 0) for day in truth}
         assert {} == self.guard.holds, "a hold leaked"
         assert [] == result["open"]
         assert self.guard.most_held <= self.guard.limit
@@ -127,6 +131,10 @@ class Case:
             if note.event == "flow.drift" and note.detail.get("unheld")
         )
         assert self.guard.recorded <= known + unheld, "spent beyond what was held, and nobody said so"
+
+
+def _by_day(values: dict[date, Any], else_: Any) -> Callable[[date], Any]:
+    return lambda day: values.get(day, else_)
 
 
 def _then_fine(faults: Sequence[str]) -> Any:
@@ -196,6 +204,27 @@ def test_what_a_campaign_costs_that_cannot_be_paused_is_recorded_and_said() -> N
     assert told
 
 
+def test_what_a_campaign_costs_after_its_last_day_is_recorded_and_said() -> None:
+    """A platform that takes no pause until noon of the day after."""
+    case = Case(intensity=lambda _day: 1.0)
+    case.platform.stubborn_until = START + 4 * DAY + DAY // 2
+    result = case.run()
+
+    assert 200_000_000 == result["spent"]["2026-12-05"]
+    assert 200_000_000 == case.guard.recorded
+    case.check(result)
+
+
+@pytest.mark.parametrize("crash", range(0, 240, 3))
+def test_a_runner_may_be_away_for_the_night_and_no_day_lacks_its_money(crash: int) -> None:
+    case = Case(crashes=[crash], away_hours=7, intensity=lambda _day: 1.0)
+    result = case.run()
+
+    case.check(result)
+    late_pause = result["spent"].get("2026-12-05", 0)
+    assert late_pause == case.guard.recorded
+
+
 def test_the_plan_s_own_total_holds_too() -> None:
     case = Case(PLAN.replace("currency: USD", "currency: USD\nbudget: $450 total"), total=450_000_000)
     result = case.run()
@@ -216,7 +245,7 @@ def test_an_account_in_another_currency_is_never_touched() -> None:
 
 def test_a_late_correction_is_followed_in_both_directions() -> None:
     changes = dict(zip(Case().days, (5_000_000, -3_000_000, 0, 1), strict=True))
-    case = Case(correction=changes.__getitem__)
+    case = Case(correction=_by_day(changes, 0))
     result = case.run()
 
     case.check(result)
@@ -296,8 +325,8 @@ def test_hundreds_of_bad_weeks_end_with_books_that_agree(rate: float, policy: st
             platform_faults=faults(),
             guard_faults=faults(),
             crashes=chance.sample(range(600), 10),
-            intensity={day: chance.random() for day in days}.__getitem__,
-            correction={day: chance.randint(-20_000_000, 20_000_000) for day in days}.__getitem__,
+            intensity=_by_day({day: chance.random() for day in days}, 0.5),
+            correction=_by_day({day: chance.randint(-20_000_000, 20_000_000) for day in days}, 0),
         )
         for _ in range(chance.randint(0, 2)):
             kind = chance.choice(["pause", "resume", "cancel"])
@@ -346,8 +375,8 @@ def test_whatever_goes_wrong_the_books_agree_in_the_end(
         platform_faults=platform_faults,
         guard_faults=guard_faults,
         crashes=crashes,
-        intensity=dict(zip(days, shares, strict=True)).__getitem__,
-        correction=dict(zip(days, corrections, strict=True)).__getitem__,
+        intensity=_by_day(dict(zip(days, shares, strict=True)), 0.5),
+        correction=_by_day(dict(zip(days, corrections, strict=True)), 0),
     )
     for when, kind in signals:
         case.time.at(START + int(when * DAY), lambda kind=kind: case.journal.signal(kind=kind))

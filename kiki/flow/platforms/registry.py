@@ -50,23 +50,38 @@ def adapter_of(name: str) -> type[Adapter]:
     return cast("type[Adapter]", getattr(import_module(module), found))
 
 
-async def open_platforms(plan: Plan, environ: Mapping[str, str], *, sandbox: str | None = None) -> dict[str, Platform]:
-    """An adapter for every platform of a plan, by name; all problems at once as one `ConfigurationError`.
+async def open_platform(plan: Plan, name: str, environ: Mapping[str, str], *, sandbox: str | None = None) -> Platform:
+    """The adapter of one of a plan's accounts; raises `ConfigurationError`, and `PlatformUnreachable` for the sandbox.
 
     `sandbox` is the address of the sandbox; a plan with `platforms: sandbox` needs one, another plan never goes there.
     """
-    if plan.sandbox:
-        return await _open_sandbox(plan, sandbox)
+    account = plan.platforms[name]
+    if not plan.sandbox:
+        return adapter_of(name).open(account, environ)
+    from kiki.flow.platforms.sandbox import SandboxPlatform
+
+    if sandbox is None:
+        raise ConfigurationError(["the plan says 'platforms: sandbox', and there is no address of a sandbox"])
+    return await SandboxPlatform.open(
+        sandbox, name, account.account, currency=plan.currency, time_zone=plan.time_zone
+    )
+
+
+async def open_platforms(plan: Plan, environ: Mapping[str, str], *, sandbox: str | None = None) -> dict[str, Platform]:
+    """An adapter for every platform of a plan, by name; all problems at once as one `ConfigurationError`."""
     opened: dict[str, Platform] = {}
     problems: list[str] = []
-    for name, account in plan.platforms.items():
-        try:
-            opened[platform_name(name)] = adapter_of(name).open(account, environ)
-        except ConfigurationError as error:
-            problems.extend(error.problems)
-    if problems:
+    try:
+        for name in plan.platforms:
+            try:
+                opened[name] = await open_platform(plan, name, environ, sandbox=sandbox)
+            except ConfigurationError as error:
+                problems.extend(each for each in error.problems if each not in problems)
+        if problems:
+            raise ConfigurationError(problems)
+    except BaseException:
         await close_platforms(opened)
-        raise ConfigurationError(problems)
+        raise
     return opened
 
 
@@ -74,20 +89,3 @@ async def close_platforms(platforms: Mapping[str, Platform]) -> None:
     """Let go of every connection."""
     for platform in platforms.values():
         await platform.close()
-
-
-async def _open_sandbox(plan: Plan, sandbox: str | None) -> dict[str, Platform]:
-    from kiki.flow.platforms.sandbox import SandboxPlatform
-
-    if sandbox is None:
-        raise ConfigurationError(["the plan says 'platforms: sandbox', and there is no address of a sandbox"])
-    opened: dict[str, Platform] = {}
-    try:
-        for name, account in plan.platforms.items():
-            opened[name] = await SandboxPlatform.open(
-                sandbox, name, account.account, currency=plan.currency, time_zone=plan.time_zone
-            )
-    except BaseException:
-        await close_platforms(opened)
-        raise
-    return opened
