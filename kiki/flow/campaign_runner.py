@@ -31,6 +31,7 @@ from kiki.flow.lane import APPROVE, CANCEL, PAUSE, RESUME
 from kiki.flow.lane_world import AdviceMaker, Worlds
 from kiki.flow.plan import Plan
 from kiki.flow.plan_file import read_plan
+from kiki.flow.preview import Preview, preview
 from kiki.flow.progress import begin, follow
 from kiki.flow.run_status import RunStatus, status_of
 from kiki.flow.run_store import RUNNING, RunRow, RunStore, Told
@@ -128,6 +129,12 @@ class CampaignRunner:
         run = f"{plan.name}-{plan.version[:8]}" + (f"-{len(same) + 1}" if same else "")
         self.store.create(run, plan)
         return run
+
+    def preview(self, plan: Plan | str | Path) -> Preview:
+        """What running this plan would do, asked of its platforms and the guard; nothing is changed anywhere."""
+        plan = plan if isinstance(plan, Plan) else read_plan(plan)
+        earlier = [self.plan(row.run) for row in self.store.runs() if row.plan_name == plan.name]
+        return self.call(preview(plan, self.worlds, self._guard, earlier))
 
     def pause(self, run: str, campaign: str | None = None, *, actor: str = "") -> int:
         """Let a run, or one campaign of it, spend nothing more until `resume`; how many campaigns were told."""

@@ -87,9 +87,9 @@ class _Lane:
 
     async def _approved(self) -> bool:
         above = self._plan.approval_above
-        if above is None or _peak(self._plan) <= above:
+        if above is None or peak(self._plan) <= above:
             return True
-        await self._story.tell("approval/asked", "flow.approval_asked", peak=_peak(self._plan), above=above)
+        await self._story.tell("approval/asked", "flow.approval_asked", peak=peak(self._plan), above=above)
         number = 0
         while True:
             signal = await self._port.signal(f"approval/{number}", None)
@@ -493,7 +493,7 @@ class _Lane:
         }
 
 
-def _peak(plan: Plan) -> int:
+def peak(plan: Plan) -> int:
     """The highest sum of daily budgets on any day, in micros."""
     sums: dict[date, int] = {}
     for campaign in plan.campaigns:

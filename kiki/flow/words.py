@@ -71,6 +71,18 @@ def _require_currency(text: str, match: re.Match[str], currency: str) -> None:
         raise InvalidMoney(f"{text[:60]!r} is not in {currency}, the plan's currency; a plan has one currency")
 
 
+def amount_in_words(micros: int, currency: str) -> str:
+    """An amount as a plan would say it: `$1,500.00`, `1,500 JPY`; what the currency has no coins for is not hidden."""
+    decimals = DECIMALS.get(currency, 2)
+    while decimals < 6 and micros % (MICROS // 10**decimals):
+        decimals += 1
+    whole, rest = divmod(abs(micros), MICROS)
+    number = f"{whole:,}" + (f".{rest:06}"[: decimals + 1] if decimals else "")
+    sign = next((sign for sign, own in _SIGNS.items() if own == currency), None)
+    minus = "-" if micros < 0 else ""
+    return f"{minus}{sign}{number}" if sign else f"{minus}{number} {currency}"
+
+
 def parse_share(text: str) -> float:
     """A share of one, from per cent: 0.3 of `30%`; above 0, at most 10 (1000%). Raises `InvalidInput`."""
     match = _SHARE.fullmatch(text.strip())

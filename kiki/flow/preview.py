@@ -1,0 +1,164 @@
+"""What a plan would do, before anything is done: asked of its platforms and of the guard, and nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from kiki.errors import KikiError
+from kiki.flow.guard_line import UNAVAILABLE, GuardLine
+from kiki.flow.lane import peak
+from kiki.flow.lane_money import worst_case
+from kiki.flow.lane_world import Worlds
+from kiki.flow.lane_write import campaign_of
+from kiki.flow.plan import Plan, PlannedCampaign
+from kiki.flow.plan_diff import Change, Problem, Step, compare, held_at_once, removed, unfit
+from kiki.flow.platform import Limits, Platform, campaign_name
+from kiki.flow.words import amount_in_words
+from kiki.outbound.outcome import Outcome
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """What running a plan would do. Money in micros."""
+
+    plan: str
+    version: str
+    currency: str
+    starts: str
+    ends: str
+    planned: int
+    """All days as written."""
+    worst: int
+    """The most that the platforms may bill for them."""
+    budget: int | None
+    changes: list[Change]
+    problems: list[Problem]
+    """What keeps it from running as written; none of them is a mistake in the file."""
+    approval: str
+    """Why a person must approve it first; empty when nobody must."""
+
+
+async def preview(plan: Plan, worlds: Worlds, guard: GuardLine, earlier: Iterable[Plan] = ()) -> Preview:
+    """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there."""
+    platforms, problems = await _platforms(plan, worlds)
+    known = {name: each.limits for name, each in platforms.items()}
+    limits = {name: known.get(name, Limits(overdelivery=2.0)) for name in plan.platforms}
+    changes = await asyncio.gather(*(_change(plan, each, platforms, limits) for each in plan.campaigns))
+    gone = await asyncio.gather(*(_gone(plan, each, platforms) for each in _dropped(plan, earlier)))
+    accounts = await asyncio.gather(*(_account(plan, each) for each in platforms.values()))
+    problems += [each for each in accounts if each is not None]
+    for campaign in plan.campaigns:
+        problem = unfit(campaign, limits[campaign.platform], plan.currency)
+        problems += [] if problem is None else [problem]
+    overdelivery = {name: each.overdelivery for name, each in limits.items()}
+    problems += await _guarded(plan, guard, overdelivery)
+    planned = sum(each.daily_budget * len(each.days) for each in plan.campaigns)
+    worst = sum(worst_case(each.daily_budget, overdelivery[each.platform]) * len(each.days) for each in plan.campaigns)
+    if plan.budget is not None and planned > plan.budget:
+        said = f"the days as written cost {amount_in_words(planned, plan.currency)}, more than the plan's total of "
+        problems.append(Problem(what=said + amount_in_words(plan.budget, plan.currency)))
+    return Preview(
+        plan=plan.name,
+        version=plan.version,
+        currency=plan.currency,
+        starts=str(plan.starts),
+        ends=str(plan.ends),
+        planned=planned,
+        worst=worst,
+        budget=plan.budget,
+        changes=[*changes, *(each for each in gone if each is not None)],
+        problems=problems,
+        approval=_approval(plan),
+    )
+
+
+async def _platforms(plan: Plan, worlds: Worlds) -> tuple[dict[str, Platform], list[Problem]]:
+    found: dict[str, Platform] = {}
+    problems = []
+    for name in plan.platforms:
+        try:
+            found[name] = await worlds.platform(plan, name)
+        except KikiError as error:
+            on_it = [each.name for each in plan.campaigns if each.platform == name]
+            problems.append(Problem(what=f"{name} cannot be asked: {' '.join(str(error).split())}", campaigns=on_it))
+    return found, problems
+
+
+async def _account(plan: Plan, platform: Platform) -> Problem | None:
+    told = await platform.currency()
+    if not told.is_done:
+        return Problem(what=f"the {platform.name} account {platform.account} cannot be asked: {_why(told)}")
+    if told.value["currency"] != plan.currency:
+        said = f"the {platform.name} account {platform.account} is in {told.value['currency']}"
+        return Problem(what=f"{said}, and the plan in {plan.currency}: nothing will run there")
+    return None
+
+
+async def _change(
+    plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, Platform], limits: Mapping[str, Limits]
+) -> Change:
+    platform = platforms.get(campaign.platform)
+    found = None if platform is None else await platform.lookup(campaign_name(plan.name, campaign.name))
+    if found is None or not found.is_done:
+        details = [] if found is None else [f"the platform cannot be asked: {_why(found)}"]
+        return Change(campaign=campaign.name, platform=campaign.platform, step=Step.UNKNOWN, details=details)
+    return compare(plan, campaign, campaign_of(found), limits[campaign.platform])
+
+
+def _dropped(plan: Plan, earlier: Iterable[Plan]) -> list[PlannedCampaign]:
+    mine = {each.name for each in plan.campaigns}
+    found = {each.name: each for old in earlier for each in old.campaigns if each.name not in mine}
+    return [found[name] for name in sorted(found)]
+
+
+async def _gone(plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, Platform]) -> Change | None:
+    platform = platforms.get(campaign.platform)
+    if platform is None:
+        return None
+    found = await platform.lookup(campaign_name(plan.name, campaign.name))
+    return removed(campaign.name, campaign.platform, campaign_of(found))
+
+
+async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, float]) -> list[Problem]:
+    """Whether the guard would hold what the plan needs at once: in all, on each platform, for each campaign."""
+    problems: list[Problem] = []
+    groups: list[dict[str, str]] = [{}]
+    groups += [{"platform": name} for name in plan.platforms]
+    groups += [{"campaign": each.name, "platform": each.platform} for each in plan.campaigns]
+    said: set[str] = set()
+    for group in groups:
+        campaigns = [each.name for each in plan.campaigns if _in(group, each)]
+        if not campaigns:
+            continue
+        micros, day = held_at_once(plan, overdelivery, group)
+        answer = await guard.check(micros, {**plan.scopes, **group})
+        if answer.code == UNAVAILABLE:
+            return [Problem(what=f"the guard cannot be asked, so nothing would be spent: {answer.message}")]
+        if answer.is_done or answer.message in said:
+            continue
+        said.add(answer.message)
+        where = " on ".join(group[name] for name in ("campaign", "platform") if name in group) or "the plan"
+        needs = f"on {day} {where} needs {amount_in_words(micros, plan.currency)} set aside at once"
+        problems.append(Problem(what=f"{needs}, and the guard says: {answer.message}", campaigns=campaigns))
+    return problems
+
+
+def _in(group: Mapping[str, str], campaign: PlannedCampaign) -> bool:
+    return group.get("campaign", campaign.name) == campaign.name and (
+        group.get("platform", campaign.platform) == campaign.platform
+    )
+
+
+def _approval(plan: Plan) -> str:
+    above, highest = plan.approval_above, peak(plan)
+    if above is None or highest <= above:
+        return ""
+    return (
+        f"its highest day costs {amount_in_words(highest, plan.currency)}, above {amount_in_words(above, plan.currency)}"
+    )
+
+
+def _why(outcome: Outcome) -> str:
+    return outcome.message or outcome.code
