@@ -465,6 +465,13 @@ def replica_name(text: str) -> str:
     raise ValueError("expected 1 to 128 letters, digits, dots, dashes or underscores, a letter or digit at both ends")
 
 
+def executor_name(text: str) -> str:
+    """The name of a runner of campaigns."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        return text
+    raise ValueError("expected 1 to 64 of a-z, A-Z, 0-9, _ . and -, for example syncflow-0")
+
+
 def archive_url(text: str) -> str:
     """A directory, or the URL of a bucket."""
     scheme, divider, rest = text.partition("://")
@@ -626,6 +633,24 @@ VALUE_CLIENT_VARIABLES: Final = (
     Variable("KIKI_VALUE_CA_FILE", "value_ca_file", path, None, "clients speak TLS and trust the certificates in this file, PEM"),
 )  # fmt: skip
 
+FLOW_VARIABLES: Final = (
+    Variable("KIKI_FLOW_GRPC_PORT", "grpc_port", whole_number(0, 65535), "50052", "gRPC port of SyncFlow, for bids; 0 takes any free one"),
+    Variable(
+        "KIKI_FLOW_EXECUTOR", "executor", executor_name, None,
+        "stable name of this runner, never given to two; unset: the host's name",
+    ),
+    Variable("KIKI_FLOW_LEASE_SECONDS", "lease_seconds", seconds_float(3600), "15", "how long a run stays a runner's own that is not heard of"),
+    Variable(
+        "KIKI_FLOW_GRACE_SECONDS", "grace_seconds", seconds_float(24 * 3600), "930",
+        "how much longer nobody takes it over: the longest time for which a call of that runner may still have an effect",
+    ),
+    Variable("KIKI_FLOW_SANDBOX", "sandbox_url", _url, None, "address of a sandbox for plans with `platforms: sandbox`; unset: one of its own"),
+    Variable(
+        "KIKI_FLOW_SANDBOX_DAY_SECONDS", "sandbox_day_seconds", seconds_float(24 * 3600), "5",
+        "how long a day takes in a runner's own sandbox, when that begins",
+    ),
+)  # fmt: skip
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
     *SHIELD_VARIABLES,
@@ -636,6 +661,7 @@ VARIABLES: Final = (
     *CLIENT_VARIABLES,
     *VALUE_VARIABLES,
     *VALUE_CLIENT_VARIABLES,
+    *FLOW_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
 
@@ -808,6 +834,41 @@ class ValueSettings:
         data_dir = values.pop("data_dir")
         values["model_file"] = values["model_file"] or data_dir / "value-model.json"
         return cls(listen=listen, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSettings:
+    """What SyncFlow and `kiki campaign` are told from outside, without the HTTP port."""
+
+    data_dir: Path
+    database_url: Secret | None
+    """None: a SQLite file in `data_dir`."""
+    executor: str
+    grpc_port: int
+    lease_seconds: float
+    grace_seconds: float
+    sandbox_url: str | None
+    sandbox_day_seconds: float
+    log_level: str
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """The settings in this environment; raises `SettingsError` with every mistake that it holds."""
+        problems = unknown_names(environ)
+        shared = [variable for variable in SHIELD_VARIABLES if variable.field in {"data_dir", "log_level"}]
+        values = _read(environ, (*FLOW_VARIABLES, *shared), problems)
+        ledger = _ledger(environ, problems)
+        if problems or ledger is None:
+            raise SettingsError(dict.fromkeys(problems))
+        values["executor"] = (
+            values["executor"] or re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "runner"
+        )
+        return cls(database_url=ledger["database_url"], **values)
+
+    @property
+    def store(self) -> str:
+        """Where the runs are kept."""
+        return str(self.data_dir / "flow.db") if self.database_url is None else self.database_url.reveal()
 
 
 def _value_port(environ: Mapping[str, str], own: int | None, problems: list[str]) -> dict[str, int]:

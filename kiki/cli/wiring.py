@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kiki.errors import ConfigurationError, LedgerUnavailable, MissingExtra
 from kiki.ledger.archive import open_archive
@@ -12,10 +13,11 @@ from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.ledger.timestamp import TimestampService, read_roots
 from kiki.ledger.witness import Witness
-from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings, ValueSettings
+from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings, ValueSettings, ltv_address
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.consent_store import ConsentStore
+from kiki.shield.decider import Decider
 from kiki.shield.evidence_keeper import EvidenceKeeper
 from kiki.shield.holiday_calendar import calendars_of
 from kiki.shield.opening import MASTER_KEY_FILE, open_decider, read_policy
@@ -27,6 +29,9 @@ from kiki.shield.service import ShieldService, audit_view_path, ledger_path
 from kiki.shield.subject_systems import load_systems
 from kiki.telemetry import configure_logging
 from kiki.web import Tokens, load_tokens, run
+
+if TYPE_CHECKING:
+    from kiki.value.ltv_client import AsyncLtvClient
 
 logger = logging.getLogger("kiki")
 
@@ -41,19 +46,7 @@ def run_shield(environ: Mapping[str, str]) -> None:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerUnavailable(f"KIKI_DATA_DIR={settings.data_dir}: {error.strerror}") from error
-    decider = open_decider(
-        ledger_path(settings.data_dir),
-        policy,
-        database=database(settings.ledger),
-        keys=key_source(settings.ledger),
-        redis=settings.redis if settings.redis_mode == "auto" else None,
-        redis_prefix=settings.redis_prefix,
-        redis_timeout=settings.redis_timeout_seconds,
-        scopes_max=settings.scopes_max,
-        keys_max=settings.keys_max,
-        ltv_min=settings.ltv_min_micros,
-        ltv_max=settings.ltv_max_micros,
-    )
+    decider = _decider(settings, ledger_path(settings.data_dir), policy)
     audit_view = (
         AuditViewProcess(
             database(settings.ledger) or ledger_path(settings.data_dir),
@@ -101,6 +94,36 @@ def run_value(environ: Mapping[str, str]) -> None:
         raise MissingExtra("value", "SyncValue") from error
     tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
     run(ValueService(settings, tokens).service(), settings.listen, tokens)
+
+
+def embedded_guard(environ: Mapping[str, str], ledger: Path) -> BudgetGuard:
+    """A guard in this process over the ledger in a file, under the policy that SyncShield would have; its caller closes it."""
+    settings = ShieldSettings.parse(environ)
+    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return BudgetGuard(_decider(settings, ledger, _policy_reader(settings, environ)()), purposes=settings.purposes)
+
+
+def customer_values(environ: Mapping[str, str]) -> AsyncLtvClient:
+    """Where campaigns learn what customers are worth."""
+    from kiki.value.ltv_client import AsyncLtvClient  # brings gRPC, which the shield does without
+
+    return AsyncLtvClient(ltv_address(environ))
+
+
+def _decider(settings: ShieldSettings, ledger: Path, policy: Policy) -> Decider:
+    return open_decider(
+        ledger,
+        policy,
+        database=database(settings.ledger),
+        keys=key_source(settings.ledger),
+        redis=settings.redis if settings.redis_mode == "auto" else None,
+        redis_prefix=settings.redis_prefix,
+        redis_timeout=settings.redis_timeout_seconds,
+        scopes_max=settings.scopes_max,
+        keys_max=settings.keys_max,
+        ltv_min=settings.ltv_min_micros,
+        ltv_max=settings.ltv_max_micros,
+    )
 
 
 def request_desk(

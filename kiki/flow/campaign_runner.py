@@ -28,7 +28,7 @@ from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine, line_to
 from kiki.flow.journal_engine import GRACE_SECONDS, LEASE_SECONDS, POLL_SECONDS, Runner
 from kiki.flow.lane import APPROVE, CANCEL, PAUSE, RESUME
-from kiki.flow.lane_world import AdviceMaker, Worlds
+from kiki.flow.lane_world import AdviceMaker, SandboxOf, Worlds
 from kiki.flow.plan import Plan
 from kiki.flow.plan_file import read_plan
 from kiki.flow.preview import Preview, preview
@@ -57,7 +57,7 @@ class CampaignRunner:
         guard: BudgetGuard | AsyncShieldClient | GuardLine,
         *,
         executor: str = EXECUTOR,
-        sandbox: str | None = None,
+        sandbox: str | SandboxOf | None = None,
         values: AsyncLtvClient | None = None,
         environ: Mapping[str, str] | None = None,
         advise: AdviceMaker | None = None,
@@ -68,7 +68,7 @@ class CampaignRunner:
     ) -> None:
         """`executor` is this runner's stable name: only one process may bear it at a time.
 
-        `sandbox` is the address of a sandbox for plans that say `platforms: sandbox`. `values` tells what customers are
+        `sandbox` is the address of a sandbox for plans that say `platforms: sandbox`, or gives one for each. `values` tells what customers are
         worth; without it the old rule does. Credentials of platforms are in `environ`. A run of a runner that is gone is
         taken over once its lease is over and `grace_seconds` have passed, the longest time for which a call may still
         have an effect.
@@ -100,8 +100,11 @@ class CampaignRunner:
         **options: Any,
     ) -> Self:
         """A runner over the store at `where`: a SQLite file, a `postgresql://` address, or None, forgotten at the end."""
-        own = tempfile.TemporaryDirectory(prefix="kiki-flow-") if where is None else None
-        store = RunStore.open(where if own is None else Path(own.name) / "flow.db", clock)
+        own = None
+        if where is None:
+            own = tempfile.TemporaryDirectory(prefix="kiki-flow-")
+            where = Path(own.name) / "flow.db"
+        store = RunStore.open(where, clock)
         runner = cls(store, guard, clock=clock, **options)
         runner._own = own
         return runner
@@ -172,7 +175,9 @@ class CampaignRunner:
         """How a run stands; raises `NotFound`."""
         row, plan = self.store.run(run), self.plan(run)
         story = ((t.number, t.at, t.lane.removeprefix(f"{run}/"), t.event, t.detail) for t in self.store.story(run))
-        return status_of(row, plan, follow(begin(plan), story, plan), {one.campaign: one for one in self.store.lanes(run)})
+        return status_of(
+            row, plan, follow(begin(plan), story, plan), {one.campaign: one for one in self.store.lanes(run)}
+        )
 
     def events(self, run: str, after: int = 0, most: int = 1000) -> list[Told]:
         """What a run told after that number, oldest first: every step and decision; raises `NotFound`."""

@@ -100,7 +100,7 @@ class EmbeddedGuard:
 
         def ask() -> Outcome:
             found = self._guard.check(format_micros(micros), scopes)
-            return done() if found.allowed else refused(found.reason, found.explanation)
+            return done() if found.allowed else refused(str(found.reason), found.explanation)
 
         return await _asked(lambda: asyncio.to_thread(ask))
 
@@ -161,7 +161,7 @@ class RemoteGuard:
 
         async def ask() -> Outcome:
             found = await self._client.check(format_micros(micros), scopes)
-            return done() if found.allowed else refused(found.reason, found.explanation)
+            return done() if found.allowed else refused(str(found.reason), found.explanation)
 
         return await _asked(ask)
 

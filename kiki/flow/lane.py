@@ -428,7 +428,9 @@ class _Lane:
     async def _settle_all(self, step: str, now: int, *, at_last: bool) -> bool:
         """Whether every hold has ended and every book says what the platform says."""
         calendar = self._world.calendar
-        begun = [*(day for day in self._days() if calendar.start_of(day) <= now), *self._overrun(now)] if self._id else []
+        begun = (
+            [*(day for day in self._days() if calendar.start_of(day) <= now), *self._overrun(now)] if self._id else []
+        )
         settled = True
         for day in sorted({*self._money.holds, *begun} - {*self._money.books} - {*self._money.doubtful}):
             if day in begun:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,9 @@ from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import World
 from kiki.outbound.outcome import Fate, Outcome
+
+REVISION_SHARE: Final = 0.02
+"""So much of a day's cost a later report may add without being a drift."""
 
 
 def worst_case(daily_budget: int, overdelivery: float) -> int:
@@ -48,6 +51,8 @@ class DayBook(NamedTuple):
     """As it stands in our books: committed and recorded, micros."""
     credited: int
     """What later reports took back."""
+    held: int
+    """What was set aside for it."""
 
 
 class LaneMoney:
@@ -116,9 +121,15 @@ class LaneMoney:
             return False
         await self._ask(f"{step}/allowance", lambda: self._world.allowance.settle(held.key, report.spent))
         del self.holds[report.day]
-        self.books[report.day] = DayBook(report.day, report.spent, 0)
+        self.books[report.day] = DayBook(report.day, report.spent, 0, held.micros)
         worth = {"value": report.value, "conversions": report.conversions}
-        told = {"day": str(report.day), "spent": report.spent, "held": held.micros, "beyond": beyond, **worth}
+        told: dict[str, str | int] = {
+            "day": str(report.day),
+            "spent": report.spent,
+            "held": held.micros,
+            "beyond": beyond,
+            **worth,
+        }
         await self._story.tell(f"{step}/told", "flow.settled", **told)
         if ended.fate is Fate.REFUSED:
             await self._story.tell(f"{step}/drift-told", "flow.drift", day=str(report.day), code=ended.code)
@@ -138,7 +149,10 @@ class LaneMoney:
         if more is None:
             return False
         self.books[report.day] = book._replace(spent=book.spent + more)
-        await self._story.tell(f"{step}/told", "flow.drift", day=str(report.day), change=more)
+        # Reports are corrected a little every day; what is more than that, somebody should look at.
+        within = report.spent <= book.held and more <= REVISION_SHARE * report.spent
+        event = "flow.revised" if within else "flow.drift"
+        await self._story.tell(f"{step}/told", event, day=str(report.day), change=more)
         return more == change
 
     async def record_unheld(self, step: str, report: SpendReport) -> bool:
@@ -146,7 +160,7 @@ class LaneMoney:
         spent = await self._record(f"{step}/unheld", report.day, report.spent) if report.spent else 0
         if spent is None:
             return False
-        self.books[report.day] = DayBook(report.day, spent, 0)
+        self.books[report.day] = DayBook(report.day, spent, 0, 0)
         if spent:
             await self._story.tell(f"{step}/told", "flow.drift", day=str(report.day), change=spent, unheld=True)
         return spent == report.spent

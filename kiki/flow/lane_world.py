@@ -34,6 +34,10 @@ AdviceMaker = Callable[[Plan, Limits, CustomerValue], Advice]
 """What chooses bids and budgets for a campaign of a plan."""
 
 
+SandboxOf = Callable[[Plan], str]
+"""The address of the sandbox that plays a plan's platforms."""
+
+
 class StoreAllowance:
     """The total of one run's plan, in the store."""
 
@@ -60,7 +64,7 @@ class Worlds:
         values: CustomerValue,
         environ: Mapping[str, str],
         *,
-        sandbox: str | None,
+        sandbox: str | SandboxOf | None,
         clock: Clock,
         advise: AdviceMaker | None = None,
     ) -> None:
@@ -97,10 +101,11 @@ class Worlds:
     async def platform(self, plan: Plan, name: str) -> Platform:
         """The adapter of one of a plan's accounts. Raises `ConfigurationError` and `PlatformUnreachable`."""
         account = plan.platforms[name]
-        place = (name, account.account, plan.currency, plan.time_zone, str(plan.sandbox))
+        own = (plan.name, plan.version) if plan.sandbox and callable(self._sandbox) else ()
+        place = (name, account.account, plan.currency, plan.time_zone, str(plan.sandbox), *own)
         task = self._opened.get(place)
         if task is None:
-            task = self._opened[place] = asyncio.create_task(open_platform(plan, name, self._environ, sandbox=self._sandbox))
+            task = self._opened[place] = asyncio.create_task(self._open(plan, name))
         try:
             return await asyncio.shield(task)
         except KikiError:
@@ -126,6 +131,12 @@ class Worlds:
             await platform.close()
         self._opened.clear()
         await self._values.close()
+
+    async def _open(self, plan: Plan, name: str) -> Platform:
+        sandbox = self._sandbox
+        if callable(sandbox):
+            sandbox = await asyncio.to_thread(sandbox, plan) if plan.sandbox else None
+        return await open_platform(plan, name, self._environ, sandbox=sandbox)
 
     async def _reached(self, plan: Plan, name: str) -> Platform:
         """The same, however long it takes: a run goes on when the credentials are there again."""

@@ -84,9 +84,7 @@ class LaneWrites:
         )
         return outcome
 
-    async def _known(
-        self, step: str, outcome: Outcome, shows: Shows, sends: int, about: dict[str, Any]
-    ) -> Outcome:
+    async def _known(self, step: str, outcome: Outcome, shows: Shows, sends: int, about: dict[str, Any]) -> Outcome:
         """What the platform shows after an answer was lost: the effect, or still not known."""
         found = await self.read(f"{step}/{sends}/read", lambda: self._world.platform.lookup(self._name))
         state = campaign_of(found)

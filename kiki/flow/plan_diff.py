@@ -86,8 +86,10 @@ def bid_in_words(campaign: PlannedCampaign, currency: str) -> str:
         return f"bid {amount_in_words(bid, currency)}"
     low = f", at least {amount_in_words(bid.floor, currency)}" if bid.floor else ""
     high = f", at most {amount_in_words(bid.ceiling, currency)}" if bid.ceiling is not None else ""
-    which = "the lower end of the 80 % interval of a new customer's value" if bid.bound == "lower" else "the expected value"
-    return f"bid {bid.share:.4g} × {which}{low}{high}"
+    which = (
+        "the lower end of the 80 % interval of a new customer's value" if bid.bound == "lower" else "the expected value"
+    )
+    return f"bid {bid.share * 100:.4g}% of {which}{low}{high}"
 
 
 def _learning(was: int, campaign: PlannedCampaign, limits: Limits) -> str:

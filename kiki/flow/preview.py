@@ -155,9 +155,7 @@ def _approval(plan: Plan) -> str:
     above, highest = plan.approval_above, peak(plan)
     if above is None or highest <= above:
         return ""
-    return (
-        f"its highest day costs {amount_in_words(highest, plan.currency)}, above {amount_in_words(above, plan.currency)}"
-    )
+    return f"its highest day costs {amount_in_words(highest, plan.currency)}, above {amount_in_words(above, plan.currency)}"
 
 
 def _why(outcome: Outcome) -> str:

@@ -152,7 +152,7 @@ def _take_in(lane: LaneProgress, event: str, detail: Mapping[str, Any]) -> None:
             lane.holds.pop(day, None)
         case "flow.credited":
             lane.spent[day] = lane.spent.get(day, 0) + int(detail["change"])
-        case "flow.drift":
+        case "flow.drift" | "flow.revised":
             if "change" in detail:
                 lane.spent[day] = lane.spent.get(day, 0) + int(detail["change"])
             lane.active |= detail.get("found") == "active"

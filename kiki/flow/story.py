@@ -30,7 +30,9 @@ class Story:
     async def tell(self, place: str, event: str, /, **detail: str | int | bool) -> None:
         """Write a note down, with those before it that the guard could not take yet."""
         told = {name: value[:TEXT_MAX] if isinstance(value, str) else value for name, value in detail.items()}
-        note = parse_note(event, self._scopes, {"run": self.run, **told}, write_key(self.run, "note", place, 1))
+        # Every lane has places of the same names, so the campaign is part of the key.
+        key = write_key(self.run, "note", f"{self._scopes['campaign']}/{place}", 1)
+        note = parse_note(event, self._scopes, {"run": self.run, **told}, key)
         self._pending.append(note)
         await self._hand_over(place, note)
 
@@ -46,8 +48,10 @@ class Story:
         async def act() -> Json:
             outcome = await self._guard.note(notes)
             # What the guard refuses it would refuse again: the journal alone has it.
-            kept = not outcome.code or outcome.fate.value == "refused"
-            return {"kept": kept} if told is None else {"kept": kept, "event": told.event, "detail": {**told.detail}}
+            answer: Json = {"kept": not outcome.code or outcome.fate.value == "refused"}
+            if outcome.fate.value == "refused":
+                answer |= {"refused": outcome.code}
+            return answer if told is None else answer | {"event": told.event, "detail": {**told.detail}}
 
         if (await self._port.step(place, act))["kept"]:
             del self._pending[: len(notes)]

@@ -62,9 +62,7 @@ async def open_platform(plan: Plan, name: str, environ: Mapping[str, str], *, sa
 
     if sandbox is None:
         raise ConfigurationError(["the plan says 'platforms: sandbox', and there is no address of a sandbox"])
-    return await SandboxPlatform.open(
-        sandbox, name, account.account, currency=plan.currency, time_zone=plan.time_zone
-    )
+    return await SandboxPlatform.open(sandbox, name, account.account, currency=plan.currency, time_zone=plan.time_zone)
 
 
 async def open_platforms(plan: Plan, environ: Mapping[str, str], *, sandbox: str | None = None) -> dict[str, Platform]:

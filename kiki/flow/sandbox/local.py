@@ -41,6 +41,16 @@ class LocalSandbox:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
 
+    @property
+    def today(self) -> date:
+        """The day that it is there, in UTC."""
+
+        async def look() -> date:
+            return self._books.time.day_at("UTC", self._books.now())
+
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
+
     def close(self) -> None:
         """Stop answering."""
         if self._loop is not None and self._thread.is_alive():

@@ -1,0 +1,250 @@
+"""`kiki campaign`: plan, run and watch campaigns on ad platforms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiki.cli import show
+from kiki.cli.campaign_access import CampaignName, FlowDir, RunName, SandboxUrl, open_runner, open_runs, resolve
+from kiki.cli.consent_ledger import LedgerPath, actor
+from kiki.cli.options import Json, TokenFile, Url
+
+if TYPE_CHECKING:
+    from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.run_status import RunStatus
+
+app = typer.Typer(help="Plan, run and watch campaigns on ad platforms.", no_args_is_help=True, rich_markup_mode=None)
+
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file.")]
+WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
+
+
+@app.callback()
+def campaign() -> None:
+    """Plan, run and watch campaigns on ad platforms."""
+
+
+@app.command()
+def plan(
+    file: PlanFile,
+    url: Url = None,
+    token_file: TokenFile = None,
+    ledger: LedgerPath = None,
+    data_dir: FlowDir = None,
+    sandbox: SandboxUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a plan would do on its platforms, and whether the guard would let it; nothing is changed.
+
+    Exit code 3 when something keeps it from running as written.
+    """
+    from kiki.cli import campaign_show
+    from kiki.flow.plan_file import read_plan
+
+    wanted = read_plan(file)
+    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=False) as runner:
+        found = runner.preview(wanted)
+    if as_json:
+        show.as_json(found)
+    else:
+        campaign_show.preview(found)
+    if found.problems:
+        raise typer.Exit(show.EXIT_REFUSED)
+
+
+@app.command()
+def run(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PLAN]", help="The plan; without it, what is open already is gone on with."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Only write the run down, for a runner that works on the same store.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Start a plan anew whose run has ended.")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+    ledger: LedgerPath = None,
+    data_dir: FlowDir = None,
+    sandbox: SandboxUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Run a plan, or go on with it where it was, until it has ended.
+
+    Stopped with Ctrl-C or killed, the same command goes on: every step happens once. Exit code 1 when a campaign failed.
+    """
+    from kiki.flow.plan_file import read_plan
+
+    wanted = None if file is None else read_plan(file)
+    if detach and wanted is not None:
+        with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
+            started = runner.start(wanted, again=again)
+        if as_json:
+            show.as_json({"run": started})
+        else:
+            show.line(started)
+        return
+    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
+        names = (
+            [runner.start(wanted, again=again)]
+            if wanted
+            else [row.run for row in runner.runs() if row.state == "running"]
+        )
+        if not names:
+            show.talk("no run is open")
+        _work(runner, names, quiet=as_json)
+        found = [runner.status(name) for name in names]
+    _show_ended(found, as_json=as_json)
+
+
+def _work(runner: CampaignRunner, names: list[str], *, quiet: bool) -> None:
+    """Execute what is open and tell the story of these runs, until they have ended."""
+    import time
+
+    from kiki.cli.campaign_tale import Tale
+    from kiki.errors import RunTaken
+
+    tale = Tale(runner, names)
+    for name in names:
+        show.talk(f"run {name}", dim=True)
+    try:
+        runner.work()
+    except RunTaken as error:
+        show.talk(f"{error}: it works on the runs, and this command watches")
+    while tale.goes_on():
+        if not quiet:
+            tale.tell()
+        time.sleep(_LOOK_SECONDS)
+    if not quiet:
+        tale.tell()
+
+
+def _show_ended(found: list[RunStatus], *, as_json: bool) -> None:
+    from kiki.cli import campaign_show
+
+    if as_json:
+        show.as_json({"runs": [status_json(each) for each in found]})
+    else:
+        for each in found:
+            campaign_show.status(each)
+    if any(each.state == "failed" for each in found):
+        raise typer.Exit(show.EXIT_ERROR)
+
+
+@app.command()
+def status(
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="The run, or a plan's name; without it all runs are listed.")
+    ] = None,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs, or show how one of them stands."""
+    from kiki.cli import campaign_show
+
+    with open_runs(data_dir) as runner:
+        if run_name is None:
+            rows = runner.runs()
+            if as_json:
+                show.as_json({"runs": [row._asdict() for row in rows]})
+            else:
+                campaign_show.runs(rows)
+            return
+        found = runner.status(resolve(runner, run_name).run)
+    if as_json:
+        show.as_json(status_json(found))
+    else:
+        campaign_show.status(found)
+
+
+@app.command()
+def watch(
+    run_name: RunName,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show a run as a live table until it has ended. With --json: its story, one word a line."""
+    from kiki.cli import campaign_show
+
+    with open_runs(data_dir) as runner:
+        name = resolve(runner, run_name).run
+        if as_json:
+            from kiki.cli.campaign_tale import Tale
+
+            Tale(runner, [name]).print_json(WATCH_SECONDS)
+        else:
+            campaign_show.watch(lambda: runner.status(name), WATCH_SECONDS)
+
+
+@app.command()
+def pause(
+    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+) -> None:
+    """Let a run spend nothing more until it is resumed."""
+    _tell("pause", run_name, campaign_name, data_dir, as_json=as_json)
+
+
+@app.command()
+def resume(
+    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+) -> None:
+    """Take a pause back."""
+    _tell("resume", run_name, campaign_name, data_dir, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+) -> None:
+    """End a run for good: its campaigns are paused at once, and its books are settled."""
+    _tell("cancel", run_name, campaign_name, data_dir, as_json=as_json)
+
+
+@app.command()
+def approve(run_name: RunName, data_dir: FlowDir = None, as_json: Json = False) -> None:
+    """Let a run begin that waits for approval."""
+    _tell("approve", run_name, None, data_dir, as_json=as_json)
+
+
+def _tell(verb: str, run_name: str, campaign_name: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+    with open_runs(data_dir) as runner:
+        name = resolve(runner, run_name).run
+        if verb == "approve":
+            told = runner.approve(name, actor=actor())
+        else:
+            told = getattr(runner, verb)(name, campaign_name, actor=actor())
+    if as_json:
+        show.as_json({"run": name, "told": verb, "campaigns": told})
+    else:
+        show.line(f"{name}: {told} {'campaign' if told == 1 else 'campaigns'} told to {verb}")
+
+
+@app.command()
+def adopt(
+    executor: Annotated[str, typer.Argument(metavar="EXECUTOR", help="The runner that is gone for good.")],
+    data_dir: FlowDir = None,
+    as_json: Json = False,
+) -> None:
+    """Free the runs of a runner that is gone for good, so that others take them at once.
+
+    Without this word they are taken once its lease is over and no call of its can have an effect any more. Only say it of
+    a runner whose machine is off.
+    """
+    with open_runs(data_dir) as runner:
+        freed = runner.adopt(executor)
+    if as_json:
+        show.as_json({"executor": executor, "runs": freed})
+    else:
+        show.line(f"{len(freed)} runs of {executor} are free" + "".join(f"\n  {name}" for name in freed))
+
+
+def status_json(found: RunStatus) -> dict[str, object]:
+    """A status as JSON, with the sums that people read."""
+    import msgspec
+
+    plain: dict[str, object] = msgspec.to_builtins(found)
+    return plain | {"spent": found.spent, "held": found.held}

@@ -1,0 +1,256 @@
+"""`CampaignRunner` in a script: a guard in this process, a sandbox over HTTP, and whatever may happen in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kiki import BudgetGuard, CampaignRunner
+from kiki.errors import Conflict, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
+from kiki.flow.plan import Plan
+from kiki.flow.plan_diff import Step
+from kiki.flow.plan_text import parse_plan
+from kiki.flow.progress import Phase
+from kiki.flow.run_status import RunStatus
+from kiki.flow.sandbox.local import LocalSandbox
+from kiki.shield.fact import Noted, decode_fact
+
+FIRST = date(2026, 12, 1)
+DAY_SECONDS = 0.5
+
+TEXT = """\
+plan: spring
+currency: USD
+starts: 2026-12-01
+ends: 2026-12-03
+platforms: sandbox
+campaigns:
+  - {name: search, platform: google_ads, budget: $100/day, bid: $1.20}
+  - {name: social, platform: meta, budget: $200/day, bid: {ltv: 2%, ceiling: $4}}
+"""
+PLAN = parse_plan(TEXT)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[LocalSandbox]:
+    with LocalSandbox(first_day=date(2026, 11, 30), day_seconds=DAY_SECONDS) as found:
+        yield found
+
+
+@pytest.fixture
+def guard() -> Iterator[BudgetGuard]:
+    with BudgetGuard.open(limit="10000", window="30d") as found:
+        yield found
+
+
+def runner_of(guard: BudgetGuard, sandbox: LocalSandbox, where: Path | None = None, **options) -> CampaignRunner:
+    return CampaignRunner.open(where, guard=guard, sandbox=sandbox.url, poll_seconds=0.02, **options)
+
+
+def until(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def agree(status: RunStatus, sandbox: LocalSandbox, guard: BudgetGuard) -> None:
+    """Our books, the platforms' and the guard's say the same."""
+    campaigns = {each["name"].rpartition("/")[2]: each for each in sandbox.books()["campaigns"]}
+    for lane in status.lanes:
+        bills = {day: bill["billed"] for day, bill in campaigns[lane.campaign]["bills"].items() if bill["billed"]}
+        assert bills == {day: spent for day, spent in lane.spent.items() if spent}
+        assert "paused" == campaigns[lane.campaign]["status"]
+    assert [] == guard.holds()
+
+
+def test_a_plan_runs_to_its_end_and_three_books_agree(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        status = runner.wait(run, 30)
+        events = runner.events(run)
+
+    assert "completed" == status.state
+    assert [Phase.ENDED, Phase.ENDED] == [lane.phase for lane in status.lanes]
+    agree(status, sandbox, guard)
+    # Every word of the story is a fact in the guard's ledger, under its campaign.
+    for lane in status.lanes:
+        told = [each.event for each in events if each.lane == f"{run}/{lane.campaign}"]
+        noted = [note.event for note in notes_of(guard, lane.campaign)]
+        assert told == noted
+        assert {"flow.lane_started", "flow.called", "flow.reserved", "flow.settled", "flow.lane_ended"} <= {*noted}
+    assert {1_200_000, 2_550_000} == {campaign["bid"] for campaign in sandbox.books()["campaigns"]}
+
+
+def notes_of(guard: BudgetGuard, campaign: str):
+    facts = [decode_fact(entry) for entry in guard.decider.ledger.read()]
+    return [fact for fact in facts if isinstance(fact, Noted) and f"campaign:{campaign}" in fact.scopes]
+
+
+def test_the_same_plan_is_the_same_run(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        assert run == runner.start(parse_plan(f"# a comment\n{TEXT}"))
+        assert [run] == [row.run for row in runner.runs()]
+
+
+def test_an_edited_plan_is_named_and_refused_while_the_run_is_open(guard: BudgetGuard, sandbox: LocalSandbox):
+    edited = parse_plan(TEXT.replace("$100/day", "$120/day"))
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        with pytest.raises(PlanChanged, match=f"{PLAN.version}.*{edited.version}"):
+            runner.start(edited)
+        assert PLAN == runner.plan(run)
+        assert "completed" == runner.wait(run, 30).state
+        assert run != runner.start(edited)
+
+
+def test_an_ended_plan_starts_anew_only_when_that_is_said(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        runner.cancel(run)
+        assert "cancelled" == runner.wait(run, 30).state
+        assert run == runner.start(PLAN)
+        assert f"{run}-2" == runner.start(PLAN, again=True)
+
+
+def test_a_runner_goes_on_where_another_stopped(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: any(lane.held for lane in runner.status(run).lanes))
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        status = runner.wait(run, 30)
+
+    assert "completed" == status.state
+    agree(status, sandbox, guard)
+    assert [] == sandbox.books()["duplicates"]
+
+
+def test_pause_resume_and_cancel_by_a_person(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: runner.status(run).lanes[0].active and runner.status(run).lanes[1].active)
+        assert 1 == runner.pause(run, "search", actor="ada")
+        until(lambda: not runner.status(run).lanes[0].active)
+        assert Phase.PAUSED is runner.status(run).lanes[0].phase
+        assert runner.status(run).lanes[1].active
+        runner.resume(run, "search", actor="ada")
+        until(lambda: runner.status(run).lanes[0].active)
+        assert 2 == runner.cancel(run, actor="bob")
+        status = runner.wait(run, 30)
+        with pytest.raises(Conflict, match="ended"):
+            runner.pause(run)
+
+    assert "cancelled" == status.state
+    agree(status, sandbox, guard)
+
+
+def test_a_large_plan_waits_for_a_person(guard: BudgetGuard, sandbox: LocalSandbox):
+    plan = parse_plan(TEXT.replace("currency: USD", "currency: USD\napproval_above: $250/day"))
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(plan)
+        runner.work()
+        until(lambda: all(lane.phase is Phase.APPROVAL for lane in runner.status(run).lanes))
+        assert [] == sandbox.books()["campaigns"]
+        runner.approve(run, actor="cfo")
+        until(lambda: all(lane.phase is Phase.RUNNING for lane in runner.status(run).lanes))
+        runner.cancel(run)
+        runner.wait(run, 30)
+
+
+def test_two_runners_of_one_name_are_refused(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as one:
+        one.work()
+        with runner_of(guard, sandbox, tmp_path / "flow.db") as two:
+            with pytest.raises(RunTaken, match="runner"):
+                two.work()
+            with pytest.raises(RunTaken):
+                two.adopt("runner")
+
+
+def test_the_runs_of_a_dead_runner_are_adopted_by_word(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(guard, sandbox, tmp_path / "flow.db", executor="a") as runner:
+        run = runner.start(PLAN)
+        # As if it had died: its lease stands.
+        assert {run: 1} == runner.store.take("a", 3600, grace=0)
+    with runner_of(guard, sandbox, tmp_path / "flow.db", executor="b") as runner:
+        runner.work()
+        time.sleep(0.2)
+        assert {} == runner.held
+        assert [run] == runner.adopt("a")
+        until(lambda: run in runner.held)
+        runner.cancel(run)
+        runner.wait(run, 30)
+
+
+def test_a_preview_says_what_would_be_made_and_changes_nothing(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        found = runner.preview(PLAN)
+    assert [Step.CREATE, Step.CREATE] == [change.step for change in found.changes]
+    assert (900_000_000, 1_650_000_000, []) == (found.planned, found.worst, found.problems)
+    assert [] == sandbox.books()["campaigns"]
+
+
+def test_a_preview_beside_what_is_there(guard: BudgetGuard, sandbox: LocalSandbox):
+    less = parse_plan(TEXT.replace("$100/day", "$150/day").replace("  - {name: social", "  - {name: video"))
+    with runner_of(guard, sandbox) as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        assert [Step.NOTHING, Step.CHANGE] == [each.step for each in runner.preview(PLAN).changes]
+        found = {change.campaign: change for change in runner.preview(less).changes}
+        assert {"search": Step.CHANGE, "video": Step.CREATE, "social": Step.PAUSE} == {
+            name: change.step for name, change in found.items()
+        }
+        assert ["budget $100.00/day → $150.00/day (the platform learns anew)"] == found["search"].details
+        runner.cancel(run)
+        runner.wait(run, 30)
+
+
+def test_a_preview_says_what_the_guard_would_not_hold(sandbox: LocalSandbox):
+    with BudgetGuard.open(limit="500", window="30d") as guard, runner_of(guard, sandbox) as runner:
+        problems = runner.preview(PLAN).problems
+    assert (
+        "needs $1,100.00 set aside at once, and the guard says: 1100.00 never fits budget 'default'" in problems[0].what
+    )
+    assert ["search", "social"] == problems[0].campaigns
+
+
+def test_a_preview_without_platforms_and_without_credentials_says_so(guard: BudgetGuard):
+    with CampaignRunner.open(guard=guard, sandbox="http://127.0.0.1:9", environ={}) as runner:
+        found = runner.preview(PLAN)
+        assert [Step.UNKNOWN, Step.UNKNOWN] == [change.step for change in found.changes]
+        assert ["search"] == found.problems[0].campaigns
+
+
+def test_what_nobody_knows_is_said(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(guard, sandbox) as runner:
+        for ask in (runner.status, runner.plan, runner.events, runner.pause):
+            with pytest.raises(NotFound, match="no run 'nobody'"):
+                ask("nobody")
+        run = runner.start(PLAN)
+        with pytest.raises(InvalidInput, match="no campaign 'nobody'"):
+            runner.pause(run, "nobody")
+        with pytest.raises(PlanError, match="No such file"):
+            runner.start(tmp_path / "nobody.yaml")
+        bad = tmp_path / "bad.yaml"
+        bad.write_bytes(b"plan: \xff")
+        with pytest.raises(PlanError, match=r"bad\.yaml:1: the file is not UTF-8"):
+            runner.start(bad)
+
+
+def test_a_status_is_json_and_back(guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(guard, sandbox) as runner:
+        status = runner.status(runner.start(PLAN))
+    assert status == msgspec.json.decode(msgspec.json.encode(status), type=RunStatus)
+
+
+def test_old_plans_are_read_as_they_were_written():
+    assert PLAN == Plan.load(PLAN.dump())
