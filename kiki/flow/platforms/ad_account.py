@@ -86,7 +86,7 @@ class AdAccount:
 
     def is_final(self, day: date, time_zone: str) -> bool:
         """Whether the platform has stopped changing a day's report much."""
-        ends = datetime(day.year, day.month, day.day, tzinfo=_zone(time_zone)) + timedelta(days=1)
+        ends = datetime(day.year, day.month, day.day, tzinfo=zone_of(time_zone)) + timedelta(days=1)
         return self._clock() >= round(ends.timestamp() * SECOND) + self._limits.report_hours * 3600 * SECOND
 
 
@@ -123,7 +123,8 @@ def in_batches(values: Sequence[ValueUpload], size: int) -> Iterable[Sequence[Va
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """A time zone by its IANA name."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -133,4 +134,4 @@ def _zone(name: str) -> ZoneInfo:
 
 def day_start(day: date, time_zone: str) -> datetime:
     """When a day begins in an account, as a moment in UTC."""
-    return datetime(day.year, day.month, day.day, tzinfo=_zone(time_zone)).astimezone(UTC)
+    return datetime(day.year, day.month, day.day, tzinfo=zone_of(time_zone)).astimezone(UTC)

@@ -1,0 +1,530 @@
+"""X Ads, API version 12. Money there is `local_micro`: micros as they are here.
+
+A campaign has one line item of its own name, which carries the bid, the days and the countries; it is active from the
+beginning, because a paused campaign lets nothing spend. Parameters of reads and of writes are in the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from kiki.clock import SECOND, Clock, to_datetime, wall_micros
+from kiki.flow.plan import Account, Objective
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platforms.ad_account import (
+    AboutAccount,
+    AdAccount,
+    about_account,
+    consented,
+    day_start,
+    in_batches,
+    shown_campaign,
+    shown_report,
+    zone_of,
+)
+from kiki.flow.platforms.amounts import JSON_HEADERS, dump, whole_currency, wrong_amounts
+from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.flow.platforms.credentials import Credentials
+from kiki.flow.platforms.oauth1 import OAuth1
+from kiki.outbound.exchange import INVALID, NOT_FOUND, THROTTLED, UNSUPPORTED, Reply, Request
+from kiki.outbound.line import Line
+from kiki.outbound.outcome import Outcome, done, refused
+from kiki.outbound.rate_budget import reset_at
+
+Kind = TypeVar("Kind")
+
+URL: Final = "https://ads-api.x.com"
+VERSION: Final = "12"
+NAME_MAX: Final = 255
+PAGE: Final = 1000
+PER_MINUTE: Final = 40
+"""As kiki's first version had it; X itself counts by account and by endpoint, and says so in its answers."""
+UPLOAD_MAX: Final = 500
+
+OBJECTIVES: Final[Mapping[Objective, str]] = {
+    Objective.AWARENESS: "REACH",
+    Objective.TRAFFIC: "WEBSITE_CLICKS",
+    Objective.LEADS: "WEBSITE_CLICKS",
+    Objective.SALES: "WEBSITE_CLICKS",
+    Objective.APP: "APP_INSTALLS",
+}
+PLACEMENTS: Final = ("ALL_ON_TWITTER", "PUBLISHER_NETWORK")
+"""Where money is spent; X reports each by itself."""
+LIMITS: Final = Limits(overdelivery=1.2, report_hours=72)
+
+_WORD: Final = r"[A-Z][A-Z0-9_]{0,39}"
+_WORD_ACCEPTED: Final = "write a word of X's reference such as REACH"
+
+
+class _Answer(msgspec.Struct, Generic[Kind]):
+    data: Kind
+
+
+class _Page(msgspec.Struct, Generic[Kind]):
+    data: list[Kind]
+    next_cursor: str | None = None
+
+
+class _Account(msgspec.Struct):
+    timezone: str
+
+
+class _FundingInstrument(msgspec.Struct):
+    id: str
+    currency: str
+    able_to_fund: bool = False
+    deleted: bool = False
+
+
+class _Campaign(msgspec.Struct):
+    id: str
+    name: str
+    entity_status: str
+    currency: str = ""
+    daily_budget_amount_local_micro: int | None = None
+    deleted: bool = False
+
+
+class _LineItem(msgspec.Struct):
+    id: str
+    name: str | None = None
+    bid_amount_local_micro: int | None = None
+    deleted: bool = False
+
+
+class _Targeting(msgspec.Struct):
+    targeting_type: str
+    targeting_value: str | int | None = None
+
+
+class _Location(msgspec.Struct):
+    targeting_value: str
+    country_code: str = ""
+
+
+class _Metrics(msgspec.Struct):
+    billed_charge_local_micro: list[int | None] | None = None
+    impressions: list[int | None] | None = None
+    clicks: list[int | None] | None = None
+
+
+class _Segment(msgspec.Struct):
+    metrics: _Metrics
+
+
+class _Stats(msgspec.Struct):
+    id: str
+    id_data: list[_Segment]
+
+
+class _Uploaded(msgspec.Struct):
+    conversions_processed: int
+
+
+class X(AdAccount):
+    """See `Platform`. `open` makes one."""
+
+    NAME: ClassVar[str] = "x"
+
+    def __init__(
+        self,
+        account: str,
+        line: Line,
+        *,
+        funding_instrument: str = "",
+        pixel: str = "",
+        event: str = "",
+        clock: Clock = wall_micros,
+    ) -> None:
+        super().__init__(account, line, LIMITS, clock=clock)
+        self._funding_instrument = funding_instrument
+        self._pixel = pixel
+        self._event = event
+
+    @classmethod
+    def open(cls, account: Account, environ: Mapping[str, str]) -> Self:
+        """See `Adapter`."""
+        told = Credentials(cls.NAME, account, environ)
+        consumer_key = told.text("X_ADS_CONSUMER_KEY", "the key of the application")
+        consumer_secret = told.secret("X_ADS_CONSUMER_SECRET", "the secret of the application")
+        token = told.text("X_ADS_ACCESS_TOKEN", "the access token of a user of the account")
+        token_secret = told.secret("X_ADS_ACCESS_TOKEN_SECRET", "the secret of that token")
+        url = told.address("X_ADS_URL", URL)
+        ids = "write an id as X shows it"
+        version = told.setting("version", VERSION, r"[0-9]{1,3}", "write a number such as 12", environ="X_ADS_VERSION")
+        funding = told.setting("funding_instrument", "", r"[a-z0-9]{0,32}", ids)
+        pixel = told.setting("pixel", "", r"[a-z0-9]{0,32}", ids)
+        event = told.setting("event", "", r"(tw-[a-z0-9]+-[a-z0-9]+)?", "write an event's id such as tw-abc12-def34")
+        name = told.account(r"[a-z0-9]{1,32}", "write the account's id, such as 18ce54d4x5t")
+        told.settings_known({"version", "funding_instrument", "pixel", "event"})
+        told.require()
+        line = Line(
+            f"{url}/{version}",
+            authorization=OAuth1(consumer_key, consumer_secret, token, token_secret),
+            judge=_judge,
+            rates=_rates,
+            per_minute=PER_MINUTE,
+            timeout_seconds=LIMITS.timeout_seconds,
+        )
+        return cls(name, line, funding_instrument=funding, pixel=pixel, event=event)
+
+    async def _ask_about(self) -> AboutAccount | Outcome:
+        account = await self._one(_Account, "GET", "")
+        if isinstance(account, Outcome):
+            return account
+        funding = await self._funding()
+        return funding if isinstance(funding, Outcome) else about_account(funding.currency, account.timezone)
+
+    async def _funding(self) -> _FundingInstrument | Outcome:
+        """What pays; the plan must say which when there are several."""
+        found = await self._all(_FundingInstrument, "funding_instruments")
+        if isinstance(found, Outcome):
+            return found
+        wanted = self._funding_instrument
+        able = [each for each in found if not each.deleted and (each.id == wanted if wanted else each.able_to_fund)]
+        if not able:
+            return refused(NOT_FOUND, f"the account has no funding instrument {wanted or 'that is able to fund'}")
+        if len(able) > 1:
+            named = ", ".join(each.id for each in able[:10])
+            return refused(
+                INVALID, f"the account has several funding instruments; set 'funding_instrument' to one of {named}"
+            )
+        return able[0]
+
+    async def lookup(self, name: str) -> Outcome:
+        """See `Platform`. A campaign that was removed counts only when there is no other."""
+        asked = {"q": name, "with_deleted": "true"}
+        found = await self._all(_Campaign, "campaigns", asked)
+        if isinstance(found, Outcome):
+            return found
+        # X searches by the beginning of a name.
+        same = sorted((each for each in found if each.name == name), key=lambda each: each.deleted)
+        if not same:
+            return done()
+        item = await self._line_item(same[0])
+        if isinstance(item, Outcome):
+            return item
+        alive = sum(not each.deleted for each in same)
+        return shown_campaign(self._state(same[0], item), same_name=max(alive, 1))
+
+    async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        parts = self._line_item_parts(spec, about)
+        if isinstance(parts, Outcome):
+            return parts
+        there = await self.lookup(spec.name)
+        if not there.is_done:
+            return there
+        if "campaign" not in there.value:
+            funding = await self._funding()
+            if isinstance(funding, Outcome):
+                return funding
+            made = await self._one(
+                _Campaign,
+                "POST",
+                "campaigns",
+                {
+                    "name": spec.name,
+                    "funding_instrument_id": funding.id,
+                    "daily_budget_amount_local_micro": str(spec.daily_budget),
+                    "budget_optimization": "CAMPAIGN",
+                    "entity_status": "PAUSED",
+                    "standard_delivery": "true",
+                },
+            )
+            if isinstance(made, Outcome):
+                return made
+            campaign = self._state(made, None)
+        else:
+            campaign = msgspec.convert(there.value["campaign"], CampaignState)
+            if campaign.status is not Status.PAUSED:
+                # Somebody else's, or of an earlier run: what may be spending is not built any further.
+                return there
+        failure = await self._complete(campaign.id, spec, parts)
+        return await self.lookup(spec.name) if failure is None else failure
+
+    async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
+        """See `Platform`."""
+        wrong = await self._wrong(micros)
+        return wrong or await self._put(campaign, {"daily_budget_amount_local_micro": str(micros)})
+
+    async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
+        """See `Platform`. The bid of the campaign's own line item."""
+        wrong = await self._wrong(micros)
+        if wrong is not None:
+            return wrong
+        shown = await self._one(_Campaign, "GET", f"campaigns/{_part(campaign)}")
+        if isinstance(shown, Outcome):
+            return shown
+        item = await self._line_item(shown)
+        if isinstance(item, Outcome):
+            return item
+        if item is None:
+            return refused(NOT_FOUND, f"campaign {campaign} has no line item of its name")
+        params = {"bid_amount_local_micro": str(micros), "bid_strategy": "MAX"}
+        put = await self._one(_LineItem, "PUT", f"line_items/{_part(item.id)}", params)
+        return put if isinstance(put, Outcome) else shown_campaign(self._state(shown, put))
+
+    async def pause(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._put(campaign, {"entity_status": "PAUSED"})
+
+    async def resume(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._put(campaign, {"entity_status": "ACTIVE"})
+
+    async def spend_report(self, campaign: str, day: date) -> Outcome:
+        """See `Platform`."""
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        spent = impressions = clicks = 0
+        for placement in PLACEMENTS:
+            params = {
+                "entity": "CAMPAIGN",
+                "entity_ids": campaign,
+                "start_time": _local(day, about.time_zone),
+                "end_time": _local(day + timedelta(days=1), about.time_zone),
+                "granularity": "DAY",
+                "placement": placement,
+                "metric_groups": "BILLING,ENGAGEMENT",
+            }
+            told = await self._data(list[_Stats], "GET", f"stats/accounts/{self.account}", params)
+            if isinstance(told, Outcome):
+                return told
+            # A campaign that X does not know of in its answer has not been counted: that is no zero.
+            mine = [segment.metrics for stats in told if stats.id == campaign for segment in stats.id_data]
+            if not mine:
+                return refused(NOT_FOUND, f"the statistics have no campaign {campaign}")
+            spent += _sum(each.billed_charge_local_micro for each in mine)
+            impressions += _sum(each.impressions for each in mine)
+            clicks += _sum(each.clicks for each in mine)
+        final = self.is_final(day, about.time_zone)
+        return shown_report(SpendReport(day=day, spent=spent, impressions=impressions, clicks=clicks, final=final))
+
+    async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
+        """See `Platform`. Needs the account's `pixel` and `event`."""
+        if not self._pixel or not self._event:
+            return refused(UNSUPPORTED, "not sent: values go to a pixel; set 'pixel' and 'event' of the account")
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        allowed, accepted = consented(values), 0
+        for batch in in_batches(allowed, UPLOAD_MAX):
+            body = {"conversions": [self._conversion(each, about.currency) for each in batch]}
+            path = f"measurement/conversions/{self._pixel}"
+            sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
+            taken = _data(await self.line.send(sent), _Uploaded)
+            if isinstance(taken, Outcome):
+                return taken
+            accepted += taken.conversions_processed
+        return done(accepted=accepted, rejected=len(values) - accepted)
+
+    # -- parts ---------------------------------------------------------------------------------------
+
+    def _line_item_parts(self, spec: CampaignSpec, about: AboutAccount) -> dict[str, str] | Outcome:
+        """What a line item is made of, or why the campaign cannot be made."""
+        settings = CampaignSettings(spec.settings)
+        objective = settings.text("objective", OBJECTIVES[Objective(spec.objective)], _WORD, _WORD_ACCEPTED)
+        parts = {
+            "objective": objective,
+            "product_type": settings.text("product_type", "PROMOTED_TWEETS", _WORD, _WORD_ACCEPTED),
+            "placements": settings.text("placements", "ALL_ON_TWITTER", rf"{_WORD}(,{_WORD})*", _WORD_ACCEPTED),
+        }
+        for name in ("goal", "pay_by"):
+            word = settings.text(name, "", f"({_WORD})?", _WORD_ACCEPTED)
+            if word:
+                parts[name] = word
+        apps = [
+            (name, settings.text(name, "", r"[A-Za-z0-9._]{0,150}", "write the app's id in its store"))
+            for name in ("ios_app_store_identifier", "android_app_store_identifier")
+        ]
+        parts |= {name: app for name, app in apps if app}
+        if objective.startswith("APP_") and not any(app for _, app in apps):
+            settings.wrong("a campaign for an app needs 'ios_app_store_identifier' or 'android_app_store_identifier'")
+        if len(spec.name) > NAME_MAX:
+            settings.wrong(f"its name has {len(spec.name)} letters, and X takes {NAME_MAX}")
+        wrong = settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
+        if wrong is not None:
+            return wrong
+        bid = {"bid_strategy": "AUTO"}
+        if spec.bid is not None:
+            bid = {"bid_strategy": "MAX", "bid_amount_local_micro": str(spec.bid)}
+        ends = day_start(spec.ends + timedelta(days=1), about.time_zone)
+        return {
+            **parts,
+            **bid,
+            "name": spec.name,
+            "entity_status": "ACTIVE",
+            "start_time": day_start(spec.starts, about.time_zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "end_time": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    async def _complete(self, campaign: str, spec: CampaignSpec, parts: Mapping[str, str]) -> Outcome | None:
+        """The line item and its countries, as far as they are not there; why not, if that fails."""
+        values = await self._locations(spec.countries)
+        if isinstance(values, Outcome):
+            return values
+        item = await self._line_item_of(campaign, spec.name)
+        if isinstance(item, Outcome):
+            return item
+        if item is None:
+            made = await self._one(_LineItem, "POST", "line_items", {"campaign_id": campaign, **parts})
+            if isinstance(made, Outcome):
+                return made
+            item = made
+        if not values:
+            return None
+        there = await self._all(_Targeting, "targeting_criteria", {"line_item_ids": item.id})
+        if isinstance(there, Outcome):
+            return there
+        known = {str(each.targeting_value) for each in there if each.targeting_type == "LOCATION"}
+        for value in values:
+            if value not in known:
+                params = {"line_item_id": item.id, "targeting_type": "LOCATION", "targeting_value": value}
+                added = await self._one(_Targeting, "POST", "targeting_criteria", params)
+                if isinstance(added, Outcome):
+                    return added
+        return None
+
+    async def _locations(self, countries: Iterable[str]) -> list[str] | Outcome:
+        """What X calls those countries."""
+        values = []
+        for country in countries:
+            params = {"country_code": country, "location_type": "COUNTRIES"}
+            told = await self._data(list[_Location], "GET", "targeting_criteria/locations", params)
+            if isinstance(told, Outcome):
+                return told
+            found = [each.targeting_value for each in told if each.country_code in {"", country}]
+            if len(found) != 1:
+                return refused(INVALID, f"not sent: X knows {len(found)} countries {country!r}")
+            values.append(found[0])
+        return values
+
+    async def _line_item(self, campaign: _Campaign) -> _LineItem | Outcome | None:
+        return await self._line_item_of(campaign.id, campaign.name, with_deleted=campaign.deleted)
+
+    async def _line_item_of(
+        self, campaign: str, name: str, *, with_deleted: bool = False
+    ) -> _LineItem | Outcome | None:
+        params = {"campaign_ids": campaign, "with_deleted": "true" if with_deleted else "false"}
+        found = await self._all(_LineItem, "line_items", params)
+        if isinstance(found, Outcome):
+            return found
+        return next((each for each in found if each.name == name), None)
+
+    def _state(self, campaign: _Campaign, item: _LineItem | None) -> CampaignState:
+        status = Status.ACTIVE if campaign.entity_status == "ACTIVE" else Status.PAUSED
+        return CampaignState(
+            id=campaign.id,
+            name=campaign.name,
+            status=Status.ENDED if campaign.deleted else status,
+            daily_budget=campaign.daily_budget_amount_local_micro,
+            bid=item.bid_amount_local_micro if item is not None else None,
+            currency=campaign.currency,
+            account=self.account,
+        )
+
+    def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
+        return {
+            "conversion_time": to_datetime(value.at).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+            "event_id": self._event,
+            "identifiers": [{"twclid": value.click}],
+            "conversion_id": value.order,
+            "price_currency": currency,
+            "value": whole_currency(value.value),
+        }
+
+    # -- calls ---------------------------------------------------------------------------------------
+
+    async def _wrong(self, micros: int) -> Outcome | None:
+        about = await self.about()
+        return about if isinstance(about, Outcome) else wrong_amounts(about.currency, micros)
+
+    async def _put(self, campaign: str, params: Mapping[str, str]) -> Outcome:
+        put = await self._one(_Campaign, "PUT", f"campaigns/{_part(campaign)}", params)
+        return put if isinstance(put, Outcome) else shown_campaign(self._state(put, None))
+
+    async def _one(
+        self, kind: type[Kind], method: str, path: str, params: Mapping[str, str] | None = None
+    ) -> Kind | Outcome:
+        """The one thing that a call below the account answers with."""
+        return await self._data(kind, method, f"accounts/{self.account}/{path}".rstrip("/"), params or {})
+
+    async def _data(self, kind: type[Kind], method: str, path: str, params: Mapping[str, str]) -> Kind | Outcome:
+        request = Request(method=method, path=path, write=method != "GET", params=params)
+        return _data(await self.line.send(request), kind)
+
+    async def _all(self, kind: type[Kind], path: str, params: Mapping[str, str] | None = None) -> list[Kind] | Outcome:
+        """Everything that a list below the account holds, page by page."""
+        found: list[Kind] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            query = {**(params or {}), "count": str(PAGE), **({"cursor": cursor} if cursor else {})}
+            request = Request(method="GET", path=f"accounts/{self.account}/{path}", write=False, params=query)
+            reply = await self.line.send(request)
+            if isinstance(reply, Outcome):
+                return reply
+            page = reply.read(_Page[kind])  # type: ignore[valid-type]
+            if isinstance(page, Outcome):
+                return page
+            found.extend(page.data)
+            cursor = page.next_cursor or None
+        return found
+
+
+def _data(reply: Reply | Outcome, kind: type[Kind]) -> Kind | Outcome:
+    if isinstance(reply, Outcome):
+        return reply
+    answered = reply.read(_Answer[kind])  # type: ignore[valid-type]
+    return answered if isinstance(answered, Outcome) else answered.data
+
+
+def _judge(reply: Reply) -> Outcome | None:
+    """X names errors in `errors`; with 429 it says in a header when it will listen again."""
+    said = reply.json
+    errors = said.get("errors") if isinstance(said, dict) else None
+    if reply.status == 429:
+        return refused(THROTTLED, _words(errors), retry_at=_reset(reply.headers))
+    if 200 <= reply.status < 300 and errors and not said.get("data"):
+        return refused(INVALID, _words(errors))
+    return None
+
+
+def _words(errors: Any) -> str:
+    named = [each for each in errors or () if isinstance(each, dict)] if isinstance(errors, list) else []
+    return "; ".join(f"{each.get('code', '')}: {each.get('message', '')}" for each in named[:5])
+
+
+def _reset(headers: Mapping[str, str]) -> int | None:
+    for name in ("x-account-rate-limit-reset", "x-rate-limit-reset"):
+        text = headers.get(name, "").strip()
+        if text.isascii() and text.isdigit():
+            return int(text[:12]) * SECOND
+    return None
+
+
+def _rates(reply: Reply) -> int | None:
+    """An account whose calls are used up says so before it refuses one."""
+    return reset_at(reply.headers, "x-account-rate-limit-remaining", "x-account-rate-limit-reset")
+
+
+def _sum(series: Iterable[list[int | None] | None]) -> int:
+    return sum(each or 0 for one in series for each in one or ())
+
+
+def _local(day: date, time_zone: str) -> str:
+    """Midnight in the account's own time zone, with its offset: X takes whole hours of it only."""
+    return day_start(day, time_zone).astimezone(zone_of(time_zone)).isoformat()
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")
