@@ -25,11 +25,13 @@ from tests.flow.fakes.fake import Bill, Fake
 from tests.flow.fakes.google_ads import GoogleAdsFake
 from tests.flow.fakes.meta import MetaFake
 from tests.flow.fakes.sandbox import SandboxFake
+from tests.flow.fakes.x import XFake
 
 CASES: dict[str, Callable[..., Fake]] = {
     "sandbox": SandboxFake,
     "google_ads": GoogleAdsFake,
     "meta": MetaFake,
+    "x": XFake,
 }
 NAME = campaign_name("spring-sale", "search-brand")
 TODAY = datetime.now(UTC).date()

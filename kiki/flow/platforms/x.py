@@ -42,8 +42,6 @@ URL: Final = "https://ads-api.x.com"
 VERSION: Final = "12"
 NAME_MAX: Final = 255
 PAGE: Final = 1000
-PER_MINUTE: Final = 40
-"""As kiki's first version had it; X itself counts by account and by endpoint, and says so in its answers."""
 UPLOAD_MAX: Final = 500
 
 OBJECTIVES: Final[Mapping[Objective, str]] = {
@@ -168,7 +166,6 @@ class X(AdAccount):
             authorization=OAuth1(consumer_key, consumer_secret, token, token_secret),
             judge=_judge,
             rates=_rates,
-            per_minute=PER_MINUTE,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, funding_instrument=funding, pixel=pixel, event=event)
