@@ -11,6 +11,7 @@ KikiError
 │   ├── PlanError
 │   ├── PlaybookError
 │   ├── DatabaseError
+│   ├── ValuesError
 │   └── SystemsError
 ├── Denied
 │   ├── SpendDenied
@@ -52,6 +53,7 @@ KikiError
 ├── EvidenceInvalid
 ├── TimestampInvalid
 ├── ModelInvalid
+├── ChartError
 └── MissingExtra
 
 Errors know neither HTTP nor exit codes: `kiki.web` and `kiki.cli` translate them at the edge.
@@ -146,6 +148,13 @@ class DatabaseError(ConfigurationError):
 
     code = "database_unfit"
     subject = "database"
+
+
+class ValuesError(ConfigurationError):
+    """The values of the chart cannot be used; nothing was rendered."""
+
+    code = "values_invalid"
+    subject = "values"
 
 
 class SystemsError(ConfigurationError):
@@ -435,6 +444,12 @@ class ModelInvalid(KikiError):
     """The model file was edited or cut off, is from a newer kiki, or is none; nothing was loaded."""
 
     code = "model_invalid"
+
+
+class ChartError(KikiError):
+    """The chart is not there or cannot be rendered."""
+
+    code = "chart"
 
 
 class MissingExtra(KikiError):

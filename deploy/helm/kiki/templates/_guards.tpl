@@ -1,0 +1,70 @@
+{{/* What no schema can say: values that contradict each other. All of them are told at once, each with its way out. */}}
+
+{{- define "kiki.guards" -}}
+{{- $wrong := list -}}
+{{- $database := include "kiki.postgresHost" . -}}
+{{- range (include "kiki.components" . | splitList " ") -}}
+{{- $one := dict "root" $ "name" . -}}
+{{- $most := int (include "kiki.replicasMax" $one) -}}
+{{- if and (gt $most 1) (not $database) (ne . "syncvalue") -}}
+{{- $wrong = append $wrong (printf "%s.replicaCount: %d replicas need a shared database; set postgres.host (or postgres.enabled), or one replica without autoscaling" . $most) -}}
+{{- end -}}
+{{- if and (gt $most 1) (eq . "syncshield") (not (include "kiki.redisAddress" $)) -}}
+{{- $wrong = append $wrong (printf "%s.replicaCount: %d replicas need a shared window; set redis.address (or redis.enabled), or one replica without autoscaling" . $most) -}}
+{{- end -}}
+{{- $own := index $.Values . -}}
+{{- if dig "autoscaling" "enabled" false $own -}}
+{{- if gt (int $own.autoscaling.minReplicas) (int $own.autoscaling.maxReplicas) -}}
+{{- $wrong = append $wrong (printf "%s.autoscaling.minReplicas: %d is more than maxReplicas, %d; lower the one or raise the other" . (int $own.autoscaling.minReplicas) (int $own.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- $least := int $own.pdb.minAvailable -}}
+{{- $replicas := int (include "kiki.replicasMin" $one) -}}
+{{- if and $.Values.pdb.enabled $least (ge $least $replicas) -}}
+{{- $wrong = append $wrong (printf "%s.pdb.minAvailable: %d of %d replicas would block every drain of a node for ever; set it below %d, or 0 for one pod at a time" . $least $replicas $replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not .Values.externalSecrets.enabled) (not .Values.keys.existingSecret) -}}
+{{- $wrong = append $wrong "keys.existingSecret: name the Secret that holds kiki_master_key, kiki_tokens and kiki_shield_token (docs/deploy/secrets.md makes it), or set externalSecrets.enabled" -}}
+{{- end -}}
+{{- if .Values.externalSecrets.enabled -}}
+{{- range $path, $value := include "kiki.providerNeeds" . | fromYaml -}}
+{{- if not $value -}}
+{{- $wrong = append $wrong (printf "externalSecrets.%s: the provider %s needs it; set it" $path $.Values.externalSecrets.provider) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.otel.enabled (not (include "kiki.otlp" .)) -}}
+{{- $wrong = append $wrong "otel.collector.endpoint: telemetry has nowhere to go; set it to host:port, or set otel.collector.deploy" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled .Values.ingress.tls -}}
+{{- $covered := list -}}
+{{- range .Values.ingress.tls -}}{{- $covered = concat $covered .hosts -}}{{- end -}}
+{{- range (include "kiki.hosts" . | fromJsonArray) -}}
+{{- if not (has .host $covered) -}}
+{{- $wrong = append $wrong (printf "ingress.tls: no certificate for %s; list the host under one of them, or leave ingress.tls empty" .host) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.audit.shipTo (not (include "kiki.components" . | contains "syncshield")) -}}
+{{- $wrong = append $wrong "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave audit.shipTo empty" -}}
+{{- end -}}
+{{- if $wrong -}}
+{{- fail (printf "\nvalues: %d wrong\n  - %s" (len $wrong) (join "\n  - " $wrong)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kiki.providerNeeds" -}}
+{{- with .Values.externalSecrets -}}
+{{- if eq .provider "aws" }}
+region: {{ .region | quote }}
+{{- else if eq .provider "azure" }}
+azure.vaultUrl: {{ .azure.vaultUrl | quote }}
+azure.tenantId: {{ .azure.tenantId | quote }}
+{{- else }}
+gcp.projectID: {{ .gcp.projectID | quote }}
+gcp.clusterLocation: {{ .gcp.clusterLocation | quote }}
+gcp.clusterName: {{ .gcp.clusterName | quote }}
+{{- end }}
+{{- end -}}
+{{- end -}}

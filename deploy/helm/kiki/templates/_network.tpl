@@ -1,0 +1,106 @@
+{{/* Who may call whom. docs/deploy/network.md shows the same as a table, and a test computes it from the rendered policies. */}}
+
+{{- define "kiki.policy" }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "kiki.meta" (dict "root" .root "name" "kiki" "object" .object) | nindent 2 }}
+{{- end -}}
+
+{{/* The port that answers /livez, /readyz, /health and /metrics. */}}
+{{- define "kiki.metricsPort" -}}
+{{- get (dict "syncshield" "8081" "syncvalue" "9051" "syncflow" "8082" "syncengage" "8083") . -}}
+{{- end -}}
+
+{{/* Port: the pods that may call it. */}}
+{{- define "kiki.callers" -}}
+{{- if eq .name "syncshield" }}
+8081: [syncengage, syncflow, kiki-test]
+{{- else if eq .name "syncvalue" }}
+50051: [syncengage, syncflow]
+9051: [kiki-test]
+{{- else if eq .name "syncflow" }}
+8082: [kiki-test]
+{{- else }}
+8083: [kiki-test]
+{{- end }}
+{{- end -}}
+
+{{/* A database inside the release, in a namespace of the cluster, or at an address outside. `inside` is a label of ours. */}}
+{{- define "kiki.databasePeer" -}}
+{{- $parts := regexFindAll "^[a-z0-9-]+[.]([a-z0-9-]+)[.]svc([.].*)?$" .host -1 -}}
+- to:
+    {{- if .inside }}
+    - podSelector:
+        matchLabels:
+          app: {{ .inside }}
+    {{- else if $parts }}
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ index (splitList "." .host) 1 | quote }}
+    {{- else }}
+    {{- range .root.Values.networkPolicy.databaseCIDRs }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+    {{- end }}
+    {{- end }}
+  ports:
+    - {protocol: TCP, port: {{ .port }}}
+{{- end -}}
+
+{{- define "kiki.egress" -}}
+{{- $v := .root.Values -}}
+{{- if ne .name "syncvalue" }}
+{{- if include "kiki.postgresHost" .root }}
+{{ include "kiki.databasePeer" (dict "root" .root "host" (include "kiki.postgresHost" .root) "inside" (ternary "" "postgres" (ne $v.postgres.host "")) "port" (include "kiki.text" $v.postgres.port)) | trim }}
+{{- end }}
+{{- end }}
+{{- if and (eq .name "syncshield") (include "kiki.redisAddress" .root) }}
+{{ include "kiki.databasePeer" (dict "root" .root "host" (include "kiki.redisHost" .root) "inside" (ternary "" "redis" (ne $v.redis.address "")) "port" (include "kiki.redisPort" .root)) | trim }}
+{{- end }}
+{{- if or (eq .name "syncflow") (eq .name "syncengage") }}
+- to:
+    - podSelector:
+        matchLabels:
+          app: syncshield
+  ports:
+    - {protocol: TCP, port: 8081}
+- to:
+    - podSelector:
+        matchLabels:
+          app: syncvalue
+  ports:
+    - {protocol: TCP, port: 50051}
+{{- end }}
+{{- if or (eq .name "syncflow") (eq .name "syncengage") (and (eq .name "syncshield") $v.audit.shipTo) }}
+- to:
+    {{- range $v.networkPolicy.httpsCIDRs }}
+    - ipBlock:
+        cidr: {{ . | quote }}
+        {{- if eq . "0.0.0.0/0" }}
+        except: [169.254.169.254/32]
+        {{- end }}
+    {{- end }}
+  ports:
+    - {protocol: TCP, port: 443}
+{{- end }}
+{{- if and (eq .name "syncshield") (hasPrefix "gs://" $v.audit.shipTo) }}
+# GKE gives pods their identity through the metadata server, and through nothing else.
+- to:
+    - ipBlock:
+        cidr: 169.254.169.254/32
+    - ipBlock:
+        cidr: 169.254.169.252/32
+  ports:
+    - {protocol: TCP, port: 80}
+    - {protocol: TCP, port: 988}
+{{- end }}
+{{- if include "kiki.otlp" .root }}
+{{- $otlp := include "kiki.otlp" .root }}
+{{ include "kiki.databasePeer" (dict "root" .root "host" (regexReplaceAll ":[0-9]+$" $otlp "") "inside" (ternary "" "otel-collector" (ne $v.otel.collector.endpoint "")) "port" (regexFind "[0-9]+$" $otlp)) | trim }}
+{{- end }}
+{{- end -}}
+
+{{- define "kiki.redisHost" -}}
+{{- regexReplaceAll "^[a-z+]+://" (include "kiki.redisAddress" .) "" | splitList "@" | last | splitList "," | first | splitList "/" | first | splitList ":" | first -}}
+{{- end -}}

@@ -1,0 +1,97 @@
+"""What no schema can say about values: those that contradict each other. Pure.
+
+The chart refuses the same in the same words (templates/_guards.tpl), for who installs it with Helm alone; a test holds
+the two together. Here they are told without an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kiki.chart.values import at
+
+COMPONENTS: Final = ("syncshield", "syncvalue", "syncflow", "syncengage")
+_NEEDS: Final = {
+    "aws": ("region",),
+    "azure": ("azure.tenantId", "azure.vaultUrl"),
+    "gcp": ("gcp.clusterLocation", "gcp.clusterName", "gcp.projectID"),
+}
+
+
+def contradictions(values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each, with its way out; the values fit the schema."""
+    enabled = [name for name in COMPONENTS if at(values, f"{name}.enabled")]
+    return [*_replicas(values, enabled), *_secrets(values), *_rest(values, enabled)]
+
+
+def has_postgres(values: Mapping[str, Any]) -> bool:
+    """Whether the ledger is shared."""
+    return bool(at(values, "postgres.host") or at(values, "postgres.enabled"))
+
+
+def has_redis(values: Mapping[str, Any]) -> bool:
+    """Whether the window is shared."""
+    return bool(at(values, "redis.address") or at(values, "redis.enabled"))
+
+
+def _replicas(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
+    for name in enabled:
+        own = values[name]
+        scaled = at(own, "autoscaling.enabled", default=False)
+        low, high = (
+            (own["autoscaling"][f"{which}Replicas"] for which in ("min", "max"))
+            if scaled
+            else (own["replicaCount"],) * 2
+        )
+        if high > 1 and name != "syncvalue" and not has_postgres(values):
+            yield (
+                f"{name}.replicaCount: {high:d} replicas need a shared database; set postgres.host (or postgres.enabled), "
+                "or one replica without autoscaling"
+            )
+        if high > 1 and name == "syncshield" and not has_redis(values):
+            yield (
+                f"{name}.replicaCount: {high:d} replicas need a shared window; set redis.address (or redis.enabled), "
+                "or one replica without autoscaling"
+            )
+        if low > high:
+            yield f"{name}.autoscaling.minReplicas: {low:d} is more than maxReplicas, {high:d}; lower the one or raise the other"
+        least = at(own, "pdb.minAvailable", default=0)
+        if at(values, "pdb.enabled") and least >= low > 0 and least:
+            yield (
+                f"{name}.pdb.minAvailable: {least:d} of {low:d} replicas would block every drain of a node for ever; "
+                f"set it below {low:d}, or 0 for one pod at a time"
+            )
+
+
+def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    operator = values["externalSecrets"]
+    if not operator["enabled"]:
+        if not at(values, "keys.existingSecret"):
+            yield (
+                "keys.existingSecret: name the Secret that holds kiki_master_key, kiki_tokens and kiki_shield_token "
+                "(docs/deploy/secrets.md makes it), or set externalSecrets.enabled"
+            )
+        return
+    provider = operator["provider"]
+    for path in _NEEDS[provider]:
+        if not at(operator, path):
+            yield f"externalSecrets.{path}: the provider {provider} needs it; set it"
+
+
+def _rest(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
+    otel = values["otel"]
+    if otel["enabled"] and not (at(otel, "collector.endpoint") or at(otel, "collector.deploy")):
+        yield "otel.collector.endpoint: telemetry has nowhere to go; set it to host:port, or set otel.collector.deploy"
+    ingress = values["ingress"]
+    if ingress["enabled"] and ingress["tls"]:
+        covered = {host for certificate in ingress["tls"] for host in certificate["hosts"]}
+        named = [at(values, f"global.domain.{name[4:]}") for name in ("syncshield", "syncengage") if name in enabled]
+        for host in [*named, *(one["host"] for one in ingress["hosts"])]:
+            if host not in covered:
+                yield f"ingress.tls: no certificate for {host}; list the host under one of them, or leave ingress.tls empty"
+    if at(values, "audit.shipTo") and "syncshield" not in enabled:
+        yield (
+            "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave "
+            "audit.shipTo empty"
+        )

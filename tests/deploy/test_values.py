@@ -1,0 +1,416 @@
+"""Values as people write them: merged as Helm merges, every mistake named, nothing dead and nothing unknown."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kiki.chart import guards, schema, values_text
+from kiki.chart.layers import read_layers
+from kiki.chart.place import chart_schema
+from kiki.chart.set_expression import BadExpression, parse_set
+from kiki.chart.values import at, coalesce, overlay
+from kiki.errors import ValuesError
+from tests.deploy.renders import AZURE, CHART, GCP, GUIDE_OVERRIDES, GUIDE_VALUES, PROFILES, Engine, full, layers
+
+SCHEMA = chart_schema()
+DEFAULTS = full({})
+
+# -- merging -----------------------------------------------------------------------------------------
+
+names = st.sampled_from(["a", "b", "c"])
+trees = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(0, 9)
+    | st.text("xyz", max_size=3)
+    | st.lists(st.integers(0, 3), max_size=2),
+    lambda inner: st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+maps = st.dictionaries(names, trees, max_size=3)
+
+
+@given(maps, maps, maps)
+def test_layers_may_be_put_together_in_any_grouping(one, two, three):
+    assert overlay(overlay(one, two), three) == overlay(one, overlay(two, three))
+
+
+@given(maps)
+def test_a_null_takes_a_default_away_and_nothing_else_does(given_values):
+    defaults = {"a": {"b": 1}, "b": 2, "c": [3]}
+    seen = coalesce(defaults, given_values)
+    for key in defaults:
+        assert (key in seen) == (key not in given_values or given_values[key] is not None)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a=1", "a.b=true", "a=x\\,y", "a\\.b=c", "a={x,y}", "a[0]=1", "a[1].b=2", "a=null", "a=-3", "a=007", "a=1.5", "a=",
+        "a=b=c", "a=1,b=2", "a.b=1,a.c=2", "a=TRUE", "a={1,true,x}", "a.b[0]=x,a.b[1]=y", 'a="q"', "a=1\\,2,b=3", "a[0][1]=3",
+    ],
+)  # fmt: skip
+def test_set_is_read_as_helm_reads_it(expression: str):
+    from helm_python import parse_set_string
+
+    assert parse_set(expression) == parse_set_string(expression)
+
+
+@pytest.mark.parametrize("expression", ["a", "=1", "a={1", ".=1", "[0]=1", "a[99999]=1"])
+def test_an_expression_that_sets_nothing_is_refused(expression: str):
+    with pytest.raises(BadExpression):
+        parse_set(expression)
+
+
+@given(st.text("ab.,=[]{}\\01 ", max_size=12))
+def test_no_expression_breaks_the_reader(expression: str):
+    with contextlib.suppress(BadExpression):
+        assert isinstance(parse_set(expression), dict)
+
+
+def test_what_is_set_goes_over_files_and_files_over_the_profile(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("syncshield: {image: 'syncshield:v2'}\nsyncflow: {image: 'syncflow:v2'}\n")
+    two.write_text("syncflow: {image: 'syncflow:v3'}\n")
+    merged = read_layers("prod", [one, two], ["syncvalue.image=syncvalue:v4", "syncvalue.image=syncvalue:v5"])
+    found = [at(merged, f"{name}.image") for name in ("syncshield", "syncflow", "syncvalue")]
+    assert found == ["syncshield:v2", "syncflow:v3", "syncvalue:v5"]
+    assert at(merged, "syncshield.replicaCount") == 3
+
+
+# -- reading -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: no\n", "values.yaml:1: no is true or false to some"),
+        ("a: 1\nb: 0123\n", "values.yaml:2: '0123' is a number to some"),
+        ("a: 1_000\n", "is a number to some"),
+        ("a: 1:30\n", "is a number to some"),
+        ("a: 1\na: 2\n", "values.yaml:2: the key 'a' comes twice"),
+        ("- a\n", "values.yaml:1: expected a mapping of values"),
+        ("a: [\n", "the text is not YAML"),
+        ("a: !!python/object:os.system x\n", "the tag"),
+        ("a: {b: 1}\n---\nc: 1\n", "a second document begins"),
+        ("x: &x {a: 1}\ny:\n  <<: *x\n", "the merge key"),
+        ("[a]: 1\n", "is no key"),
+    ],
+)
+def test_what_has_two_meanings_or_none_is_refused_by_its_line(text: str, words: str):
+    _, problems = values_text.parse(text, "values.yaml")
+    assert any(words in problem for problem in problems), problems
+
+
+@given(st.recursive(st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=3), inner, max_size=3), max_leaves=10).filter(lambda v: isinstance(v, dict)))  # fmt: skip
+def test_what_yaml_writes_is_read_back(value):
+    text = yaml.safe_dump(value, allow_unicode=False)
+    found, problems = values_text.parse(text, "values.yaml")
+    assert problems or found == value  # a control character may be refused, never be misread
+    assert not problems or "U+" in problems[0] or "not YAML" in problems[0]
+
+
+def test_aliases_that_multiply_are_stopped():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    _, problems = values_text.parse("\n".join(lines), "values.yaml")
+    assert any("too many values" in problem for problem in problems)
+
+
+# -- the schema --------------------------------------------------------------------------------------
+
+
+def leaves(node: Any, path: tuple = ()) -> list[tuple]:
+    if isinstance(node, dict) and node:
+        return [leaf for key, item in node.items() for leaf in leaves(item, (*path, key))]
+    return [path]
+
+
+def put(values: dict[str, Any], path: tuple, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    here = changed
+    for part in path[:-1]:
+        here = here.setdefault(part, {})
+    here[path[-1]] = value
+    return changed
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    1.5,
+    10**12,
+    "",
+    "x",
+    "1",
+    "no way!",
+    "a:latest",
+    "a\n",
+    [],
+    ["x"],
+    [{}],
+    {},
+    {"x": 1},
+    {"x": "y"},
+]
+
+
+@pytest.mark.parametrize("path", leaves(DEFAULTS), ids=".".join)
+def test_the_schema_is_read_as_jsonschema_reads_it(path: tuple):
+    """Every key with every kind of junk: the same yes or no, and a sentence that begins with the key."""
+    judge = jsonschema.Draft7Validator(SCHEMA)
+    for junk in JUNK:
+        values = put(DEFAULTS, path, junk)
+        found = schema.problems(values, SCHEMA)
+        # Python's `$` admits a line end at the end of a text; Go's does not, nor do we.
+        if not (isinstance(junk, str) and junk.endswith("\n")):
+            assert (not found) == judge.is_valid(values), (junk, found)
+        assert all(problem.startswith(".".join(path)) for problem in found)
+
+
+@pytest.mark.parametrize("path", sorted({leaf[:depth] for leaf in leaves(DEFAULTS) for depth in range(len(leaf))}), ids=".".join)  # fmt: skip
+def test_an_unknown_key_is_refused_wherever_it_stands(path: tuple, engine: Engine):
+    own = at(DEFAULTS, ".".join(path)) if path else DEFAULTS
+    values = put({}, (*path, "unknownKey"), 1)
+    found = schema.problems(full(values), SCHEMA)
+    free = schema_at(path).get("additionalProperties", True)
+    if own and free is False:
+        assert any("unknownKey: unknown" in problem for problem in found), found
+        assert "unknownKey" in engine.refusal(overlay(layers("dev"), values))
+    else:
+        assert free is not True, "an open mapping"
+
+
+def schema_at(path: tuple) -> dict[str, Any]:
+    here = SCHEMA
+    for part in path:
+        here = here["properties"][part]
+    return here
+
+
+@pytest.mark.parametrize("key", ["synccreate", "admin-api", "rest-api", "web"])
+def test_keys_of_services_that_are_gone_are_refused_with_their_reason(key: str, engine: Engine):
+    found = schema.problems(full({key: {"enabled": True}}), SCHEMA)
+    assert [problem.partition(";")[0] for problem in found] == [f"{key}: superseded"]
+    assert key in engine.refusal(overlay(layers("dev"), {key: {"enabled": True}}))
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("syncshield.image=syncshield", "syncshield.image: expected name:tag"),
+        ("syncshield.image=syncshield:latest", "syncshield.image: expected name:tag"),
+        ("syncshield.replicaCount=many", "syncshield.replicaCount: expected a whole number"),
+        ("syncshield.replicaCount=0", "expected a number from 1 to 100"),
+        ("syncshield.windowSeconds=1h", "expected seconds, for example 60"),
+        ("externalSecrets.refreshInterval=1", "expected a duration, for example 30s or 1h"),
+        ("externalSecrets.refreshInterval=soon", "expected a duration"),
+        ("serviceMonitor.interval=1 hour", "expected a duration"),
+        ("externalSecrets.provider=vault", "expected aws or azure or gcp"),
+        ("redis.address=redis://:secret@host:6379", "without a password"),
+        ("syncshield.extraEnv.SENDGRID_API_KEY=x", "secrets come from Secrets"),
+        ("audit.shipTo=kiki-audits", "expected s3://bucket/"),
+        ("otel.samplingRate=2", "expected a number from 0 to 1"),
+        ("networkPolicy.httpsCIDRs={}", "expected at least 1 item"),
+        ("otel.collector.endpoint=collector", "expected host:port"),
+        ("syncshield.resources.limits.memory=lots", "expected a size, for example 512Mi"),
+    ],
+)
+def test_a_value_that_is_wrong_says_what_is_accepted(expression: str, words: str, engine: Engine):
+    with pytest.raises(ValuesError) as caught:
+        read_layers("prod", [], [expression])
+    assert any(words in problem for problem in caught.value.problems), caught.value.problems
+    assert engine.refusal(layers("prod", expression))
+
+
+# -- contradictions ----------------------------------------------------------------------------------
+
+CONTRADICTIONS = [
+    (None, []),
+    (None, ["keys.existingSecret=k", "syncshield.replicaCount=2"]),
+    (None, ["keys.existingSecret=k", "syncflow.replicaCount=3", "syncengage.autoscaling.enabled=true"]),
+    (None, ["keys.existingSecret=k", "syncvalue.replicaCount=3", "postgres.enabled=true", "syncshield.replicaCount=2"]),
+    ("dev", ["syncshield.pdb.minAvailable=1"]),
+    ("prod", ["syncshield.pdb.minAvailable=3"]),
+    ("prod", ["syncflow.pdb.minAvailable=2", "syncvalue.pdb.minAvailable=9"]),
+    ("prod", ["syncshield.autoscaling.minReplicas=9", "syncshield.autoscaling.maxReplicas=4"]),
+    ("prod", ["externalSecrets.region="]),
+    ("prod", ["externalSecrets.provider=azure"]),
+    ("prod", ["externalSecrets.provider=gcp"]),
+    ("prod", [*AZURE, "externalSecrets.azure.tenantId="]),
+    ("prod", [*GCP, "externalSecrets.gcp.clusterName="]),
+    ("prod", ["externalSecrets.enabled=false"]),
+    ("prod", ["otel.collector.endpoint="]),
+    ("prod", ["ingress.tls[0].secretName=t,ingress.tls[0].hosts={shield.kiki.io}"]),
+    ("prod", ["syncshield.enabled=false"]),
+]
+
+
+@pytest.mark.parametrize(("environment", "sets"), CONTRADICTIONS)
+def test_contradictions_are_told_in_the_same_words_with_and_without_an_engine(environment, sets, engine: Engine):
+    values = layers(environment, *sets)
+    told = guards.contradictions(full(values))
+    assert told
+    refused = [line.strip(" -") for line in engine.refusal(values).splitlines() if line.startswith("  - ")]
+    assert sorted(told) == sorted(refused)
+
+
+@pytest.mark.parametrize("minimum", range(5))
+@pytest.mark.parametrize("replicas", range(1, 5))
+def test_no_disruption_budget_blocks_a_drain(replicas: int, minimum: int, engine: Engine):
+    """The global one gives way and says so; one that names a service and would block is refused."""
+    values = layers(
+        "prod",
+        "syncshield.autoscaling.enabled=false",
+        f"syncshield.replicaCount={replicas}",
+        f"pdb.minAvailable={minimum}",
+    )
+    texts = engine.texts(values)
+    (budget,) = [
+        one
+        for one in yaml.safe_load_all(texts["kiki/templates/pdb.yaml"])
+        if one and one["metadata"]["name"] == "syncshield-pdb"
+    ]
+    least = budget["spec"].get("minAvailable")
+    assert (least or 0) < replicas
+    assert ("maxUnavailable" in budget["spec"]) == (least is None)
+    notes = next(text for path, text in texts.items() if path.endswith("NOTES.txt"))
+    assert ("syncshield: pdb.minAvailable" in notes) == (0 < minimum >= replicas)
+    explicit = layers(
+        "prod",
+        "syncshield.autoscaling.enabled=false",
+        f"syncshield.replicaCount={replicas}",
+        f"syncshield.pdb.minAvailable={minimum}",
+    )
+    assert bool(guards.contradictions(full(explicit))) == (0 < minimum >= replicas)
+
+
+# -- nothing is dead ---------------------------------------------------------------------------------
+
+EVERYTHING = layers(
+    "prod",
+    *["redis.enabled=true", "redis.address=", "postgres.enabled=true", "postgres.host=", "otel.collector.endpoint="],
+    *["otel.collector.deploy=true", "otel.jaeger.deploy=true", "gateway.enabled=true", "clusterIssuer.create=true"],
+    *["serviceMonitor.enabled=true", "prometheusRule.enabled=true", "dashboards.enabled=true"],
+    *["syncshield.policy=budgets: []", "syncvalue.model.existingClaim=models"],
+)
+SQLITE = layers("dev", "redis.storage.storageClass=")
+AWAY = layers("prod", "syncshield.autoscaling.enabled=false", "syncvalue.autoscaling.enabled=false", "syncengage.autoscaling.enabled=false")  # fmt: skip
+BASES = {
+    "everything": EVERYTHING,
+    "sqlite": SQLITE,
+    "fixed": AWAY,
+    "azure": layers("prod", *AZURE),
+    "gcp": layers("prod", *GCP),
+    "staging": layers("staging"),
+    "any cloud": layers("prod", *AZURE, *GCP, "externalSecrets.provider=aws", "keys.existingSecret=mine"),
+}
+OTHER = {
+    "image": "other:v9", "cpu": "333m", "memory": "333Mi", "size": "33Gi", "logLevel": "error", "imagePullPolicy": "Never",
+    "provider": "azure", "refreshInterval": "33m", "interval": "33s", "region": "eu-west-1", "prefix": "other/one", "zone": None, "host": None,
+    "vaultUrl": "https://other.vault.azure.net", "tenantId": "00000000-0000-0000-0000-000000000002", "endpoint": "other:4317",
+    "address": "other:6380", "shipTo": "s3://other-bucket/", "email": "other@example.com", "server": "https://other.example.com/",
+    "maxBurstBudget": "333", "windowSeconds": "333", "policy": "budgets: [other]", "imagePullSecrets": [{"name": "other"}],
+    "customMetrics": [{"name": "other", "averageValue": "3"}], "tolerations": [{"key": "other", "operator": "Exists"}],
+    "hosts": [{"host": "other.kiki.io", "service": "syncshield"}], "extraArgs": ["--other"], "grafana_dashboard": "2",
+    "tls": [{"secretName": "other", "hosts": ["shield.kiki.io", "engage.kiki.io"]}], "extraEnv": {"KIKI_RATE": 7},
+    "ingressNamespaces": ["other"], "monitoringNamespaces": ["other"], "databaseCIDRs": ["9.9.9.0/24"], "httpsCIDRs": ["9.9.9.0/24"],
+    "samplingRate": 0.33, "minReplicas": 4, "maxReplicas": 44, "imageRegistry": "other.io/kiki", "model": "other", "file": "other.json",
+    "replicaCount": 4,
+}  # fmt: skip
+
+
+def another(path: tuple, value: Any) -> Any:
+    name = path[-1]
+    if path[0] == "spread" and name in {"zone", "host"}:
+        return "DoNotSchedule" if value == "ScheduleAnyway" else "ScheduleAnyway"
+    if path == ("redis", "replicaCount"):
+        return 0
+    if path == ("redis", "tls"):
+        return True
+    if path[:2] == ("postgres", "host"):
+        return "other.example.com"
+    if path == ("pdb", "minAvailable") or path[1:] == ("pdb", "minAvailable"):
+        return 1 if value != 1 else 0
+    if OTHER.get(name) is not None and type(OTHER[name]) is not dict:
+        return OTHER[name]
+    if name in OTHER and OTHER[name] is not None:
+        return OTHER[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 3
+    if isinstance(value, dict):
+        return {"other": "one"}
+    return "other.kiki.io" if "domain" in path else "other"
+
+
+@pytest.fixture(scope="module")
+def plain_bases(engine: Engine) -> dict[str, dict[str, str]]:
+    return {name: manifests(engine.texts(values)) for name, values in BASES.items()}
+
+
+def manifests(texts: dict[str, str]) -> dict[str, str]:
+    """What reaches the cluster; a value that only the notes know would be dead."""
+    return {path: text for path, text in texts.items() if not path.endswith("NOTES.txt")}
+
+
+@pytest.mark.parametrize("path", leaves(DEFAULTS), ids=".".join)
+def test_every_value_changes_what_is_rendered(path: tuple, engine: Engine, plain_bases):
+    if path[0] in {"prometheusRule", "dashboards"}:
+        pytest.skip("see test_monitoring.py, which gives them rules and dashboards")
+    changed = []
+    for name, values in BASES.items():
+        now = full(values)
+        other = put(values, path, another(path, at(now, ".".join(path))))
+        answer = engine.ask(chart=str(CHART), values=other, namespace="kiki")
+        changed.append("refused" not in answer and manifests(answer) != plain_bases[name])
+        if changed[-1]:
+            return
+    pytest.fail(f"{'.'.join(path)} changes nothing in any of {list(BASES)}")
+
+
+GUIDE_LEAVES = [(text, path) for text in (GUIDE_VALUES, GUIDE_OVERRIDES) for path in leaves(yaml.safe_load(text))]
+
+
+@pytest.mark.parametrize(("text", "path"), GUIDE_LEAVES, ids=[".".join(path) for _, path in GUIDE_LEAVES])
+def test_every_key_of_the_guides_blocks_is_live(text: str, path: tuple, engine: Engine):
+    values = overlay(layers("prod"), yaml.safe_load(text))
+    if path[-1] == "enabled" and path[0] == "pdb":
+        other = put(values, path, False)
+    else:
+        other = put(values, path, another(path, at(values, ".".join(path))))
+        if path[-1] == "provider":
+            other = overlay(other, layers(None, *AZURE))
+    if path[0] == "externalSecrets" and path[-1] == "enabled":
+        other = overlay(other, {"keys": {"existingSecret": "mine"}})
+    if path[1:2] == ("replicaCount",):  # an autoscaler rules the replicas, and then this is what it falls back to
+        values, other = (overlay(one, {"syncshield": {"autoscaling": {"enabled": False}}}) for one in (values, other))
+    assert engine.texts(values) != engine.texts(other)
+
+
+@pytest.mark.parametrize("blocks", [[GUIDE_VALUES], [GUIDE_OVERRIDES], [GUIDE_VALUES, GUIDE_OVERRIDES]])
+def test_the_guides_blocks_render_verbatim_over_production(blocks, engine: Engine, tmp_path):
+    paths = []
+    for number, block in enumerate(blocks):
+        paths.append(tmp_path / f"{number}.yaml")
+        paths[-1].write_text(block)
+    found = engine.objects(read_layers("prod", paths, ["syncshield.image=syncshield:v1.0.0"]))
+    assert {"Deployment", "NetworkPolicy", "ExternalSecret", "Ingress"} <= {one["kind"] for one in found}
+
+
+@pytest.mark.parametrize("environment", PROFILES)
+def test_every_profile_renders_alone(environment: str):
+    assert json.dumps(read_layers(environment, [], []))
