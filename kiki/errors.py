@@ -42,6 +42,7 @@ KikiError
 │   ├── ArchiveUnavailable
 │   ├── AnchorUnavailable
 │   ├── SystemUnavailable
+│   ├── SourceUnavailable
 │   ├── StoreUnavailable
 │   └── StillWorking
 ├── LedgerCorrupt
@@ -380,6 +381,12 @@ class StoreUnavailable(Unavailable):
     """The store of customers cannot be read or written; nothing was changed."""
 
     code = "store_unavailable"
+
+
+class SourceUnavailable(Unavailable):
+    """A system that knows the customers cannot be read now; what was read before stands, and reading goes on from there."""
+
+    code = "source_unavailable"
 
 
 class StillWorking(Unavailable):

@@ -38,8 +38,11 @@ class Source(Protocol):
         """Everything new since a cursor; since `""`, everything there is."""
         ...
 
-    def upsert(self, customer: str, fields: Mapping[str, str]) -> Outcome:
-        """Write fields of ours back (`kiki_segment`, `kiki_churn`): no field that was not named is changed."""
+    def upsert(self, updates: Mapping[str, Mapping[str, str]]) -> Mapping[str, Outcome]:
+        """Write fields of ours (`kiki_segment`, `kiki_churn`) back to these customers: no other field is changed.
+
+        An outcome for each customer, in as few calls as the system allows.
+        """
         ...
 
     def tag(self, customer: str, tags: Collection[str]) -> Outcome:

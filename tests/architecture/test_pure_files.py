@@ -30,6 +30,8 @@ PURE = [
     "kiki/errors.py",
     "kiki/engage/channel.py",
     "kiki/engage/event.py",
+    "kiki/engage/crm/mark.py",
+    "kiki/engage/crm/shopify_text.py",
     "kiki/engage/letter.py",
     "kiki/engage/moment.py",
     "kiki/engage/outbox_page.py",

@@ -62,6 +62,7 @@ class FakeService:
         self.url = f"http://127.0.0.1:{self.port}"
         self._closing = threading.Event()
         self._callers: list[Any] = []
+        self.broken: Exception | None = None
 
     def handle(self, call: Call) -> Answer:
         raise NotImplementedError
@@ -81,6 +82,8 @@ class FakeService:
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
+        if self.broken is not None:
+            raise AssertionError("the fake itself is broken") from self.broken
 
     def meet(self, call: Call) -> Answer | Fault:
         with self.lock:
@@ -88,7 +91,11 @@ class FakeService:
             fault = self.faults.popleft() if self.faults else None
             if isinstance(fault, Answer):
                 return fault
-            answer = self.handle(call)
+            try:
+                answer = self.handle(call)
+            except Exception as error:
+                self.broken = error
+                return Answer(418, {"broken": repr(error)})
             return fault or answer
 
     def wait_for_end(self) -> None:
