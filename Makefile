@@ -22,13 +22,16 @@ BENCH := $(VENV)/.kiki-bench
 QUICKSTART := $(QUICKSTART_VENV)/.kiki-base
 NEEDS := pyproject.toml constraints.txt scripts/make_venv.sh
 
-.PHONY: help quickstart test lint format bench docs servers clean
+.PHONY: help quickstart demo-flow test lint format bench docs servers clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(QUICKSTART) ## set up the base alone and watch a budget being enforced
 	@$(QUICKSTART_VENV)/bin/python scripts/quickstart.py
+
+demo-flow: $(QUICKSTART) ## two weeks of campaigns on eight sandbox platforms in a minute, killed again and again
+	@$(QUICKSTART_VENV)/bin/python scripts/demo_flow.py $(ARGS)
 
 test: $(DEV) servers ## every test; ARGS="-k scope" narrows them
 	$(BIN)/python -m pytest $(ARGS)

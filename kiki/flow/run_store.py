@@ -294,6 +294,8 @@ class RunStore:
         `signal` is the message that the answer takes: it is taken with it, or not at all.
         """
         kept: Future[None] = Future()
+        # A lane that is cancelled while it waits must not take the answer from the writer, which would stumble over it.
+        kept.set_running_or_notify_cancel()
         self._appends.put(_Append(run, epoch, lane, place, entry, signal, kept))
         return kept
 

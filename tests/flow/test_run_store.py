@@ -169,3 +169,25 @@ def test_an_executor_is_one_process_at_a_time(store: RunStore, where: str) -> No
     let_go()
     other.claim("syncflow-0")()
     other.close()
+
+
+def test_a_lane_that_is_cancelled_while_it_waits_does_not_stop_the_writer(store: RunStore) -> None:
+    made(store, "run-1")
+    store.take("a", 60, grace=1)
+    for place in range(50):
+        store.append("run-1", 1, "run-1/social", place, Entry(f"k{place}", b"{}")).cancel()
+    store.append("run-1", 1, "run-1/social", 50, Entry("k50", b"{}")).result(10)
+    assert [f"k{place}" for place in range(51)] == [key for _, _, _, key, _ in store.steps("run-1")]
+
+
+def test_the_story_of_a_run_is_told_in_order_and_in_parts(store: RunStore) -> None:
+    made(store, "run-1", "run-2")
+    store.take("a", 60, grace=1)
+    for place, run in enumerate(["run-1", "run-2"] * 3):
+        told = Entry(f"t{place}", b'{"event":"flow.x","detail":{"n":%d}}' % place, told=True)
+        store.append(run, 1, f"{run}/social", 2 * place, told)
+        store.append(run, 1, f"{run}/social", 2 * place + 1, Entry(f"s{place}", b"{}")).result(10)
+    story = store.story("run-1")
+    assert [0, 2, 4] == [each.detail["n"] for each in story]
+    assert story[1:] == store.story("run-1", story[0].number)
+    assert story[:2] == store.story("run-1", most=2)
