@@ -25,12 +25,14 @@ from tests.flow.fakes.fake import Bill, Fake
 from tests.flow.fakes.google_ads import GoogleAdsFake
 from tests.flow.fakes.meta import MetaFake
 from tests.flow.fakes.sandbox import SandboxFake
+from tests.flow.fakes.tiktok import TikTokFake
 from tests.flow.fakes.x import XFake
 
 CASES: dict[str, Callable[..., Fake]] = {
     "sandbox": SandboxFake,
     "google_ads": GoogleAdsFake,
     "meta": MetaFake,
+    "tiktok": TikTokFake,
     "x": XFake,
 }
 NAME = campaign_name("spring-sale", "search-brand")
