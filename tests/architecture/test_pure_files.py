@@ -30,6 +30,7 @@ PURE = [
     "kiki/errors.py",
     "kiki/engage/channel.py",
     "kiki/engage/event.py",
+    "kiki/engage/crm/field_map.py",
     "kiki/engage/crm/mark.py",
     "kiki/engage/crm/shopify_text.py",
     "kiki/engage/letter.py",

@@ -15,7 +15,7 @@ from kiki.errors import InvalidInput
 
 HORIZON: Final = 30 * SECOND
 """So young a change waits for the next reading."""
-TOLD_MAX: Final = 120
+TOLD_MAX: Final = 100
 """So many ids of one moment are remembered; the few that are then told again are recognised by their ids."""
 
 Kind = TypeVar("Kind")
@@ -36,11 +36,11 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
         """Whether this change was not told of."""
         return at > self.at or (at == self.at and key not in self.told)
 
-    def moved(self, at: int, key: str) -> Mark:
+    def moved(self, at: int, key: str, *, most: int = TOLD_MAX) -> Mark:
         """The mark behind that change, which is not older than any before it."""
         if at > self.at:
             return Mark(at, (key,))
-        return self if at < self.at or key in self.told else Mark(self.at, (*self.told, key)[-TOLD_MAX:])
+        return self if at < self.at or key in self.told else Mark(self.at, (*self.told, key)[-most:])
 
 
 def parse_cursor(text: str, kind: type[Kind], source: str) -> Kind:

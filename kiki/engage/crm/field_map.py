@@ -1,0 +1,123 @@
+"""Which of a CRM's fields are ours: `total_spend=Lifetime_Value__c,last_purchase=Last_Order__c`. Pure.
+
+A CRM knows what a customer is worth only where somebody keeps it there, under a name that nobody else can guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from kiki.clock import SECOND
+from kiki.engage.moment import optional_moment
+from kiki.engage.profile import Profile
+from kiki.errors import InvalidInput
+from kiki.money import parse_micros
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}(\.[A-Za-z][A-Za-z0-9_]{0,99})?", re.ASCII)
+_EPOCH_MILLIS = re.compile(r"-?[0-9]{10,14}", re.ASCII)
+
+
+def parse_field_map(text: str) -> dict[str, str]:
+    """Our field's name to theirs; raises ValueError with all that is wrong."""
+    found: dict[str, str] = {}
+    problems = []
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        ours, _, theirs = (one.strip() for one in part.partition("="))
+        if ours not in READERS:
+            problems.append(f"{ours[:40]!r} is no field of a profile; there are {', '.join(READERS)}")
+        elif not _NAME.fullmatch(theirs):
+            problems.append(f"{theirs[:40]!r} is no name of a field")
+        elif ours in found:
+            problems.append(f"{ours} is written twice")
+        found[ours] = theirs
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
+
+
+def profile_of(customer: str, changed_at: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> Profile:
+    """The profile in a row of a CRM. What the row does not tell stays as a profile has it: absent."""
+    told: dict[str, Any] = {}
+    for ours, theirs in fields.items():
+        value = row.get(theirs)
+        if value is None or value == "":
+            continue
+        try:
+            told[ours] = READERS[ours](value)
+        except (InvalidInput, ValueError, ArithmeticError):
+            raise InvalidInput(f"field {theirs}: a {type(value).__name__} that is no {ours}") from None
+    return Profile(customer=customer, changed_at=changed_at, **told)
+
+
+def _text(value: Any) -> str:
+    return str(value).strip()
+
+
+def _country(value: Any) -> str:
+    text = str(value).strip().upper()
+    return text if len(text) == 2 and text.isalpha() and text.isascii() else ""
+
+
+def _moment(value: Any) -> int | None:
+    # HubSpot writes some dates as milliseconds, some as text.
+    if isinstance(value, str) and _EPOCH_MILLIS.fullmatch(value):
+        return int(value) * (SECOND // 1_000)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value * (SECOND // 1_000)
+    return optional_moment(value)
+
+
+def money_of(value: Any) -> int:
+    """Micros from a decimal text or from a JSON number, which is money as its shortest decimal says."""
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    if isinstance(value, str):
+        value = Decimal(value)
+    if isinstance(value, Decimal):
+        # Reports divide: more than six decimals are rounded, nothing else is.
+        value = value.quantize(Decimal("0.000001")) if value.is_finite() else value
+    return parse_micros(value, zero=True)
+
+
+def _count(value: Any) -> int:
+    number = Decimal(str(value))
+    if number != number.to_integral_value() or number < 0:
+        raise InvalidOperation
+    return int(number)
+
+
+def _score(value: Any) -> float:
+    return min(max(float(value), 0.0), 10.0) if float(value) == float(value) else 0.0  # not NaN
+
+
+def _yes(value: Any) -> bool:
+    return value is True or str(value).strip().lower() in {"true", "yes", "1"}
+
+
+def _allows(value: Any) -> bool | None:
+    """A field that says "opted out": True forbids, anything else leaves it to the shield."""
+    return False if _yes(value) else None
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list | tuple) else re.split(r"[;,]", str(value))
+    return tuple(sorted({str(one).strip() for one in parts} - {""}))
+
+
+READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("email", "phone", "first_name", "last_name", "locale", "zone", "segment"), _text),
+    "country": _country,
+    "tags": _tags,
+    "is_test": _yes,
+    "email_marketing": _allows,
+    "sms_marketing": _allows,
+    "total_spend": money_of,
+    "purchase_count": _count,
+    "last_purchase": _moment,
+    "last_engagement": _moment,
+    "engagement_score": _score,
+}
+"""How each field of a profile is read. `email_marketing` and `sms_marketing` name fields that say *opted out*."""
