@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from kiki.clock import SECOND, Clock, to_datetime, wall_micros
+from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
@@ -31,10 +31,24 @@ from kiki.flow.platforms.amounts import JSON_HEADERS, dump, whole_currency, wron
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.oauth1 import OAuth1
-from kiki.outbound.exchange import INVALID, NOT_FOUND, THROTTLED, UNSUPPORTED, Reply, Request
+from kiki.flow.platforms.x_reply import (
+    AccountShown,
+    CampaignShown,
+    FundingInstrument,
+    LineItem,
+    Location,
+    Page,
+    Stats,
+    Targeting,
+    Uploaded,
+    data_of,
+    judge,
+    rates,
+    total,
+)
+from kiki.outbound.exchange import INVALID, NOT_FOUND, UNSUPPORTED, Request
 from kiki.outbound.line import Line
 from kiki.outbound.outcome import Outcome, done, refused
-from kiki.outbound.rate_budget import reset_at
 
 Kind = TypeVar("Kind")
 
@@ -57,71 +71,6 @@ LIMITS: Final = Limits(overdelivery=1.2, report_hours=72)
 
 _WORD: Final = r"[A-Z][A-Z0-9_]{0,39}"
 _WORD_ACCEPTED: Final = "write a word of X's reference such as REACH"
-
-
-class _Answer(msgspec.Struct, Generic[Kind]):
-    data: Kind
-
-
-class _Page(msgspec.Struct, Generic[Kind]):
-    data: list[Kind]
-    next_cursor: str | None = None
-
-
-class _Account(msgspec.Struct):
-    timezone: str
-
-
-class _FundingInstrument(msgspec.Struct):
-    id: str
-    currency: str
-    able_to_fund: bool = False
-    deleted: bool = False
-
-
-class _Campaign(msgspec.Struct):
-    id: str
-    name: str
-    entity_status: str
-    currency: str = ""
-    daily_budget_amount_local_micro: int | None = None
-    deleted: bool = False
-
-
-class _LineItem(msgspec.Struct):
-    id: str
-    name: str | None = None
-    bid_amount_local_micro: int | None = None
-    deleted: bool = False
-
-
-class _Targeting(msgspec.Struct):
-    targeting_type: str
-    targeting_value: str | int | None = None
-
-
-class _Location(msgspec.Struct):
-    targeting_value: str
-    country_code: str = ""
-
-
-class _Metrics(msgspec.Struct):
-    billed_charge_local_micro: list[int | None] | None = None
-    impressions: list[int | None] | None = None
-    clicks: list[int | None] | None = None
-
-
-class _Segment(msgspec.Struct):
-    metrics: _Metrics
-
-
-class _Stats(msgspec.Struct):
-    id: str
-    id_data: list[_Segment]
-
-
-class _Uploaded(msgspec.Struct):
-    conversions_processed: int
 
 
 class X(AdAccount):
@@ -164,22 +113,22 @@ class X(AdAccount):
         line = Line(
             f"{url}/{version}",
             authorization=OAuth1(consumer_key, consumer_secret, token, token_secret),
-            judge=_judge,
-            rates=_rates,
+            judge=judge,
+            rates=rates,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, funding_instrument=funding, pixel=pixel, event=event)
 
     async def _ask_about(self) -> AboutAccount | Outcome:
-        account = await self._one(_Account, "GET", "")
+        account = await self._one(AccountShown, "GET", "")
         if isinstance(account, Outcome):
             return account
         funding = await self._funding()
         return funding if isinstance(funding, Outcome) else about_account(funding.currency, account.timezone)
 
-    async def _funding(self) -> _FundingInstrument | Outcome:
+    async def _funding(self) -> FundingInstrument | Outcome:
         """What pays; the plan must say which when there are several."""
-        found = await self._all(_FundingInstrument, "funding_instruments")
+        found = await self._all(FundingInstrument, "funding_instruments")
         if isinstance(found, Outcome):
             return found
         wanted = self._funding_instrument
@@ -196,7 +145,7 @@ class X(AdAccount):
     async def lookup(self, name: str) -> Outcome:
         """See `Platform`. A campaign that was removed counts only when there is no other."""
         asked = {"q": name, "with_deleted": "true"}
-        found = await self._all(_Campaign, "campaigns", asked)
+        found = await self._all(CampaignShown, "campaigns", asked)
         if isinstance(found, Outcome):
             return found
         # X searches by the beginning of a name.
@@ -225,7 +174,7 @@ class X(AdAccount):
             if isinstance(funding, Outcome):
                 return funding
             made = await self._one(
-                _Campaign,
+                CampaignShown,
                 "POST",
                 "campaigns",
                 {
@@ -258,7 +207,7 @@ class X(AdAccount):
         wrong = await self._wrong(micros)
         if wrong is not None:
             return wrong
-        shown = await self._one(_Campaign, "GET", f"campaigns/{_part(campaign)}")
+        shown = await self._one(CampaignShown, "GET", f"campaigns/{_part(campaign)}")
         if isinstance(shown, Outcome):
             return shown
         item = await self._line_item(shown)
@@ -267,7 +216,7 @@ class X(AdAccount):
         if item is None:
             return refused(NOT_FOUND, f"campaign {campaign} has no line item of its name")
         params = {"bid_amount_local_micro": str(micros), "bid_strategy": "MAX"}
-        put = await self._one(_LineItem, "PUT", f"line_items/{_part(item.id)}", params)
+        put = await self._one(LineItem, "PUT", f"line_items/{_part(item.id)}", params)
         return put if isinstance(put, Outcome) else shown_campaign(self._state(shown, put))
 
     async def pause(self, campaign: str, key: str) -> Outcome:
@@ -294,16 +243,16 @@ class X(AdAccount):
                 "placement": placement,
                 "metric_groups": "BILLING,ENGAGEMENT",
             }
-            told = await self._data(list[_Stats], "GET", f"stats/accounts/{self.account}", params)
+            told = await self._data(list[Stats], "GET", f"stats/accounts/{self.account}", params)
             if isinstance(told, Outcome):
                 return told
             # A campaign that X does not know of in its answer has not been counted: that is no zero.
             mine = [segment.metrics for stats in told if stats.id == campaign for segment in stats.id_data]
             if not mine:
                 return refused(NOT_FOUND, f"the statistics have no campaign {campaign}")
-            spent += _sum(each.billed_charge_local_micro for each in mine)
-            impressions += _sum(each.impressions for each in mine)
-            clicks += _sum(each.clicks for each in mine)
+            spent += total(each.billed_charge_local_micro for each in mine)
+            impressions += total(each.impressions for each in mine)
+            clicks += total(each.clicks for each in mine)
         final = self.is_final(day, about.time_zone)
         return shown_report(SpendReport(day=day, spent=spent, impressions=impressions, clicks=clicks, final=final))
 
@@ -319,7 +268,7 @@ class X(AdAccount):
             body = {"conversions": [self._conversion(each, about.currency) for each in batch]}
             path = f"measurement/conversions/{self._pixel}"
             sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
-            taken = _data(await self.line.send(sent), _Uploaded)
+            taken = data_of(await self.line.send(sent), Uploaded)
             if isinstance(taken, Outcome):
                 return taken
             accepted += taken.conversions_processed
@@ -374,20 +323,20 @@ class X(AdAccount):
         if isinstance(item, Outcome):
             return item
         if item is None:
-            made = await self._one(_LineItem, "POST", "line_items", {"campaign_id": campaign, **parts})
+            made = await self._one(LineItem, "POST", "line_items", {"campaign_id": campaign, **parts})
             if isinstance(made, Outcome):
                 return made
             item = made
         if not values:
             return None
-        there = await self._all(_Targeting, "targeting_criteria", {"line_item_ids": item.id})
+        there = await self._all(Targeting, "targeting_criteria", {"line_item_ids": item.id})
         if isinstance(there, Outcome):
             return there
         known = {str(each.targeting_value) for each in there if each.targeting_type == "LOCATION"}
         for value in values:
             if value not in known:
                 params = {"line_item_id": item.id, "targeting_type": "LOCATION", "targeting_value": value}
-                added = await self._one(_Targeting, "POST", "targeting_criteria", params)
+                added = await self._one(Targeting, "POST", "targeting_criteria", params)
                 if isinstance(added, Outcome):
                     return added
         return None
@@ -397,7 +346,7 @@ class X(AdAccount):
         values = []
         for country in countries:
             params = {"country_code": country, "location_type": "COUNTRIES"}
-            told = await self._data(list[_Location], "GET", "targeting_criteria/locations", params)
+            told = await self._data(list[Location], "GET", "targeting_criteria/locations", params)
             if isinstance(told, Outcome):
                 return told
             found = [each.targeting_value for each in told if each.country_code in {"", country}]
@@ -406,19 +355,17 @@ class X(AdAccount):
             values.append(found[0])
         return values
 
-    async def _line_item(self, campaign: _Campaign) -> _LineItem | Outcome | None:
+    async def _line_item(self, campaign: CampaignShown) -> LineItem | Outcome | None:
         return await self._line_item_of(campaign.id, campaign.name, with_deleted=campaign.deleted)
 
-    async def _line_item_of(
-        self, campaign: str, name: str, *, with_deleted: bool = False
-    ) -> _LineItem | Outcome | None:
+    async def _line_item_of(self, campaign: str, name: str, *, with_deleted: bool = False) -> LineItem | Outcome | None:
         params = {"campaign_ids": campaign, "with_deleted": "true" if with_deleted else "false"}
-        found = await self._all(_LineItem, "line_items", params)
+        found = await self._all(LineItem, "line_items", params)
         if isinstance(found, Outcome):
             return found
         return next((each for each in found if each.name == name), None)
 
-    def _state(self, campaign: _Campaign, item: _LineItem | None) -> CampaignState:
+    def _state(self, campaign: CampaignShown, item: LineItem | None) -> CampaignState:
         status = Status.ACTIVE if campaign.entity_status == "ACTIVE" else Status.PAUSED
         return CampaignState(
             id=campaign.id,
@@ -447,7 +394,7 @@ class X(AdAccount):
         return about if isinstance(about, Outcome) else wrong_amounts(about.currency, micros)
 
     async def _put(self, campaign: str, params: Mapping[str, str]) -> Outcome:
-        put = await self._one(_Campaign, "PUT", f"campaigns/{_part(campaign)}", params)
+        put = await self._one(CampaignShown, "PUT", f"campaigns/{_part(campaign)}", params)
         return put if isinstance(put, Outcome) else shown_campaign(self._state(put, None))
 
     async def _one(
@@ -458,7 +405,7 @@ class X(AdAccount):
 
     async def _data(self, kind: type[Kind], method: str, path: str, params: Mapping[str, str]) -> Kind | Outcome:
         request = Request(method=method, path=path, write=method != "GET", params=params)
-        return _data(await self.line.send(request), kind)
+        return data_of(await self.line.send(request), kind)
 
     async def _all(self, kind: type[Kind], path: str, params: Mapping[str, str] | None = None) -> list[Kind] | Outcome:
         """Everything that a list below the account holds, page by page."""
@@ -470,52 +417,12 @@ class X(AdAccount):
             reply = await self.line.send(request)
             if isinstance(reply, Outcome):
                 return reply
-            page = reply.read(_Page[kind])  # type: ignore[valid-type]
+            page = reply.read(Page[kind])  # type: ignore[valid-type]
             if isinstance(page, Outcome):
                 return page
             found.extend(page.data)
             cursor = page.next_cursor or None
         return found
-
-
-def _data(reply: Reply | Outcome, kind: type[Kind]) -> Kind | Outcome:
-    if isinstance(reply, Outcome):
-        return reply
-    answered = reply.read(_Answer[kind])  # type: ignore[valid-type]
-    return answered if isinstance(answered, Outcome) else answered.data
-
-
-def _judge(reply: Reply) -> Outcome | None:
-    """X names errors in `errors`; with 429 it says in a header when it will listen again."""
-    said = reply.json
-    errors = said.get("errors") if isinstance(said, dict) else None
-    if reply.status == 429:
-        return refused(THROTTLED, _words(errors), retry_at=_reset(reply.headers))
-    if 200 <= reply.status < 300 and errors and not said.get("data"):
-        return refused(INVALID, _words(errors))
-    return None
-
-
-def _words(errors: Any) -> str:
-    named = [each for each in errors or () if isinstance(each, dict)] if isinstance(errors, list) else []
-    return "; ".join(f"{each.get('code', '')}: {each.get('message', '')}" for each in named[:5])
-
-
-def _reset(headers: Mapping[str, str]) -> int | None:
-    for name in ("x-account-rate-limit-reset", "x-rate-limit-reset"):
-        text = headers.get(name, "").strip()
-        if text.isascii() and text.isdigit():
-            return int(text[:12]) * SECOND
-    return None
-
-
-def _rates(reply: Reply) -> int | None:
-    """An account whose calls are used up says so before it refuses one."""
-    return reset_at(reply.headers, "x-account-rate-limit-remaining", "x-account-rate-limit-reset")
-
-
-def _sum(series: Iterable[list[int | None] | None]) -> int:
-    return sum(each or 0 for one in series for each in one or ())
 
 
 def _local(day: date, time_zone: str) -> str:

@@ -111,6 +111,8 @@ class Fake:
     """Whether a token that is refused is renewed."""
     BILLS = True
     """Whether a test may say what was billed."""
+    SHOWS_ENDED = True
+    """Whether the platform still shows what was removed."""
 
     def __init__(self, *, currency: str = "USD", time_zone: str = "America/New_York") -> None:
         self.currency = currency
