@@ -64,6 +64,15 @@ EXPECTED = {
         "their sum is the model's: True",
         "customer-528: 35 repeat purchases so far, 19.9 expected in 26 weeks",
     ],
+    "11_campaigns_in_a_script": [
+        "would do: create search, create social, create video",
+        "stopped in the middle: running",
+        "the same plan is the same run: True",
+        "then: completed with 3 campaigns, held: 0",
+        "findings: 0",
+        "the platforms say the same: True",
+        "holds left open: 0",
+    ],
 }
 
 

@@ -242,6 +242,43 @@ def adopt(
         show.line(f"{len(freed)} runs of {executor} are free" + "".join(f"\n  {name}" for name in freed))
 
 
+@app.command()
+def reconcile(
+    run_name: RunName,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
+    url: Url = None,
+    token_file: TokenFile = None,
+    ledger: LedgerPath = None,
+    data_dir: FlowDir = None,
+    sandbox: SandboxUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Compare our books with the platforms' and the guard's, and bring what ended campaigns left open to an end.
+
+    Exit code 3 when something is left that a person must decide.
+    """
+    from kiki.cli import campaign_show
+
+    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
+        found = runner.reconcile(resolve(runner, run_name).run, act=not dry_run)
+    if as_json:
+        show.as_json(found)
+    else:
+        campaign_show.reconciliation(found)
+    if not found.is_clean:
+        raise typer.Exit(show.EXIT_REFUSED)
+
+
+@app.command()
+def schema(as_json: Json = False) -> None:
+    """Print the JSON Schema of a plan, for editors."""
+    import json
+
+    from kiki.flow.plan_schema import plan_schema
+
+    print(json.dumps(plan_schema(), ensure_ascii=False, indent=None if as_json else 2))
+
+
 def status_json(found: RunStatus) -> dict[str, object]:
     """A status as JSON, with the sums that people read."""
     import msgspec

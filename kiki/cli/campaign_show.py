@@ -13,6 +13,7 @@ from kiki.flow.event_words import sentence
 from kiki.flow.plan_diff import Step
 from kiki.flow.preview import Preview
 from kiki.flow.progress import Phase
+from kiki.flow.reconcile import Reconciliation
 from kiki.flow.run_status import RunStatus
 from kiki.flow.run_store import RunRow
 from kiki.flow.words import amount_in_words
@@ -118,6 +119,18 @@ def status_group(status: RunStatus) -> RenderableType:
 def status(found: RunStatus) -> None:
     """The same, printed."""
     console().print(status_group(found))
+
+
+def reconciliation(found: Reconciliation) -> None:
+    """What does not agree, and what became of it."""
+    out, money = console(), found.currency
+    for each in found.findings:
+        where = " ".join(part for part in (each.campaign, each.day) if part)
+        amounts = f"{amount_in_words(each.ours, money)} here, {amount_in_words(each.theirs, money)} there"
+        said = f"{each.kind:<10} {where}: {amounts}" + (f"; {each.detail}" if each.detail else "")
+        out.print(Text(said + (" (in order now)" if each.solved else ""), style="green" if each.solved else "yellow"))
+    left = sum(not each.solved for each in found.findings)
+    out.print(f"{found.run}: {found.days} days compared, {len(found.findings)} findings, {left} left")
 
 
 def watch(look: Callable[[], RunStatus], seconds: float) -> None:

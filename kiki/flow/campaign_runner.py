@@ -33,6 +33,7 @@ from kiki.flow.plan import Plan
 from kiki.flow.plan_file import read_plan
 from kiki.flow.preview import Preview, preview
 from kiki.flow.progress import begin, follow
+from kiki.flow.reconcile import Reconciliation, reconcile
 from kiki.flow.run_status import RunStatus, status_of
 from kiki.flow.run_store import RUNNING, RunRow, RunStore, Told
 
@@ -162,6 +163,15 @@ class CampaignRunner:
         """
         self.store.claim(executor)()
         return self.store.release_owner(executor)
+
+    def reconcile(self, run: str, *, act: bool = True) -> Reconciliation:
+        """Lay our books, the platforms' and the guard's side by side; what an ended campaign left open is brought to an end.
+
+        Without `act` it is only said.
+        """
+        found = self.status(run)
+        asked = reconcile(run, self.plan(run), found.lanes, self.worlds, self._guard, self._clock(), act=act)
+        return self.call(asked)
 
     def runs(self) -> list[RunRow]:
         """Every run, newest first."""

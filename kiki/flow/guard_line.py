@@ -51,7 +51,7 @@ class GuardLine(Protocol):
         """Whether so much would fit now; takes nothing. The message is the guard's own."""
         ...
 
-    async def holds(self) -> Outcome:
+    async def holds_open(self) -> Outcome:
         """Every hold that is open: done with `holds`, each with its `id`, `micros` and `scopes`."""
         ...
 
@@ -104,7 +104,7 @@ class EmbeddedGuard:
 
         return await _asked(lambda: asyncio.to_thread(ask))
 
-    async def holds(self) -> Outcome:
+    async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
         return await _asked(lambda: asyncio.to_thread(lambda: _open(self._guard.holds())))
 
@@ -165,7 +165,7 @@ class RemoteGuard:
 
         return await _asked(ask)
 
-    async def holds(self) -> Outcome:
+    async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
 
         async def ask() -> Outcome:

@@ -157,6 +157,8 @@ class ModelGuard:
     answers: dict[str, Outcome] = field(default_factory=dict)
     notes: dict[str, Note] = field(default_factory=dict)
     most_held: int = 0
+    scopes: dict[str, list[str]] = field(default_factory=dict)
+    """Of holds, for who asks which are open."""
     may_settle: Callable[[str], bool] = lambda _hold: True
     """Whether a hold may end now."""
 
@@ -199,6 +201,16 @@ class ModelGuard:
             return done(event="e")
 
         return self._faulty(effect)
+
+    async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
+        fits = self.spent + sum(self.holds.values()) + micros <= self.limit
+        return done() if fits else refused("budget_exhausted")
+
+    async def holds_open(self) -> Outcome:
+        held = [
+            {"id": hold, "micros": micros, "scopes": self.scopes.get(hold, [])} for hold, micros in self.holds.items()
+        ]
+        return done(holds=held)
 
     def _answer(self, key: str, effect: Callable[[], Outcome]) -> Outcome:
         def once() -> Outcome:
