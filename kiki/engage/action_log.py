@@ -143,13 +143,13 @@ class ActionLog:
         )
         return int(counted[0][0]) >= limit.messages
 
-    def held(self, action: str, hold: str) -> None:
-        """Note the reservation of the money, durable before anything is sent."""
-        with self.database.writing() as tx:
-            tx.run("UPDATE engage_actions SET hold = ? WHERE action = ? AND state = 'reserved'", (hold, action))
+    def take(
+        self, action: str, worker: str, may: Callable[[Statements], bool] | None = None, *, hold: str = ""
+    ) -> bool:
+        """Take a message to `sending`, if nobody else has and `may` says yes in the same transaction.
 
-    def take(self, action: str, worker: str, may: Callable[[Statements], bool] | None = None) -> bool:
-        """Take a message to `sending`, if nobody else has and `may` says yes in the same transaction."""
+        `hold` is the reservation of its money. What is killed before this has one under the action's key, too.
+        """
         with self.database.writing() as tx:
             rows = tx.run(
                 f"SELECT person FROM engage_actions WHERE action = ? AND state = 'reserved'{self.database.for_update}",  # noqa: S608
@@ -163,9 +163,9 @@ class ActionLog:
             if may is not None and not may(tx):
                 return False
             taken = tx.run(
-                "UPDATE engage_actions SET state = 'sending', taken_at = ?, taken_by = ?, counted_at = ? "
+                "UPDATE engage_actions SET state = 'sending', taken_at = ?, taken_by = ?, counted_at = ?, hold = ? "
                 "WHERE action = ? AND state = 'reserved' RETURNING action",
-                (self.clock(), worker, self.clock(), action),
+                (self.clock(), worker, self.clock(), hold, action),
             )
             return bool(taken)
 
@@ -183,13 +183,22 @@ class ActionLog:
                 (FATES[outcome.fate], reason, self.clock(), provider, action),
             )
 
-    def drop(self, action: str, reason: str) -> None:
-        """Write down that a message is not sent after all."""
+    def drop(self, action: str, reason: str, hold: str = "") -> None:
+        """Write down that a message is not sent after all, and which reservation is free by that."""
         with self.database.writing() as tx:
             tx.run(
-                "UPDATE engage_actions SET state = 'dropped', reason = ?, ended_at = ? "
-                "WHERE action = ? AND state = 'reserved'",
-                (reason, self.clock(), action),
+                "UPDATE engage_actions SET state = 'dropped', reason = ?, ended_at = ?, "
+                "hold = CASE WHEN ? = '' THEN hold ELSE ? END WHERE action = ? AND state = 'reserved'",
+                (reason, self.clock(), hold, hold, action),
+            )
+
+    def put_back(self, action: str) -> None:
+        """Let a message that the provider certainly did not take be tried again later; its money stays reserved."""
+        with self.database.writing() as tx:
+            tx.run(
+                "UPDATE engage_actions SET state = 'reserved', taken_at = NULL, taken_by = '' "
+                "WHERE action = ? AND state = 'sending'",
+                (action,),
             )
 
     def give_up(self, worker: str | None, before: int) -> int:
@@ -227,10 +236,10 @@ class ActionLog:
             )
         return action_of(rows[0]) if rows else None
 
-    def settled(self, action: str) -> None:
-        """Note that the money of a message is committed or free."""
+    def settled(self, actions: Sequence[str]) -> None:
+        """Note that the money of messages is committed or free."""
         with self.database.writing() as tx:
-            tx.run("UPDATE engage_actions SET settled = 1 WHERE action = ?", (action,))
+            tx.many("UPDATE engage_actions SET settled = 1 WHERE action = ?", [(action,) for action in actions])
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -267,6 +276,22 @@ class ActionLog:
         rows = self.database.read(
             f"SELECT {_READ} FROM engage_actions WHERE person = ? ORDER BY decided_at, action",  # noqa: S608
             (person,),
+        )
+        return [action_of(row) for row in rows]
+
+    def of_step(self, playbook: str, step: str) -> dict[str, Action]:
+        """Every message of a step, by what makes it one and no other."""
+        rows = self.database.read(
+            f"SELECT {_READ} FROM engage_actions WHERE playbook = ? AND step = ?",  # noqa: S608
+            (playbook, step),
+        )
+        return {row[1]: action_of(row) for row in rows}
+
+    def of_playbook(self, playbook: str) -> list[Action]:
+        """Every message of a playbook, the oldest first."""
+        rows = self.database.read(
+            f"SELECT {_READ} FROM engage_actions WHERE playbook = ? ORDER BY decided_at, action",  # noqa: S608
+            (playbook,),
         )
         return [action_of(row) for row in rows]
 

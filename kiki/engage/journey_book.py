@@ -33,6 +33,10 @@ class Entrant(NamedTuple):
     """The chance of this side."""
     before: int = 0
     """What they earned in the same span before, in micros: for the adjustment of the effect."""
+    step: int = 0
+    due: int = 0
+    features: bytes = b""
+    """What was known of them then, packed: what is learned from."""
 
 
 class Traveller(NamedTuple):
@@ -54,6 +58,15 @@ class Assignment(NamedTuple):
     propensity: float
     at: int
     before: int
+    features: bytes
+
+
+class LastEntry(NamedTuple):
+    """What is known of somebody's entries into a journey."""
+
+    at: int
+    times: int
+    is_active: bool
 
 
 class JourneyBook:
@@ -64,14 +77,14 @@ class JourneyBook:
         self.database = database
         self.clock = clock
 
-    def last_entries(self, playbook: str, journey: str) -> dict[str, tuple[int, bool]]:
-        """By person when they last entered, and whether they are still in it."""
+    def last_entries(self, playbook: str, journey: str) -> dict[str, LastEntry]:
+        """By person when they last entered, how often they did, and whether they are still in it."""
         rows = self.database.read(
-            "SELECT person, max(entered_at), max(CASE WHEN state = 'active' THEN 1 ELSE 0 END) FROM engage_journeys "
-            "WHERE playbook = ? AND journey = ? GROUP BY person",
+            "SELECT person, max(entered_at), count(*), max(CASE WHEN state = 'active' THEN 1 ELSE 0 END) "
+            "FROM engage_journeys WHERE playbook = ? AND journey = ? GROUP BY person",
             (playbook, journey),
         )
-        return {person: (int(at), bool(active)) for person, at, active in rows}
+        return {person: LastEntry(int(at), int(count), bool(active)) for person, at, count, active in rows}
 
     def enter(self, playbook: str, journey: str, entrants: Iterable[Entrant]) -> int:
         """Let people in, each entry once; how many were new."""
@@ -82,15 +95,24 @@ class JourneyBook:
                 state = ACTIVE if each.arm == TREATED else CONTROL
                 new = tx.run(
                     "INSERT INTO engage_journeys (playbook, journey, person, entry, entered_at, step, due, state) "
-                    "VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO NOTHING RETURNING person",
-                    (playbook, journey, each.person, each.entry, now, now, state),
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING person",
+                    (playbook, journey, each.person, each.entry, now, each.step, each.due, state),
                 )
                 if new:
                     made += 1
                     tx.run(
-                        "INSERT INTO engage_assignments (experiment, person, entry, arm, propensity, at, before) "
-                        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                        (experiment, each.person, each.entry, each.arm, each.propensity, now, each.before),
+                        "INSERT INTO engage_assignments (experiment, person, entry, arm, propensity, at, before, features) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                        (
+                            experiment,
+                            each.person,
+                            each.entry,
+                            each.arm,
+                            each.propensity,
+                            now,
+                            each.before,
+                            each.features,
+                        ),
                     )
         return made
 
@@ -102,6 +124,26 @@ class JourneyBook:
             (playbook, journey, self.clock(), limit),
         )
         return [Traveller(person, int(entry), int(at), int(step), int(due)) for person, entry, at, step, due in rows]
+
+    def waiting(self, playbook: str, journey: str, steps: Collection[int]) -> list[Traveller]:
+        """Who waits at one of these steps for something that may come before they are due."""
+        if not steps:
+            return []
+        marks = ", ".join("?" * len(steps))
+        rows = self.database.read(
+            "SELECT person, entry, entered_at, step, due FROM engage_journeys "  # noqa: S608
+            f"WHERE playbook = ? AND journey = ? AND state = 'active' AND due > ? AND step IN ({marks})",
+            (playbook, journey, self.clock(), *steps),
+        )
+        return [Traveller(person, int(entry), int(at), int(step), int(due)) for person, entry, at, step, due in rows]
+
+    def places_of(self, person: str) -> list[tuple[str, str, int, str]]:
+        """Playbook, journey, since when and state of everything a person entered."""
+        rows = self.database.read(
+            "SELECT playbook, journey, entered_at, state FROM engage_journeys WHERE person = ? ORDER BY entered_at",
+            (person,),
+        )
+        return [(playbook, journey, int(at), state) for playbook, journey, at, state in rows]
 
     def move(
         self, playbook: str, journey: str, moves: Iterable[tuple[Traveller, int, int]], end: Collection[Traveller] = ()
@@ -162,11 +204,11 @@ class JourneyBook:
         """Everybody who was assigned, in the order of it; `before`: only until a moment."""
         which, values = ("", ()) if before is None else (" AND at <= ?", (before,))
         rows = self.database.read(
-            f"SELECT person, entry, arm, propensity, at, before FROM engage_assignments WHERE experiment = ?{which} "  # noqa: S608
+            f"SELECT person, entry, arm, propensity, at, before, features FROM engage_assignments WHERE experiment = ?{which} "  # noqa: S608
             "ORDER BY at, person",
             (experiment, *values),
         )
-        return [Assignment(p, int(e), arm, float(chance), int(at), int(b)) for p, e, arm, chance, at, b in rows]
+        return [Assignment(p, int(e), arm, float(c), int(at), int(b), bytes(f)) for p, e, arm, c, at, b, f in rows]
 
     def earnings(self, margin_rate: int, since: int, until: int) -> dict[str, list[tuple[int, int]]]:
         """By person the moments and margins of orders (refunds below zero) in a span, in micros."""
@@ -180,6 +222,22 @@ class JourneyBook:
             earned = int(margin) if margin is not None else int(amount) * margin_rate // 1_000_000
             found.setdefault(person, []).append((int(at), earned))
         return found
+
+    # -- what is remembered --------------------------------------------------------------------------
+
+    def recall(self, name: str) -> bytes | None:
+        """What was remembered under a name."""
+        rows = self.database.read("SELECT value FROM engage_meta WHERE name = ?", (name,))
+        return bytes(rows[0][0]) if rows else None
+
+    def remember(self, name: str, value: bytes) -> None:
+        """Keep a value under a name."""
+        with self.database.writing() as tx:
+            tx.run(
+                "INSERT INTO engage_meta (name, value) VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, value),
+            )
 
     # -- verdicts ------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ TABLES: Final = (
         propensity DOUBLE PRECISION NOT NULL,
         at BIGINT NOT NULL,
         before BIGINT NOT NULL DEFAULT 0,
+        features BYTEA NOT NULL,
         PRIMARY KEY (experiment, person, entry)
     )""",
     "CREATE INDEX IF NOT EXISTS engage_assignments_by_time ON engage_assignments (experiment, at)",

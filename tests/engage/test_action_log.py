@@ -160,10 +160,18 @@ def test_an_opt_out_that_was_acknowledged_is_seen_by_every_later_send(log, store
 
 def test_ended_messages_with_money_are_settled_once(log, store):
     action = reserved(log, store).action
-    log.held(action, "hold-1")
-    log.take(action, "w")
+    log.take(action, "w", hold="hold-1")
     assert log.unsettled() == []
     log.end(action, done())
     assert [each.hold for each in log.unsettled()] == ["hold-1"]
-    log.settled(action)
+    log.settled([action])
     assert log.unsettled() == []
+
+
+def test_a_dropped_message_frees_its_money_and_one_that_was_put_back_is_taken_again(log, store):
+    dropped, back = reserved(log, store, "a").action, reserved(log, store, "b").action
+    log.drop(dropped, "quiet", "hold-1")
+    assert [(each.action, each.hold) for each in log.unsettled()] == [(dropped, "hold-1")]
+    log.take(back, "w")
+    log.put_back(back)
+    assert log.take(back, "w2")

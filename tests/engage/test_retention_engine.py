@@ -1,0 +1,271 @@
+"""A shop's weeks with a real guard, consents, money and an outbox in memory."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from kiki.engage.action_log import State
+from kiki.engage.customer_store import CustomerStore
+from kiki.engage.database import open_database
+from kiki.engage.decision import Verdict
+from kiki.engage.event import Delivery, DeliveryState, Order, Touch, TouchKind
+from kiki.engage.keyring import Keyring
+from kiki.engage.playbook_text import parse_playbook
+from kiki.engage.profile import Profile
+from kiki.engage.retention_engine import RetentionEngine
+from kiki.engage.shield_line import GuardLine
+from kiki.errors import ShieldUnreachable
+from kiki.outbound.outcome import done, unknown
+from kiki.shield.budget_guard import BudgetGuard
+from tests.engage.conftest import DAY, MovedClock
+
+NOON = round(datetime(2026, 6, 1, 10, tzinfo=UTC).timestamp() * 1e6)
+TEXT = """
+playbook: book
+currency: USD
+zone: Europe/Vienna
+holdout: 20%
+explore: 0%
+segments:
+  lapsed: {days_since_purchase: {over: 60}}
+messages:
+  mail: {channel: email, subject: Hello, text: Hello}
+  second: {channel: email, subject: Still there?, text: Still there?}
+offers:
+  ten: {message: mail, cost: 4.00, gain: 6.00}
+  again: {message: second}
+journeys:
+  win-back:
+    enter: {segment: lapsed}
+    again_after: 90d
+    exit: {event: order}
+    steps:
+      - {send: ten, name: first}
+      - {wait_for: clicked, within: 3d, otherwise: go_on}
+      - {send: again, name: second}
+"""
+
+
+class Mails:
+    name = "email"
+
+    def __init__(self):
+        self.sent = []
+        self.outcome = done(provider_id="P")
+
+    def send(self, message):
+        self.sent.append(message)
+        return self.outcome
+
+
+class Shop:
+    def __init__(self, text=TEXT, *, customers=60, limit="1000", holdout=0, shield=None):
+        self.clock = MovedClock(NOON)
+        self.guard = BudgetGuard.open(limit=limit, window="30d", clock=self.clock)
+        self.store = CustomerStore(open_database(None), Keyring.of_guard(self.guard.decider), self.clock)
+        self.mails = Mails()
+        self.playbook = parse_playbook(text)
+        self.engine = RetentionEngine(
+            self.store,
+            (shield or GuardLine)(self.guard),
+            {"email": self.mails},
+            "https://shop.example/u/{}".format,
+            holdout=holdout,
+            workers=2,
+            clock=self.clock,
+        )
+        profiles = [
+            Profile(customer=f"c-{n:03}", email=f"{n}@example.com", last_purchase=NOON - (70 + n % 3) * DAY)
+            for n in range(customers)
+        ]
+        self.store.keep("shop", profiles)
+        for profile in profiles:
+            self.guard.consents.grant(profile.customer, "marketing")
+
+    def run(self, days=0):
+        self.clock.advance(days * DAY)
+        return self.engine.run(self.playbook)
+
+    def reached(self):
+        return [message.customer for message in self.mails.sent]
+
+    def held_out(self):
+        return {f"c-{n:03}" for n in range(60) if self.engine.is_held_out(self.playbook, f"c-{n:03}")}
+
+    def close(self):
+        self.store.close()
+        self.guard.close()
+
+
+@pytest.fixture
+def shop():
+    made = Shop()
+    yield made
+    made.close()
+
+
+def test_a_plan_writes_nothing_and_a_run_does_what_it_says(shop):
+    plan = shop.engine.plan(shop.playbook)
+    assert shop.mails.sent == []
+    assert shop.engine.log.counts() == {}
+    held = shop.held_out()
+    assert 4 <= len(held) <= 25
+    assert plan.counts() == {"chosen": 60 - len(held), "held_out": len(held)}
+    run = shop.run()
+    assert (run.entered, run.held_out) == (60, len(held))
+    assert sorted(shop.reached()) == [line.customer for line in plan.lines if line.verdict is Verdict.CHOSEN]
+    assert run.messages == {"done": 60 - len(held)}
+    (meter,) = shop.guard.status()
+    assert (meter.spent, meter.held) == ((60 - len(held)) * 4_000_000, 0)
+
+
+def test_a_second_run_sends_nothing_twice(shop):
+    shop.run()
+    sent = list(shop.reached())
+    again = shop.run()
+    assert (again.entered, again.messages) == (0, {})
+    assert shop.reached() == sent
+
+
+def test_the_held_out_are_never_written_to_and_stay_held_out(shop):
+    for _ in range(6):
+        shop.run(days=2)
+    assert not shop.held_out() & set(shop.reached())
+
+
+def test_the_second_step_comes_after_its_wait_unless_the_person_clicked(shop):
+    shop.run()
+    first = len(shop.mails.sent)
+    keen = shop.mails.sent[0].customer
+    shop.store.keep("s", [Touch(id="t", at=shop.clock() + 1, kind=TouchKind.CLICKED, customer=keen)])
+    shop.run(days=2)
+    assert len(shop.mails.sent) == first
+    shop.run(days=1)
+    second = [message for message in shop.mails.sent if message.step == "win-back/second"]
+    assert len(second) == first - 1
+    assert keen not in {message.customer for message in second}
+
+
+def test_who_buys_leaves_the_journey(shop):
+    shop.run()
+    buyer = shop.mails.sent[0].customer
+    shop.store.keep("s", [Order(id="o", customer=buyer, at=shop.clock() + 1, amount=5)])
+    shop.run(days=4)
+    assert shop.reached().count(buyer) == 1
+
+
+def test_who_left_may_come_again_later_but_not_before(shop):
+    shop.run()
+    shop.run(days=4)
+    count = len(shop.mails.sent)
+    shop.run(days=80)
+    assert len(shop.mails.sent) == count
+    run = shop.run(days=10)
+    assert run.entered == 60
+    assert run.held_out == len(shop.held_out())
+
+
+def test_without_consent_nobody_takes_part_and_the_reason_is_told_once(shop):
+    shop.guard.consents.revoke("c-000", "marketing")
+    shop.store.suppress("c-001")
+    run = shop.run()
+    assert (run.verdicts["no_consent"], run.verdicts["suppressed"]) == (1, 1)
+    assert not {"c-000", "c-001"} & set(shop.reached())
+    notes = shop.guard.decider.ledger.next_seq
+    shop.run()
+    assert shop.guard.decider.ledger.next_seq == notes
+
+
+def test_the_budget_is_never_exceeded_and_who_is_left_out_is_told():
+    shop = Shop(limit="41")
+    run = shop.run()
+    assert run.messages == {"done": 10}
+    assert run.verdicts["no_budget"] == 60 - len(shop.held_out()) - 10
+    (meter,) = shop.guard.status()
+    assert meter.spent == 40_000_000
+    shop.close()
+
+
+class _Down(GuardLine):
+    failing = True
+
+    def reserve(self, *given):
+        if _Down.failing:
+            raise ShieldUnreachable("no answer")
+        return super().reserve(*given)
+
+
+def test_a_shield_that_goes_down_in_the_middle_stops_everything_and_later_it_goes_on():
+    _Down.failing = True
+    shop = Shop(shield=_Down)
+    with pytest.raises(ShieldUnreachable):
+        shop.run()
+    assert shop.mails.sent == []
+    _Down.failing = False
+    shop.run()
+    assert sorted(shop.reached()) == sorted({f"c-{n:03}" for n in range(60)} - shop.held_out())
+    shop.close()
+
+
+def test_unknown_messages_are_closed_by_the_provider_s_word(shop):
+    shop.mails.outcome = unknown("timeout")
+    run = shop.run()
+    count = run.messages["unknown"]
+    (meter,) = shop.guard.status()
+    assert (meter.spent, meter.held) == (0, count * 4_000_000)
+    shop.run()
+    assert len(shop.mails.sent) == count
+    words = [
+        Delivery(
+            id=f"e{n}", action=action.action, at=1, state=DeliveryState.DELIVERED if n % 2 else DeliveryState.FAILED
+        )
+        for n, action in enumerate(shop.engine.log.in_state(State.UNKNOWN))
+    ]
+    assert shop.engine.told(words + words) == count
+    (meter,) = shop.guard.status()
+    assert (meter.spent, meter.held) == (count // 2 * 4_000_000, 0)
+
+
+def test_an_event_lets_people_in_once_each_time():
+    text = TEXT.replace("{segment: lapsed}", "{event: cart_abandoned}").replace("    again_after: 90d\n", "")
+    shop = Shop(text)
+    someone = next(f"c-{n:03}" for n in range(60) if f"c-{n:03}" not in shop.held_out())
+    left = Touch(id="cart-1", at=NOON - 5, kind=TouchKind.CART_ABANDONED, customer=someone)
+    shop.store.keep("s", [left])
+    assert shop.run().entered == 1
+    assert shop.run().entered == 0
+    assert shop.reached() == [someone]
+    shop.run(days=4)
+    again = Touch(id="cart-2", at=shop.clock() - 5, kind=TouchKind.CART_ABANDONED, customer=someone)
+    shop.store.keep("s", [again])
+    assert shop.run().entered == 1
+    assert shop.reached().count(someone) == 3
+    shop.close()
+
+
+def test_at_night_people_wait_until_the_morning():
+    shop = Shop(TEXT.replace("segments:", 'channels: {email: {quiet_hours: "21:00-08:00"}}\nsegments:'))
+    shop.clock.advance(12 * 3600 * 1_000_000)
+    run = shop.run()
+    assert set(run.verdicts) == {"quiet"}
+    shop.clock.advance(7 * 3600 * 1_000_000)
+    assert shop.run().verdicts == {}
+    shop.clock.advance(3 * 3600 * 1_000_000)
+    assert set(shop.run().messages) == {"done"}
+    shop.close()
+
+
+def test_a_split_is_the_same_for_the_same_person():
+    steps = """
+      - split:
+          - {share: 50%, steps: [{send: ten}]}
+          - {share: 50%, steps: [{send: again}]}
+"""
+    shop = Shop(TEXT[: TEXT.index("      - {send: ten")] + steps)
+    shop.run()
+    offers = {message.customer: message.step for message in shop.mails.sent}
+    assert len(set(offers.values())) == 2
+    assert len(offers) == len(shop.mails.sent)
+    shop.close()
