@@ -23,6 +23,7 @@ from kiki.outbound.outcome import Fate, Outcome
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import Bill, Fake
 from tests.flow.fakes.google_ads import GoogleAdsFake
+from tests.flow.fakes.linkedin import LinkedInFake
 from tests.flow.fakes.meta import MetaFake
 from tests.flow.fakes.microsoft import MicrosoftFake
 from tests.flow.fakes.sandbox import SandboxFake
@@ -33,6 +34,7 @@ CASES: dict[str, Callable[..., Fake]] = {
     "sandbox": SandboxFake,
     "google_ads": GoogleAdsFake,
     "meta": MetaFake,
+    "linkedin": LinkedInFake,
     "tiktok": TikTokFake,
     "microsoft": MicrosoftFake,
     "x": XFake,
