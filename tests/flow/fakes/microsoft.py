@@ -149,7 +149,7 @@ class MicrosoftFake(Fake):
             each.name.lower() == given["Name"].lower() and each.status is not Status.ENDED
             for each in self.campaigns.values()
         ):
-            return self.partial(1115, "CampaignServiceCampaignNameAlreadyExists", CampaignIds=[None])
+            return self.partial(1115, "CampaignServiceCampaignNameAlreadyExists", CampaignIds=[])
         campaign = FakeCampaign(
             id=self.next_id(),
             name=given.pop("Name"),
@@ -183,7 +183,7 @@ class MicrosoftFake(Fake):
         if any(
             each["CampaignId"] == body["CampaignId"] and each["Name"] == given["Name"] for each in self.groups.values()
         ):
-            return self.partial(1208, "CampaignServiceAdGroupNameAlreadyExists", AdGroupIds=[None])
+            return self.partial(1208, "CampaignServiceAdGroupNameAlreadyExists", AdGroupIds=[])
         group = {**given, "Id": self.next_id(), "CampaignId": body["CampaignId"]}
         self.groups[group["Id"]] = group
         self._bid(group)
