@@ -16,6 +16,8 @@ KikiError
 ├── Denied
 │   ├── SpendDenied
 │   ├── ConsentDenied
+│   ├── PointsShort
+│   ├── CodeDenied
 │   └── IdentityDenied
 ├── AccessDenied
 │   ├── Unauthenticated
@@ -211,6 +213,26 @@ class ConsentDenied(Denied):
         super().__init__(message)
         self.purpose = purpose
         self.state = state
+
+
+class PointsShort(Denied):
+    """The person has fewer points than were asked for; none was taken. `available` is what could be spent."""
+
+    code = "points_short"
+
+    def __init__(self, message: str, *, available: int) -> None:
+        super().__init__(message)
+        self.available = available
+
+
+class CodeDenied(Denied):
+    """The coupon code does not count here and now; `reason` is a word of `kiki.engage.coupon_book.Refusal`."""
+
+    code = "code_denied"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class IdentityDenied(Denied):
