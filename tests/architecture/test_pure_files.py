@@ -36,6 +36,7 @@ PURE = [
     "kiki/engage/crm/field_map.py",
     "kiki/engage/crm/mark.py",
     "kiki/engage/crm/shopify_text.py",
+    "kiki/engage/crm/rows.py",
     "kiki/engage/letter.py",
     "kiki/engage/moment.py",
     "kiki/engage/outbox_page.py",

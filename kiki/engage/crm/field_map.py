@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ from kiki.errors import InvalidInput
 from kiki.money import parse_micros
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}(\.[A-Za-z][A-Za-z0-9_]{0,99})?", re.ASCII)
-_EPOCH_MILLIS = re.compile(r"-?[0-9]{10,14}", re.ASCII)
+_EPOCH_MILLIS = re.compile(r"[0-9]{12,14}", re.ASCII)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_field_map(text: str) -> dict[str, str]:
@@ -46,7 +48,7 @@ def profile_of(customer: str, changed_at: int, row: Mapping[str, Any], fields: M
         if value is None or value == "":
             continue
         try:
-            told[ours] = READERS[ours](value)
+            told[_TARGETS.get(ours, ours)] = READERS[ours](value)
         except (InvalidInput, ValueError, ArithmeticError):
             raise InvalidInput(f"field {theirs}: a {type(value).__name__} that is no {ours}") from None
     return Profile(customer=customer, changed_at=changed_at, **told)
@@ -67,6 +69,17 @@ def _moment(value: Any) -> int | None:
         return int(value) * (SECOND // 1_000)
     if isinstance(value, int) and not isinstance(value, bool):
         return value * (SECOND // 1_000)
+    return moment_of(value)
+
+
+def moment_of(value: Any) -> int | None:
+    """Micros from text, or from what a database gives; a moment without a zone is one in UTC there."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time(0), UTC)
+    if isinstance(value, datetime):
+        passed = (value if value.tzinfo is not None else value.replace(tzinfo=UTC)) - _EPOCH
+        micros = (passed.days * 86_400 + passed.seconds) * SECOND + passed.microseconds
+        return None if value.year == 1 else micros
     return optional_moment(value)
 
 
@@ -97,8 +110,8 @@ def _yes(value: Any) -> bool:
     return value is True or str(value).strip().lower() in {"true", "yes", "1"}
 
 
-def _allows(value: Any) -> bool | None:
-    """A field that says "opted out": True forbids, anything else leaves it to the shield."""
+def _forbids(value: Any) -> bool | None:
+    """A field that says "opted out": yes forbids, anything else leaves it to the shield."""
     return False if _yes(value) else None
 
 
@@ -112,12 +125,15 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "country": _country,
     "tags": _tags,
     "is_test": _yes,
-    "email_marketing": _allows,
-    "sms_marketing": _allows,
+    "email_marketing": _yes,
+    "sms_marketing": _yes,
+    "email_opt_out": _forbids,
+    "sms_opt_out": _forbids,
     "total_spend": money_of,
     "purchase_count": _count,
     "last_purchase": _moment,
     "last_engagement": _moment,
     "engagement_score": _score,
 }
-"""How each field of a profile is read. `email_marketing` and `sms_marketing` name fields that say *opted out*."""
+"""How each field of a profile is read."""
+_TARGETS: Final = {"email_opt_out": "email_marketing", "sms_opt_out": "sms_marketing"}

@@ -49,7 +49,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "zone": "hs_timezone",
     "country": "hs_country_region_code",
     "segment": "lifecyclestage",
-    "email_marketing": "hs_email_optout",
+    "email_opt_out": "hs_email_optout",
     "total_spend": "total_revenue",
     "purchase_count": "num_associated_deals",
     "last_purchase": "recent_deal_close_date",
