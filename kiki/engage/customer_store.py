@@ -54,7 +54,7 @@ _UPSERT: Final = (
     + ", ".join(
         f"{name} = excluded.{name}"
         for name in _COLUMNS
-        if name not in {"customer", "person", "last_purchase", "last_engagement"}
+        if name not in {"customer", "person", "source", "last_purchase", "last_engagement"}
     )
     # Orders and clicks that were told first may be newer than what the source has summed up.
     + "".join(

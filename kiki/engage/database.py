@@ -49,6 +49,10 @@ class Database(Protocol):
         """The rows of one statement outside any transaction."""
         ...
 
+    def scrub(self) -> None:
+        """Let nothing that was erased stay in a log of changes."""
+        ...
+
     def close(self) -> None:
         """Let go of it."""
         ...
@@ -126,6 +130,14 @@ class SqliteDatabase:
             except self._error as error:
                 raise _unavailable(error) from None
 
+    def scrub(self) -> None:
+        """Write the log back into the file, whose freed pages are zeroed, and cut it off."""
+        with self._turn, self._reading:
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except self._error as error:
+                raise _unavailable(error) from None
+
     def close(self) -> None:
         """Let go of the file."""
         with self._turn, self._reading:
@@ -185,6 +197,9 @@ class PostgresDatabase:
             return _PostgresStatements(self._connection()).run(statement, values)
         except self._psycopg.Error as error:
             raise _unavailable(error) from None
+
+    def scrub(self) -> None:
+        """Nothing: what PostgreSQL keeps of old rows is for its own vacuum, and holds ciphertext without a key."""
 
     def close(self) -> None:
         """Close every connection."""

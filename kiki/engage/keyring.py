@@ -81,6 +81,11 @@ class Keyring:
                 self.subjects.conclude(scope_of(customer))
         return erasure.is_gone and not erasure.traces
 
+    def is_gone(self, customer: str) -> bool:
+        """Whether no key and no way to one is left of somebody."""
+        scope = scope_of(customer)
+        return self.subjects.find(scope) is None and not self.subjects.store.traces([self.subjects.keyed_hash(scope)])
+
     def seal(self, person: Person, text: bytes) -> bytes:
         """`text` readable as long as the person is not erased."""
         return _encode(seal(person.key, bytes.fromhex(person.reference), text, os.urandom(NONCE_BYTES)))
