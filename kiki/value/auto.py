@@ -16,6 +16,8 @@ import numpy as np
 
 from kiki.value.card import HonestyCard, OriginScore, PartScore, histogram, strata
 from kiki.value.conformal import Recalibration, recalibrate, stratum
+from kiki.value.drift import DRIFTS, per_unit
+from kiki.value.drift import chosen as chosen_drift
 from kiki.value.evaluation import KINDS, Pit, actual, coverage, covered, measure
 from kiki.value.fitting import CountFit
 from kiki.value.groups import Floats, Ints
@@ -48,6 +50,9 @@ CLAIM_SPREAD: Final = float(np.log(1.5))
 CLAIM_REACH: Final = 5.0
 """How many times as far as the furthest origin was tested a forecast may reach where calibration is claimed."""
 
+DRIFT_CUSTOMERS: Final = 1_000
+"""On so many customers of an origin drifts are compared."""
+
 _SAME_LEVEL: Final = 0.05
 """A level nearer to 1 than this changes no distribution by as much as chance does."""
 
@@ -78,13 +83,15 @@ class AutoFit:
     """None where nothing could be measured."""
     level: LevelPath | None
     """The season of the level; None where the log is shorter than two years, or shows none."""
+    drift: float
+    """The variance a unit by which rates wander; 0 where distributions without it foretold as well."""
     card: HonestyCard
 
     def predictive(self, purchases: Purchases, horizon: float, *, dated: bool = True) -> Predictive:
         """What these customers will do within `horizon` units; `dated` False for histories that do not tell recent weeks."""
         factor = None if self.shape is None else self.shape.factors(self.mixture, purchases, horizon, dated=dated)
         level = None if self.level is None else self.level.level(horizon, purchases.unit)
-        return Predictive(self.mixture, self.spend, purchases, horizon, factor=factor, level=level)
+        return Predictive(self.mixture, self.spend, purchases, horizon, factor=factor, level=level, drift=self.drift)
 
 
 class _Choice(NamedTuple):
@@ -140,7 +147,8 @@ def fit_auto(
     paths = [None if path is None else trial.season(sample) for trial in trials]
     if not _seasonal(trials, paths):
         path, paths = None, [None] * len(trials)
-    said = [_said(trial, choice, past) for trial, past in zip(trials, paths, strict=True)]
+    drift = _drift(trials, choice, paths)
+    said = [_said(trial, choice, past, drift) for trial, past in zip(trials, paths, strict=True)]
     recalibration = _recalibration(said)
     mixture = candidates.mixture(choice.weights)
     shape = choice.whole.keeping(
@@ -159,6 +167,7 @@ def fit_auto(
         shape=None if len(parts) == 1 and shape.weight == 0 else shape,
         recalibration=recalibration,
         level=path,
+        drift=drift,
         card=replace(
             card,
             sampled_customers=min(len(purchases), sample.ids.size),
@@ -180,7 +189,7 @@ def _plain(purchases: Purchases, candidates: Candidates, spend: SpendModel, hori
         "forecast as a test"
     )
     card = replace(_card(purchases, parts, horizon), refusal=said)
-    return AutoFit(parts, candidates.mixture(weights), spend, None, None, None, card)
+    return AutoFit(parts, candidates.mixture(weights), spend, None, None, None, 0.0, card)
 
 
 def _chosen(trials: list[Trial], orders: Orders) -> _Choice:
@@ -218,17 +227,43 @@ def _spread(levels: list[float]) -> float:
     return float(np.sqrt(np.mean(np.log(np.maximum(levels, 1e-9)) ** 2)))
 
 
-def _said(trial: Trial, choice: _Choice, path: LevelPath | None) -> _Said:
-    small, origin = trial.judged(), trial.origin
-    known = None if path is None else path.level(origin.horizon, origin.purchases.unit)
-    forecast = small.predictive(choice.weights, choice.honest, known)
+def _drift(trials: list[Trial], choice: _Choice, paths: list[LevelPath | None]) -> float:
+    """The drift a unit that foretold best, every origin at the level that came: what is judged is the spread alone."""
+    scores = []
+    for trial, path in zip(trials, paths, strict=True):
+        small = trial.judged(DRIFT_CUSTOMERS)
+        known = _known(small, path)
+        said = small.predictive(choice.weights, choice.honest, known)
+        at_level = small.predictive(choice.weights, choice.honest, _came(small, said, known))
+        unit = small.origin.purchases.unit
+        counts = actual("purchases", small.origin.outcomes)
+        scores.append(at_level.drift_scores(counts, [0.0, *(per_unit(drift, unit) for drift in DRIFTS)]))
+    return per_unit(chosen_drift(scores, [trial.origin.days for trial in trials]), trials[0].origin.purchases.unit)
+
+
+def _known(trial: Trial, path: LevelPath | None) -> Level | None:
+    """The season's level at an origin."""
+    return None if path is None else path.level(trial.origin.horizon, trial.origin.purchases.unit)
+
+
+def _came(trial: Trial, said: Predictive, known: Level | None) -> Level:
+    """The level under which the sum of the forecasts is what came; as it was when nothing came."""
+    came = float(trial.origin.outcomes.purchases.sum()) / float(said.mean("purchases").sum())
+    before = Level(1.0) if known is None else known
+    return before._replace(mean=before.mean * came) if came > 0 else before
+
+
+def _said(trial: Trial, choice: _Choice, path: LevelPath | None, drift: float) -> _Said:
+    small = trial.judged()
+    known = _known(small, path)
+    forecast = small.predictive(choice.weights, choice.honest, known, drift)
     pits = small.pits(forecast)
-    said = _Said(small, forecast, pits, pits, small.origin.purchases.x, _level(trial) / (known.mean if known else 1.0))
-    came = float(small.origin.outcomes.purchases.sum()) / float(forecast.mean("purchases").sum())
-    if abs(came - 1) < _SAME_LEVEL or not came > 0:
+    level = _level(trial) / (known.mean if known else 1.0)
+    said = _Said(small, forecast, pits, pits, small.origin.purchases.x, level)
+    came = _came(small, forecast, known)
+    if abs(came.mean / forecast.level.mean - 1) < _SAME_LEVEL:
         return said
-    level = Level(came) if known is None else Level(came * known.mean, known.log_sd)
-    return said._replace(levelled=small.pits(small.predictive(choice.weights, choice.honest, level)))
+    return said._replace(levelled=small.pits(small.predictive(choice.weights, choice.honest, came, drift)))
 
 
 def _recalibration(said: list[_Said]) -> Recalibration:

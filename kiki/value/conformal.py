@@ -25,6 +25,10 @@ STRATUM_NAMES: Final = ("0", "1", "2-5", "6+")
 PRIOR_CUSTOMERS: Final = 200.0
 """So many customers' outcomes move a stratum half of the way from nominal to measured."""
 
+SPARED: Final = 0.1
+"""A correction that narrows intervals stops short of this share of a tail: an origin looks less far ahead than the forecast, and
+levels and rates wander on, so that what was a little too wide there may be just right here. One that widens is made in full."""
+
 _TAIL: Final = (0.0, 0.005, 0.01, 0.025, 0.05, 0.075)
 
 PROBABILITIES: Final = np.concatenate([_TAIL, np.arange(10, 91, 5) / 100, 1 - np.array(_TAIL[::-1])])
@@ -91,9 +95,18 @@ def recalibrate(pits: Mapping[str, Pit], x: Ints) -> Recalibration:
         for place, count in enumerate(customers):
             measured = _inverse(pits[kind].take(places == place)) if count else PROBABILITIES
             share = count / (count + PRIOR_CUSTOMERS)
-            rows.append(share * measured + (1 - share) * PROBABILITIES)
+            rows.append(_careful(share * measured + (1 - share) * PROBABILITIES))
         tables[kind] = np.array(rows)
     return Recalibration(tables, customers)
+
+
+def _careful(levels: Floats) -> Floats:
+    """The same map with less of a correction that narrows."""
+    moved = levels - PROBABILITIES
+    spared = SPARED * np.minimum(PROBABILITIES, 1 - PROBABILITIES)
+    inward = moved * (PROBABILITIES - 0.5) < 0
+    kept = np.where(inward, np.sign(moved) * np.maximum(np.abs(moved) - spared, 0.0), moved)
+    return np.maximum.accumulate(PROBABILITIES + kept)
 
 
 def _inverse(pit: Pit) -> Floats:

@@ -146,6 +146,8 @@ class FittedModel:
     """Which probabilities to read medians and intervals off at; None where nothing was measured."""
     level: LevelPath | None = None
     """The season of the level; None where the log does not tell."""
+    drift: float = 0.0
+    """The variance, a unit of time, by which the logarithm of a customer's rate wanders."""
     cohorts: Cohorts | None = None
     """By how much customers of one month buy more than those of another; None for a named model."""
     card: HonestyCard | None = None
@@ -160,6 +162,8 @@ class FittedModel:
     def __post_init__(self) -> None:
         require_horizon(self.horizon, self.unit)
         require_discount_rate(self.discount_rate)
+        if not 0 <= self.drift < math.inf:  # NaN too
+            raise InvalidInput(f"a drift is a variance, 0 or more, not {self.drift}")
         self.mixture  # noqa: B018 - its parameters are checked now, not at the first forecast
 
     @property
@@ -192,7 +196,7 @@ class FittedModel:
         known = purchases if purchases.unit == self.unit else replace(purchases, unit=self.unit)
         factor = None if self.shape is None else self.shape.factors(self.mixture, known, reach, dated=dated)
         level = self._season(known.calibration_end, reach)
-        return Predictive(self.mixture, self.spend, known, reach, factor=factor, level=level)
+        return Predictive(self.mixture, self.spend, known, reach, factor=factor, level=level, drift=self.drift)
 
     def _season(self, as_of: date, reach: float) -> Level | None:
         """The level within `reach` units after that day: the path begins after the model's own, and goes round the year."""
@@ -241,7 +245,9 @@ class FittedModel:
         own = Level(*self.cohorts.level(cohort))
         found = self.predictive(nobody, horizon, dated=False)
         level = Level(found.level.mean * own.mean, math.hypot(found.level.log_sd, own.log_sd))
-        found = Predictive(found.mixture, found.spend, nobody, found.horizon, factor=found.factor, level=level)
+        found = Predictive(
+            found.mixture, found.spend, nobody, found.horizon, factor=found.factor, level=level, drift=self.drift
+        )
         return predict(found, recalibration=self.recalibration, discount_rate=self.discount_rate)
 
     def explain(self, purchases: Purchases, predictions: Predictions, row: int) -> list[str]:
@@ -318,6 +324,7 @@ class FittedModel:
             "shape": None if self.shape is None else self.shape.as_dict(),
             "recalibration": None if self.recalibration is None else self.recalibration.as_dict(),
             "level": None if self.level is None else self.level.as_dict(),
+            "drift": self.drift,
             "cohorts": None if self.cohorts is None else self.cohorts.as_dict(),
             "card": None if self.card is None else self.card.as_dict(),
             "usual": None if self.usual is None else self.usual._asdict(),
@@ -340,6 +347,7 @@ class FittedModel:
                 shape=_read(content["shape"], Shape.from_dict),
                 recalibration=_read(content["recalibration"], Recalibration.from_dict),
                 level=_read(content["level"], LevelPath.from_dict),
+                drift=msgspec.convert(content.get("drift", 0.0), float),
                 cohorts=_read(content["cohorts"], Cohorts.from_dict),
                 card=_read(content["card"], HonestyCard.from_dict),
                 usual=_read(content["usual"], _usual),

@@ -131,6 +131,7 @@ def _automatic(orders: Orders, purchases: Purchases, horizon: float, told: Progr
         shape=found.shape,
         recalibration=found.recalibration,
         level=found.level,
+        drift=found.drift,
         cohorts=_cohorts(found.parts[0][0].name, purchases),
         card=found.card,
     )

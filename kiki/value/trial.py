@@ -107,10 +107,10 @@ class Trial(NamedTuple):
         forecast = mixture.expected(horizon, groups)[index]
         return Lesson(features(purchases, forecast, mixture.alive(groups)[index]), forecast, came.astype(np.float64))
 
-    def judged(self) -> Trial:
+    def judged(self, most: int = JUDGED_MAX) -> Trial:
         """The same with no more customers than distributions are judged on."""
         purchases, done = self.origin.purchases, self.origin.outcomes
-        rows = _some(len(purchases), JUDGED_MAX)
+        rows = _some(len(purchases), most)
         small = self.origin._replace(
             purchases=purchases.take(rows), outcomes=Outcomes(done.purchases[rows], done.micros[rows])
         )
@@ -126,13 +126,13 @@ class Trial(NamedTuple):
         purchases = self.origin.purchases
         return season(level_series(orders, purchases, self.candidates.anchor.expected_new))
 
-    def predictive(self, weights: Floats, shape: Shape, level: Level | None = None) -> Predictive:
-        """What the mixture with this correction, at this level, would have said."""
+    def predictive(self, weights: Floats, shape: Shape, level: Level | None = None, drift: float = 0.0) -> Predictive:
+        """What the mixture with this correction, at this level and with this drift a unit, would have said."""
         purchases, horizon = self.origin.purchases, self.origin.horizon
         mixture = self.candidates.mixture(weights)
         kept = shape.keeping(mixture, self.candidates.anchor, purchases, [horizon])
         factor = kept.factors(mixture, purchases, horizon)
-        return Predictive(mixture, self.spend, purchases, horizon, factor=factor, level=level)
+        return Predictive(mixture, self.spend, purchases, horizon, factor=factor, level=level, drift=drift)
 
     def pits(self, said: Predictive) -> dict[str, Pit]:
         """The transforms of what came, by kind."""

@@ -58,6 +58,7 @@ def test_on_a_log_as_the_model_says_it_is_the_model_and_its_intervals_are_true(o
     assert "pareto-nbd" == auto.parts[0][0].name
     assert 0.8 < auto.parts[0][1]
     assert auto.card.coverage_claimed, auto.card.refusal
+    assert auto.drift < 0.005
     metrics = judged(auto, orders)
     for kind in ("purchases", "revenue"):
         for level, share in metrics[kind].coverage.items():

@@ -45,7 +45,7 @@ def test_strata_are_recalibrated_apart_and_small_ones_hardly():
     x = np.array([0] * 5000 + [1] * 10)
     found = recalibrate(both(np.concatenate([np.linspace(0, 0.5, 5000), np.full(10, 0.99)])), x)
     often, seldom, never = (found.levels("purchases", 0.8, np.array([n]))[0] for n in (0, 1, 7))
-    assert 0.4 == pytest.approx(often, abs=0.03)
+    assert 0.42 == pytest.approx(often, abs=0.03)  # a tenth of the tail is spared
     share = 10 / (10 + PRIOR_CUSTOMERS)
     assert abs(seldom - 0.8) <= share
     assert 0.8 == pytest.approx(never)
