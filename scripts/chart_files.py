@@ -151,6 +151,7 @@ RULES: dict[str, dict[str, Any]] = {
     "*.labels": LABELS,
     "*.annotations": LABELS,
     "*.extraArgs": listed({"type": "string"}),
+    "*.extraSecrets": listed(DNS_NAME),
     "*.extraEnv": {
         "type": "object",
         "additionalProperties": {"type": ["string", "number", "boolean"]},

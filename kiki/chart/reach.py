@@ -25,12 +25,13 @@ class Place:
 
 def passes(policies: list[dict[str, Any]], source: Place, target: Place, port: int, protocol: str = "TCP") -> bool:
     """Whether a connection from source to target's port is let through."""
-    return _open(policies, source, target, "Egress", port, protocol) and _open(
+    return lets(policies, source, target, "Egress", port, protocol) and lets(
         policies, target, source, "Ingress", port, protocol
     )
 
 
-def _open(policies: list[dict[str, Any]], pod: Place, other: Place, direction: str, port: int, protocol: str) -> bool:
+def lets(policies: list[dict[str, Any]], pod: Place, other: Place, direction: str, port: int, protocol: str) -> bool:
+    """Whether a pod's own policies of one direction let this through, whatever those of the other end say."""
     if pod.address is not None:
         return True  # what lies outside answers to nobody's policies here
     selecting = [

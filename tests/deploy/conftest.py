@@ -12,7 +12,7 @@ from tests.deploy.renders import PROFILES, Engine, layers
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    one = Engine()
+    one = Engine.shared()
     yield one
     one.close()
 

@@ -100,6 +100,9 @@ for line in sys.stdin:
 """
 
 
+_shared: Engine | None = None
+
+
 class Engine:
     """The engine in its own process, asked as often as one likes."""
 
@@ -111,6 +114,14 @@ class Engine:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+
+    @classmethod
+    def shared(cls) -> Engine:
+        """The one of this session, for tests that hypothesis runs many times."""
+        global _shared
+        if _shared is None:
+            _shared = cls()
+        return _shared
 
     def ask(self, **asked: Any) -> Any:
         assert self._process.stdin is not None

@@ -328,7 +328,7 @@ OTHER = {
     "tls": [{"secretName": "other", "hosts": ["shield.kiki.io", "engage.kiki.io"]}], "extraEnv": {"KIKI_RATE": 7},
     "ingressNamespaces": ["other"], "monitoringNamespaces": ["other"], "databaseCIDRs": ["9.9.9.0/24"], "httpsCIDRs": ["9.9.9.0/24"],
     "samplingRate": 0.33, "minReplicas": 4, "maxReplicas": 44, "imageRegistry": "other.io/kiki", "model": "other", "file": "other.json",
-    "replicaCount": 4,
+    "replicaCount": 4, "extraSecrets": ["other"],
 }  # fmt: skip
 
 

@@ -132,7 +132,7 @@ KIKI_DATA_DIR: "/var/lib/kiki"
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: "service.namespace=kiki,k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)"
 {{- if ne .name "syncvalue" }}
-- name: KIKI_REPLICA
+- name: {{ ternary "KIKI_FLOW_EXECUTOR" "KIKI_REPLICA" (eq .name "syncflow") }}
   value: "$(POD_NAME)"
 {{- if include "kiki.postgresHost" .root }}
 - name: POSTGRES_PASSWORD

@@ -82,6 +82,10 @@ topologySpreadConstraints:
   envFrom:
     - configMapRef:
         name: {{ include "kiki.configName" . }}
+    {{- range $own.extraSecrets }}
+    - secretRef:
+        name: {{ . | quote }}
+    {{- end }}
   env:
     {{- include "kiki.env" . | nindent 4 }}
   ports:
