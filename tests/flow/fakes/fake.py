@@ -111,6 +111,8 @@ class Fake:
     """Whether a token that is refused is renewed."""
     BILLS = True
     """Whether a test may say what was billed."""
+    VALUES = True
+    """Whether the platform takes what conversions were worth."""
     SHOWS_ENDED = True
     """Whether the platform still shows what was removed."""
 
