@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
+from kiki import LoyaltyLedger
 from kiki.engage.coupon_book import CouponBook
-from kiki.engage.loyalty_ledger import LoyaltyLedger
 from kiki.engage.loyalty_program import read_program
 from kiki.errors import CodeDenied, PointsShort
 
