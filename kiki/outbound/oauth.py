@@ -15,6 +15,7 @@ import msgspec
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.outbound.exchange import UNAUTHORIZED, UNAVAILABLE
 from kiki.outbound.outcome import Outcome, refused
+from kiki.outbound.tls import trusted
 from kiki.settings import Secret
 
 MARGIN: Final = 60 * SECOND
@@ -131,7 +132,9 @@ class OAuth2:
         self._header = header
         self._scheme = scheme
         self._clock = clock
-        self._http = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            transport=transport, verify=trusted(), timeout=TIMEOUT_SECONDS, follow_redirects=False
+        )
         self._lock = asyncio.Lock()
         self._access: Secret | None = None
         self._ends = 0
