@@ -29,6 +29,7 @@ PARTS = (
     "value_accuracy",
     "value_peers",
     "value_serve",
+    "flow_pacing",
     "engage_allocation",
     "engage_peeking",
     "engage_verifiers",

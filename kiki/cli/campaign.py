@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiki.cli import show
+from kiki.cli import campaign_simulate, show
 from kiki.cli.campaign_access import CampaignName, FlowDir, RunName, SandboxUrl, open_runner, open_runs, resolve
 from kiki.cli.consent_ledger import LedgerPath, actor
 from kiki.cli.options import Json, TokenFile, Url
@@ -277,6 +277,9 @@ def schema(as_json: Json = False) -> None:
     from kiki.flow.plan_schema import plan_schema
 
     print(json.dumps(plan_schema(), ensure_ascii=False, indent=None if as_json else 2))
+
+
+app.command()(campaign_simulate.simulate)
 
 
 def status_json(found: RunStatus) -> dict[str, object]:

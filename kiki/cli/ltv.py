@@ -27,9 +27,9 @@ from kiki.cli.ltv_options import (
     read_log,
     reading,
     require_writable,
-    stages,
 )
 from kiki.cli.options import Json
+from kiki.cli.stages import stages
 from kiki.errors import KikiError
 
 if TYPE_CHECKING:

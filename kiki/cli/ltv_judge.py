@@ -22,16 +22,15 @@ from kiki.cli.ltv_options import (
     ModelOrFile,
     OrderColumn,
     TimeZone,
-    Told,
     Unit,
     UnitOrFile,
     day,
     is_model_file,
     read_log,
     reading,
-    stages,
 )
 from kiki.cli.options import Json
+from kiki.cli.stages import Told, stages
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:

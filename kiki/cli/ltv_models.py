@@ -6,7 +6,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kiki.cli.ltv_options import Told, is_model_file
+from kiki.cli.ltv_options import is_model_file
+from kiki.cli.stages import Told
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:

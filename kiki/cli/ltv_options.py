@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from kiki.cli import show
+from kiki.cli.stages import Told
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -134,31 +132,6 @@ def reading(
     from kiki.value.order_columns import OrderColumns
 
     return Reading(OrderColumns(customer, date_, amount, order, currency_column), currency, tz)
-
-
-Told = Callable[[str, float, float], None]
-"""Is told what is being done, how much of it is done, and of how much."""
-
-
-@contextlib.contextmanager
-def stages() -> Iterator[Told]:
-    """Bars on stderr while a person looks on, one a stage."""
-    if not sys.stderr.isatty():
-        yield lambda _what, _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    bars = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*bars, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def told(what: str, done: float, total: float) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what)
-            progress.update(tasks[what], completed=done, total=total)
-
-        yield told
 
 
 def read_log(file: Path, how: Reading, told: Told, *, quiet: bool = False) -> Orders:

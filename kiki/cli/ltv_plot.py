@@ -28,9 +28,9 @@ from kiki.cli.ltv_options import (
     read_log,
     reading,
     require_writable,
-    stages,
 )
 from kiki.cli.options import Json
+from kiki.cli.stages import stages
 from kiki.errors import InvalidInput, KikiError
 
 _ENDINGS: Final = (".png", ".svg")

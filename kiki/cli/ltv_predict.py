@@ -29,9 +29,9 @@ from kiki.cli.ltv_options import (
     is_model_file,
     read_log,
     reading,
-    stages,
 )
 from kiki.cli.options import Json
+from kiki.cli.stages import stages
 from kiki.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:

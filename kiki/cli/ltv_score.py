@@ -26,16 +26,15 @@ from kiki.cli.ltv_options import (
     ModelOrFile,
     OrderColumn,
     TimeZone,
-    Told,
     UnitOrFile,
     day,
     is_model_file,
     read_log,
     reading,
     require_writable,
-    stages,
 )
 from kiki.cli.options import Json
+from kiki.cli.stages import Told, stages
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:

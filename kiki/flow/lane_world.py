@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from kiki.clock import Clock
 from kiki.errors import KikiError
+from kiki.flow.adaptive_advice import AdaptiveAdvice
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine
 from kiki.flow.lane import FAILED, run_lane
 from kiki.flow.lane_write import outcome_of
-from kiki.flow.plan import Plan
+from kiki.flow.plan import Allocation, Pacing, Plan
 from kiki.flow.plan_calendar import Calendar, ZoneCalendar
 from kiki.flow.planned_advice import PlannedAdvice
 from kiki.flow.platform import Limits, Platform
 from kiki.flow.platforms.registry import open_platform
 from kiki.flow.port import Json, Port
+from kiki.flow.progress import begin, follow
 from kiki.flow.run_store import RunStore
 from kiki.flow.world import Advice, World
 from kiki.outbound.outcome import Outcome
@@ -74,7 +77,7 @@ class Worlds:
         self._environ = environ
         self._sandbox = sandbox
         self._clock = clock
-        self._advise = advise or (lambda _plan, limits, values: PlannedAdvice(values, limits))
+        self._advise = advise
         self._opened: dict[tuple[str, ...], asyncio.Task[Platform]] = {}
         self.troubles: dict[str, str] = {}
         """Accounts that cannot be reached at all, and why."""
@@ -92,11 +95,29 @@ class Worlds:
             platform=platform,
             calendar=calendar,
             allowance=StoreAllowance(self._store, run),
-            advice=self._advise(plan, platform.limits, self._values),
+            advice=self._advice(run, plan, platform.limits),
             fence=fence,
             now=self._clock,
         )
         return await run_lane(run, plan, campaign, port, world)
+
+    def _advice(self, run: str, plan: Plan, limits: Limits) -> Advice:
+        if self._advise is not None:
+            return self._advise(plan, limits, self._values)
+        planned = PlannedAdvice(self._values, limits)
+        if plan.pacing is Pacing.EVEN and plan.allocation is Allocation.FIXED:
+            return planned
+
+        async def limits_of(name: str) -> Limits:
+            return (await self._reached(plan, name)).limits
+
+        return AdaptiveAdvice(
+            plan,
+            planned,
+            lanes=lambda: follow(begin(plan), self._store.story(run), plan).lanes,
+            limits_of=limits_of,
+            keep_first=partial(self._store.keep_first, run),
+        )
 
     async def platform(self, plan: Plan, name: str) -> Platform:
         """The adapter of one of a plan's accounts. Raises `ConfigurationError` and `PlatformUnreachable`."""

@@ -22,7 +22,17 @@ from kiki.errors import InvalidInput, LedgerUnavailable, NotFound, RunTaken
 from kiki.flow.executor import claim
 from kiki.flow.plan import Plan
 from kiki.flow.port import Json
-from kiki.flow.run_tables import SCHEMA_VERSION, allowances, journal, lanes, metadata, runs, schema, signals
+from kiki.flow.run_tables import (
+    SCHEMA_VERSION,
+    allowances,
+    decided_once,
+    journal,
+    lanes,
+    metadata,
+    runs,
+    schema,
+    signals,
+)
 from kiki.outbound.outcome import Outcome, done, refused
 
 RUNNING: Final = "running"
@@ -356,6 +366,17 @@ class RunStore:
             mine = (allowances.c.run == run) & (allowances.c.key == key)
             connection.execute(sa.update(allowances).where(mine).values(micros=micros))
         return done()
+
+    def keep_first(self, run: str, key: str, value: bytes) -> bytes:
+        """What was first kept of a run under this key: `value`, unless another lane or an earlier life was before."""
+        mine = (decided_once.c.run == run) & (decided_once.c.key == key)
+        with self._engine.begin() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.select(runs.c.run).where(runs.c.run == run).with_for_update())
+            kept = connection.execute(sa.select(decided_once.c.value).where(mine)).scalar_one_or_none()
+            if kept is None:
+                connection.execute(sa.insert(decided_once).values(run=run, key=key, value=value))
+        return value if kept is None else bytes(kept)
 
     # -- inside --------------------------------------------------------------------------------------
 

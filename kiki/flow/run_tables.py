@@ -90,3 +90,13 @@ allowances = Table(
     Column("micros", _Micros, nullable=False),
     PrimaryKeyConstraint("run", "key"),
 )
+
+# What was decided once for all lanes of a run: whoever writes it first.
+decided_once = Table(
+    "flow_decided_once",
+    metadata,
+    Column("run", String(128), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run", "key"),
+)

@@ -9,7 +9,6 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.platform import Status
-from kiki.flow.platforms.amounts import Count, CurrencyCode
 from kiki.outbound.exchange import THROTTLED, Reply
 from kiki.outbound.outcome import Outcome, refused
 from kiki.outbound.rate_budget import retry_after
@@ -35,7 +34,7 @@ class MoneyFields(msgspec.Struct):
 class CampaignFields(msgspec.Struct, rename="camel"):
     """A campaign; what does not apply is missing."""
 
-    id: Count
+    id: int | str
     name: str
     status: str
     daily_budget: MoneyFields | None = None
@@ -63,16 +62,16 @@ class Found(msgspec.Struct):
 class AccountFields(msgspec.Struct):
     """The ad account."""
 
-    currency: CurrencyCode
+    currency: str
 
 
 class Measured(msgspec.Struct, rename="camel"):
     """What was measured, in whole currency."""
 
     cost_in_local_currency: Decimal = Decimal(0)
-    impressions: Count = 0
-    clicks: Count = 0
-    external_website_conversions: Count = 0
+    impressions: int = 0
+    clicks: int = 0
+    external_website_conversions: int = 0
     conversion_value_in_local_currency: Decimal = Decimal(0)
 
 

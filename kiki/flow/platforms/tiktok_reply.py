@@ -8,7 +8,6 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
-from kiki.flow.platforms.amounts import CurrencyCode, Digits, exact_micros
 from kiki.outbound.exchange import (
     CONFLICT,
     INVALID,
@@ -61,7 +60,7 @@ class Page(msgspec.Struct, Generic[Item]):
 class AdvertiserFields(msgspec.Struct):
     """The ad account."""
 
-    currency: CurrencyCode
+    currency: str
     timezone: str = ""
     display_timezone: str = ""
 
@@ -69,7 +68,7 @@ class AdvertiserFields(msgspec.Struct):
 class CampaignFields(msgspec.Struct):
     """A campaign; money in whole currency."""
 
-    campaign_id: Digits
+    campaign_id: str
     campaign_name: str
     operation_status: str = ""
     secondary_status: str = ""
@@ -84,7 +83,7 @@ class CampaignFields(msgspec.Struct):
 class AdGroupFields(msgspec.Struct):
     """An ad group."""
 
-    adgroup_id: Digits
+    adgroup_id: str
     bid_type: str = ""
     bid_price: Decimal | None = None
     conversion_bid_price: Decimal | None = None
@@ -95,22 +94,22 @@ class AdGroupFields(msgspec.Struct):
         """Whether it never runs again."""
         return self.secondary_status == "ADGROUP_STATUS_DELETE"
 
-    def bid(self, field: str) -> int | None:
-        """What it bids, in micros; None: what TikTok likes."""
+    def bid(self, field: str) -> Decimal | None:
+        """What it bids, in whole currency; None: what TikTok likes."""
         amount: Decimal | None = getattr(self, field)
-        return (exact_micros(amount) or None) if amount is not None and self.bid_type != "BID_TYPE_NO_BID" else None
+        return amount if amount and self.bid_type != "BID_TYPE_NO_BID" else None
 
 
 class MadeCampaign(msgspec.Struct):
     """The id of a campaign that was made."""
 
-    campaign_id: Digits
+    campaign_id: str
 
 
 class MadeAdGroup(msgspec.Struct):
     """The id of an ad group that was made."""
 
-    adgroup_id: Digits
+    adgroup_id: str
 
 
 class Regions(msgspec.Struct):
@@ -122,7 +121,7 @@ class Regions(msgspec.Struct):
 class Region(msgspec.Struct):
     """A place."""
 
-    location_id: Digits
+    location_id: str
     region_code: str = ""
     level: str = ""
 

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from kiki import BudgetGuard, CampaignRunner
+from kiki.flow.adaptive_advice import AdaptiveAdvice
+from kiki.flow.customer_value import CustomerValue
+from kiki.flow.plan import Plan
+from kiki.flow.plan_text import parse_plan
+from kiki.flow.planned_advice import PlannedAdvice
+from kiki.flow.platform import Limits
+from kiki.flow.progress import begin
+from kiki.flow.run_store import RunStore
+from kiki.flow.sandbox.local import LocalSandbox
+
+UNIT = 1_000_000
+FIRST = date(2026, 12, 1)
+TEXT = """\
+plan: spring
+currency: USD
+starts: 2026-12-01
+ends: 2026-12-{days:02}
+platforms: sandbox
+pacing: {pacing}
+allocation: {allocation}
+campaigns:
+  - {{name: search, platform: google_ads, budget: $100/day}}
+  - {{name: social, platform: meta, budget: $100/day}}
+"""
+
+
+def plan_of(pacing: str, allocation: str, days: int = 14) -> Plan:
+    return parse_plan(TEXT.format(pacing=pacing, allocation=allocation, days=days))
+
+
+class Kept(dict):
+    def first(self, key, value):
+        return self.setdefault(key, value)
+
+
+def advice_of(plan, lanes, kept=None, limits=Limits(overdelivery=1.0, budget_step=10_000)):
+    async def limits_of(_):
+        return limits
+
+    planned = PlannedAdvice(CustomerValue(None), limits)
+    keep = Kept() if kept is None else kept
+    return AdaptiveAdvice(plan, planned, lanes=lambda: lanes, limits_of=limits_of, keep_first=keep.first)
+
+
+def told(plan, spent, value, budget=100 * UNIT):
+    lanes = begin(plan).lanes
+    for name, lane in lanes.items():
+        lane.budget = budget
+        for number, (cost, worth) in enumerate(zip(spent[name], value[name], strict=True)):
+            lane.spent[str(FIRST + timedelta(days=number))] = cost
+            lane.value[str(FIRST + timedelta(days=number))] = worth
+    return lanes
+
+
+async def asked(advice, plan, name, day):
+    found = await advice.daily_budget(plan.campaign(name), day, {})
+    assert found.is_done
+    return found.value["micros"]
+
+
+async def test_a_campaign_that_spent_too_little_gets_more_as_far_as_the_platform_bears():
+    plan = plan_of("adaptive", "fixed")
+    lanes = begin(plan).lanes
+    lanes["search"].budget = 100 * UNIT
+    spent = {str(FIRST + timedelta(days=number)): 10 * UNIT for number in range(10)}
+    found = await advice_of(plan, lanes).daily_budget(plan.campaign("search"), date(2026, 12, 11), spent)
+    assert 120 * UNIT == found.value["micros"]
+
+
+async def test_money_moves_to_what_earns_more_within_the_days_sum_and_the_learning_phase():
+    plan = plan_of("even", "adaptive")
+    returns = {"search": [400 * UNIT] * 8, "social": [50 * UNIT] * 8}
+    lanes = told(plan, {"search": [100 * UNIT] * 8, "social": [100 * UNIT] * 8}, returns)
+    advice, day = advice_of(plan, lanes), date(2026, 12, 10)
+    search, social = await asked(advice, plan, "search", day), await asked(advice, plan, "social", day)
+    assert 120 * UNIT >= search > 110 * UNIT > social >= 80 * UNIT - 10_000
+    assert search + social <= 200 * UNIT
+
+
+async def test_all_lanes_divide_alike_whatever_was_reported_between_their_questions():
+    plan, kept, day = plan_of("even", "adaptive"), Kept(), date(2026, 12, 10)
+    spent = {"search": [100 * UNIT] * 8, "social": [100 * UNIT] * 8}
+    one = told(plan, spent, {"search": [400 * UNIT] * 8, "social": [50 * UNIT] * 8})
+    other = told(plan, spent, {"search": [50 * UNIT] * 8, "social": [400 * UNIT] * 8})
+    search = await asked(advice_of(plan, one, kept), plan, "search", day)
+    assert search == await asked(advice_of(plan, other, kept), plan, "search", day)
+    assert search + await asked(advice_of(plan, other, kept), plan, "social", day) <= 200 * UNIT
+
+
+async def test_a_campaign_that_has_ended_gets_nothing_and_frees_its_share():
+    plan, day = plan_of("even", "adaptive"), date(2026, 12, 10)
+    lanes = begin(plan).lanes
+    lanes["social"].how = "cancelled"
+    advice = advice_of(plan, lanes)
+    assert 0 == await asked(advice, plan, "social", day)
+    assert 100 * UNIT == await asked(advice, plan, "search", day)
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_what_was_kept_first_stays(where, tmp_path, request):
+    place = tmp_path / "flow.db" if where == "sqlite" else request.getfixturevalue("postgres")
+    store = RunStore.open(place)
+    store.create("run-1", plan_of("even", "adaptive"))
+    assert b"one" == store.keep_first("run-1", "division/2026-12-01", b"one")
+    assert b"one" == store.keep_first("run-1", "division/2026-12-01", b"two")
+    assert b"two" == store.keep_first("run-1", "division/2026-12-02", b"two")
+    store.close()
+
+
+def test_an_adaptive_plan_runs_to_its_end_within_its_sum():
+    with (
+        LocalSandbox(first_day=date(2026, 11, 30), day_seconds=0.5) as sandbox,
+        BudgetGuard.open(limit="10000", window="30d") as guard,
+        CampaignRunner.open(guard=guard, sandbox=sandbox.url, poll_seconds=0.02) as runner,
+    ):
+        run = runner.start(plan_of("adaptive", "adaptive", days=4))
+        status = runner.wait(run, 60)
+        assert "completed" == status.state
+        assert 0 < status.spent
+        for lane in status.lanes:
+            assert 4 == len(lane.spent)
