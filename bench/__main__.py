@@ -33,6 +33,7 @@ PARTS = (
     "engage_allocation",
     "engage_peeking",
     "engage_verifiers",
+    "engage_sync",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))
 

@@ -24,10 +24,10 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def list_page(letters: Iterable[Letter]) -> str:
-    """Every message with its moment, newest first; links are relative to the page's own address with a slash."""
+    """Every message with its moment, newest first; links are relative: the list is at …/outbox, a message at …/outbox/<action>."""
     rows = "".join(
         f"<tr><td>{_minute(one.at)}</td><td>{escape(one.message.channel)}</td><td>{escape(one.message.to)}</td>"
-        f'<td><a href="{escape(one.message.action)}">{escape(_title(one))}</a></td>'
+        f'<td><a href="outbox/{escape(one.message.action)}">{escape(_title(one))}</a></td>'
         f"<td>{escape(' / '.join(filter(None, (one.message.playbook, one.message.step))))}</td></tr>"
         for one in letters
     )
@@ -43,7 +43,7 @@ def letter_page(letter: Letter) -> str:
     html = message.content.html
     frame = f'<h2>HTML</h2><iframe sandbox="" srcdoc="{escape(html)}"></iframe>' if html else ""
     text = f"<h2>Text</h2><pre>{escape(message.content.text)}</pre>"
-    return _page(_title(letter), f'<p><a href=".">Outbox</a></p><dl>{listed}</dl>{frame}{text}')
+    return _page(_title(letter), f'<p><a href="../outbox">Outbox</a></p><dl>{listed}</dl>{frame}{text}')
 
 
 def _page(title: str, body: str) -> str:

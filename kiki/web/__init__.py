@@ -2,7 +2,7 @@
 
 from kiki.web.edge import stream
 from kiki.web.refusals import HttpRefusal, headers_of, status_of, whole_seconds
-from kiki.web.reply import Reply, json_reply, plain, problem, refusal
+from kiki.web.reply import Reply, json_reply, page, plain, problem, refusal
 from kiki.web.request import Request, one, pairs, query, read_body, read_json, wants_json
 from kiki.web.routes import Check, Route, Service
 from kiki.web.serving import Listening, build_server, listening, run
@@ -25,6 +25,7 @@ __all__ = [
     "listening",
     "load_tokens",
     "one",
+    "page",
     "pairs",
     "parse_tokens",
     "plain",

@@ -141,5 +141,5 @@ def test_the_pages_show_everything_and_run_nothing(tmp_path):
     assert 'sandbox=""' in page
     assert "Dear &lt;Ann&gt;" in page
     listing = list_page(letters(tmp_path))
-    assert ('href="act-1"' in listing, "Hi &amp; bye" in listing) == (True, True)
+    assert ('href="outbox/act-1"' in listing, "Hi &amp; bye" in listing) == (True, True)
     assert "Nothing was sent yet" in list_page([])

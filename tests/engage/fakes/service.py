@@ -104,6 +104,7 @@ class FakeService:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     fake: FakeService
 
     def handle_error(self, request: Any, client_address: Any) -> None:
