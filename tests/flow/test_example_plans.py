@@ -1,0 +1,93 @@
+"""The plans of examples/plans are understood, and every adapter opens with what they and the documentation say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kiki.errors import ConfigurationError
+from kiki.flow.plan import Account
+from kiki.flow.plan_text import parse_plan
+from kiki.flow.platforms.registry import ADAPTERS, adapter_of, close_platforms, open_platforms, platform_name
+from tests.flow.test_platform_contract import CASES
+
+ROOT = Path(__file__).parents[2]
+PLANS = sorted((ROOT / "examples/plans").glob("*.yaml"))
+TEXTS = {path: path.read_text() for path in PLANS}
+DOCS = (ROOT / "docs/platforms.md").read_text()
+TITLES = {
+    "google_ads": "Google Ads",
+    "meta": "Meta",
+    "tiktok": "TikTok",
+    "linkedin": "LinkedIn",
+    "microsoft": "Microsoft Advertising",
+    "amazon": "Amazon Ads",
+    "x": "X",
+    "tradedesk": "The Trade Desk",
+}
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCS, flags=re.MULTILINE | re.DOTALL))
+MADE = [name for name in ADAPTERS if name in CASES and SECTIONS[TITLES[name]].strip()]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+async def test_an_example_plan_is_understood_and_its_platforms_open(path: Path) -> None:
+    text = TEXTS[path]
+    plan = parse_plan(text, path.name)
+    environ = dict(CASES[path.stem].ENVIRON)  # type: ignore[attr-defined]
+    opened = await open_platforms(plan, environ)
+    try:
+        assert {path.stem} == {*opened}
+        assert all(campaign.days for campaign in plan.campaigns)
+        secrets = [value for name, value in environ.items() if name.endswith(("TOKEN", "SECRET"))]
+        assert not [value for value in secrets if value in text]
+    finally:
+        await close_platforms(opened)
+
+
+def test_every_platform_has_a_plan() -> None:
+    assert {*MADE} <= {path.stem for path in PLANS}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_variable_is_documented(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        adapter_of(name).open(Account(account="?"), {})
+    named = {
+        each
+        for problem in caught.value.problems
+        for each in re.findall(r"\b[A-Z]+_[A-Z_]{3,}\b(?= is not set)", problem)
+    }
+    assert named
+    documented = {*re.findall(r"`([A-Z]+_[A-Z_]+)`", SECTIONS[TITLES[name]])}
+    assert named | {*CASES[name].ENVIRON} <= documented  # type: ignore[attr-defined]
+
+
+def test_the_names_of_the_first_kiki_are_known() -> None:
+    first = ("google_ads", "meta", "tiktok", "linkedin", "amazon", "tradedesk", "x")
+    assert [*first] == [platform_name(name) for name in first]
+    assert [*first] == [platform_name(f"{name}_smart") for name in first]
+
+
+async def test_everything_that_is_missing_for_all_platforms_is_said_at_once() -> None:
+    plan = parse_plan(
+        """\
+plan: both
+currency: USD
+starts: 2027-03-01
+ends: 2027-03-02
+platforms:
+  google_ads: {account: "123-456-7890"}
+  meta: {account: act_1, settings: {special_ad_categories: NONE, pixl: 1}}
+campaigns:
+  - {name: a, platform: google_ads, budget: $10/day}
+  - {name: b, platform: meta, budget: $10/day}
+"""
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        await open_platforms(plan, {})
+    said = "\n".join(caught.value.problems)
+    for each in ("GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_REFRESH_TOKEN", "eu_political", "META_ACCESS_TOKEN"):
+        assert each in said
+    assert "did you mean 'pixel'?" in said
