@@ -31,6 +31,7 @@ from kiki.money import parse_micros
 REDIS_PORT: Final = 6379
 SHIELD_URL_DEFAULT: Final = "http://localhost:8081"
 VALUE_PORT: Final = 50051
+FLOW_PORT: Final = 8082
 WINDOW_SECONDS_MAX: Final = 366 * 24 * 3600
 
 
@@ -798,6 +799,11 @@ class ValueSettings:
     tls_client_ca_file: Path | None
     anonymous: bool
     log_level: str
+
+    @property
+    def variable(self) -> str:
+        """The setting that names the gRPC port."""
+        return "KIKI_VALUE_PORT"
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Self:

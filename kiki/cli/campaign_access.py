@@ -94,9 +94,7 @@ def open_runner(
             lease_seconds=settings.lease_seconds,
             grace_seconds=settings.grace_seconds,
         )
-        own.known = lambda plan: any(
-            row.version == plan.version and row.made_at < own.began_at for row in runner.runs()
-        )
+        own.know(runner)
         yield stack.enter_context(runner)
 
 
@@ -119,7 +117,6 @@ class OwnSandboxes:
         self._settings = settings
         self._open: dict[str, LocalSandbox] = {}
         self._turn = threading.Lock()
-        self.began_at = wall_micros()
         self.known: Callable[[Plan], bool] = lambda _: True
         """Whether a plan had a run before: then its sandbox goes on, whatever day it is there."""
 
@@ -131,6 +128,11 @@ class OwnSandboxes:
                 return self._of(plan, keep=keep).url
 
         return choose
+
+    def know(self, runner: CampaignRunner) -> None:
+        """Ask this runner's store which plans had a run before now."""
+        began_at = wall_micros()
+        self.known = lambda plan: any(row.version == plan.version and row.made_at < began_at for row in runner.runs())
 
     def _of(self, plan: Plan, *, keep: bool) -> LocalSandbox:
         from kiki.flow.sandbox.local import LocalSandbox

@@ -81,3 +81,44 @@ def value(
     )
     environ |= {name: str(option) for name, option in given if option is not None}
     run_value(environ)
+
+
+@app.command()
+def flow(
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="HTTP port, instead of PORT (8082); 0 takes a free one."),
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="gRPC port, instead of KIKI_FLOW_GRPC_PORT (50052)."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Instead of KIKI_HOST (127.0.0.1).")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Instead of KIKI_DATA_DIR (./kiki-data).")
+    ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor", metavar="NAME", help="Its stable name, instead of KIKI_FLOW_EXECUTOR (the host's name)."
+        ),
+    ] = None,
+) -> None:
+    """Start SyncFlow, which runs campaigns on ad platforms.
+
+    Settings come from the environment: see `kiki settings`.
+    """
+    from kiki.cli.wiring import run_flow
+
+    environ = dict(os.environ)
+    given = (
+        ("PORT", port),
+        ("KIKI_FLOW_GRPC_PORT", grpc_port),
+        ("KIKI_HOST", host),
+        ("KIKI_DATA_DIR", data_dir),
+        ("KIKI_FLOW_EXECUTOR", executor),
+    )
+    environ |= {name: str(option) for name, option in given if option is not None}
+    run_flow(environ)

@@ -13,7 +13,17 @@ from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
 from kiki.ledger.timestamp import TimestampService, read_roots
 from kiki.ledger.witness import Witness
-from kiki.settings import LedgerSettings, RequestSettings, ShieldSettings, ValueSettings, ltv_address
+from kiki.settings import (
+    FLOW_PORT,
+    FlowSettings,
+    LedgerSettings,
+    RequestSettings,
+    ShieldSettings,
+    ValueSettings,
+    ltv_address,
+    parse_listen,
+    shield_url,
+)
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.consent_store import ConsentStore
@@ -124,6 +134,47 @@ def _decider(settings: ShieldSettings, ledger: Path, policy: Policy) -> Decider:
         ltv_min=settings.ltv_min_micros,
         ltv_max=settings.ltv_max_micros,
     )
+
+
+def run_flow(environ: Mapping[str, str]) -> None:
+    """Run SyncFlow until it is told to stop; raises what is wrong with its settings, tokens or store."""
+    settings, listen = FlowSettings.parse(environ), parse_listen(environ, port=FLOW_PORT)
+    configure_logging(settings.log_level)
+    if settings.log_level != "debug":
+        # Every call to a platform is in the record; a line for each in the log would drown the rest.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+    tokens = None if listen.tokens_file is None else load_tokens(listen.tokens_file)
+    try:
+        from kiki.flow.bid_server import BidPort, BidServer
+    except ModuleNotFoundError as error:
+        raise MissingExtra("flow", "SyncFlow's gRPC port") from error
+    from kiki.cli.campaign_access import OwnSandboxes
+    from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.customer_value import CustomerValue
+    from kiki.flow.service import FlowService
+    from kiki.shield.shield_client import AsyncShieldClient
+    from kiki.value.call_metrics import CallMetrics
+
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sandboxes = OwnSandboxes(settings)
+    runner = CampaignRunner.open(
+        settings.store,
+        guard=AsyncShieldClient(shield_url(environ)),
+        executor=settings.executor,
+        sandbox=settings.sandbox_url or sandboxes.chooser(keep=True),
+        values=customer_values(environ),
+        environ=environ,
+        lease_seconds=settings.lease_seconds,
+        grace_seconds=settings.grace_seconds,
+    )
+    sandboxes.know(runner)
+    calls = CallMetrics()
+    values = CustomerValue(customer_values(environ))
+    bids = BidServer(runner, values, BidPort(listen, settings.grpc_port), tokens, calls)
+    try:
+        run(FlowService(runner, bids, calls).service(), listen, tokens)
+    finally:
+        sandboxes.close()
 
 
 def request_desk(

@@ -16,11 +16,13 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import msgspec
 
 from kiki.clock import Clock, wall_micros
 from kiki.errors import Conflict, InvalidInput, PlanChanged, RunTaken
@@ -32,12 +34,13 @@ from kiki.flow.lane_world import AdviceMaker, SandboxOf, Worlds
 from kiki.flow.plan import Plan
 from kiki.flow.plan_file import read_plan
 from kiki.flow.preview import Preview, preview
-from kiki.flow.progress import begin, follow
+from kiki.flow.progress import Progress, begin, follow
 from kiki.flow.reconcile import Reconciliation, reconcile
 from kiki.flow.run_status import RunStatus, status_of
 from kiki.flow.run_store import RUNNING, RunRow, RunStore, Told
 
 if TYPE_CHECKING:
+    from kiki.outbound.breaker import Breaker
     from kiki.shield.budget_guard import BudgetGuard
     from kiki.shield.shield_client import AsyncShieldClient
     from kiki.value.ltv_client import AsyncLtvClient
@@ -47,6 +50,7 @@ Value = TypeVar("Value")
 EXECUTOR: Final = "runner"
 _ACTOR_MAX: Final = 64
 _LOOK_SECONDS: Final = 0.05
+_REMEMBERED: Final = 100
 
 
 class CampaignRunner:
@@ -90,6 +94,8 @@ class CampaignRunner:
         self._engine: Runner | None = None
         self._working: Future[None] | None = None
         self._turn = threading.Lock()
+        self._reading = threading.Lock()
+        self._progress: dict[str, Progress] = {}
 
     @classmethod
     def open(
@@ -184,10 +190,11 @@ class CampaignRunner:
     def status(self, run: str) -> RunStatus:
         """How a run stands; raises `NotFound`."""
         row, plan = self.store.run(run), self.plan(run)
-        story = ((t.number, t.at, t.lane.removeprefix(f"{run}/"), t.event, t.detail) for t in self.store.story(run))
-        return status_of(
-            row, plan, follow(begin(plan), story, plan), {one.campaign: one for one in self.store.lanes(run)}
-        )
+        with self._reading:
+            progress = follow(self._progress.get(run) or begin(plan), self._told_since(run), plan)
+            self._remember(run, progress)
+            lanes = {one.campaign: one for one in self.store.lanes(run)}
+            return status_of(row, plan, msgspec.convert(msgspec.to_builtins(progress), Progress), lanes)
 
     def events(self, run: str, after: int = 0, most: int = 1000) -> list[Told]:
         """What a run told after that number, oldest first: every step and decision; raises `NotFound`."""
@@ -219,7 +226,11 @@ class CampaignRunner:
 
     def call(self, work: Coroutine[Any, Any, Value]) -> Value:
         """The result of something asynchronous on the runner's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._running_loop()).result()
+        return self.submit(work).result()
+
+    def submit(self, work: Coroutine[Any, Any, Value]) -> Future[Value]:
+        """The same, not waited for."""
+        return asyncio.run_coroutine_threadsafe(work, self._running_loop())
 
     @property
     def worlds(self) -> Worlds:
@@ -237,6 +248,22 @@ class CampaignRunner:
     def executor(self) -> str:
         """The name that this runner works under."""
         return self._executor
+
+    @property
+    def is_working(self) -> bool:
+        """Whether runs are executed now."""
+        return self._working is not None and not self._working.done()
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Accounts that cannot be used at all, and why."""
+        return {} if self._worlds is None else dict(self._worlds.troubles)
+
+    def breakers(self) -> list[tuple[str, Mapping[str, Breaker]]]:
+        """The breakers of every account that was used, with its platform; by class of operation."""
+        opened = [] if self._worlds is None else self._worlds.opened()
+        lines = [(platform.name, getattr(platform, "line", None)) for platform in opened]
+        return [(name, line.breakers) for name, line in lines if line is not None]
 
     @property
     def held(self) -> dict[str, int]:
@@ -272,6 +299,18 @@ class CampaignRunner:
         return f"CampaignRunner({self._executor!r})"
 
     # -- inside --------------------------------------------------------------------------------------
+
+    def _told_since(self, run: str) -> Iterator[tuple[int, int, str, str, Mapping[str, Any]]]:
+        known = self._progress.get(run)
+        for told in self.store.story(run, 0 if known is None else known.number):
+            yield told.number, told.at, told.lane.removeprefix(f"{run}/"), told.event, told.detail
+
+    def _remember(self, run: str, progress: Progress) -> None:
+        """What was read of a story is not read again; the oldest is forgotten."""
+        self._progress.pop(run, None)
+        self._progress[run] = progress
+        while len(self._progress) > _REMEMBERED:
+            del self._progress[next(iter(self._progress))]
 
     def _tell(self, run: str, kind: str, campaign: str | None, actor: str) -> int:
         row = self.store.run(run)

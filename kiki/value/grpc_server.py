@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,10 +20,10 @@ from grpc_reflection.v1alpha import reflection
 
 from kiki import errors
 from kiki.errors import ConfigurationError, Forbidden, KikiError, Unauthenticated
-from kiki.settings import ValueSettings
+from kiki.settings import ListenSettings
 from kiki.telemetry import log_event
 from kiki.value.call_metrics import CallMetrics
-from kiki.web import Tokens
+from kiki.web import Role, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,40 @@ _CODES: Final[dict[type[KikiError], grpc.StatusCode]] = {
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
+class Place(Protocol):
+    """Where a server listens, and what it shows and asks for."""
+
+    @property
+    def listen(self) -> ListenSettings:
+        """Host, tokens and patience, shared with the HTTP port."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """0 takes any free one."""
+        ...
+
+    @property
+    def variable(self) -> str:
+        """The setting that names the port."""
+        ...
+
+    @property
+    def tls_cert_file(self) -> Path | None:
+        """Its certificate."""
+        ...
+
+    @property
+    def tls_key_file(self) -> Path | None:
+        """Its private key."""
+        ...
+
+    @property
+    def tls_client_ca_file(self) -> Path | None:
+        """Who signed its callers' certificates."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One method: what answers it. `seconds` is how long the caller still waits, None for ever.
@@ -60,6 +94,8 @@ class Method:
     name: str
     answer: Callable[[bytes, float | None], bytes | Awaitable[bytes]]
     streaming: bool = False
+    role: Role = "read"
+    """What a caller's token must allow, where tokens are asked for."""
 
     @property
     def path(self) -> str:
@@ -78,14 +114,13 @@ def code_of(error: BaseException) -> grpc.StatusCode:
 class GrpcServer:
     """The methods on one port, beside them the standard health and reflection services."""
 
-    def __init__(
-        self, methods: Iterable[Method], settings: ValueSettings, tokens: Tokens | None, metrics: CallMetrics
-    ) -> None:
+    def __init__(self, methods: Iterable[Method], settings: Place, tokens: Tokens | None, metrics: CallMetrics) -> None:
         """Nothing listens yet."""
         self._methods = tuple(methods)
         self._settings = settings
         self._metrics = metrics
-        self._gate = _Gate({each.path: self._handler(each) for each in self._methods}, tokens)
+        handlers = {each.path: self._handler(each) for each in self._methods}
+        self._gate = _Gate(handlers, {each.path: each.role for each in self._methods}, tokens)
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._answers: asyncio.Event | None = None
@@ -120,7 +155,7 @@ class GrpcServer:
         except RuntimeError:
             raise ConfigurationError(
                 [
-                    f"cannot listen on {address} for gRPC: taken by another process? Set KIKI_VALUE_PORT to another port (0 takes a free one)"
+                    f"cannot listen on {address} for gRPC: taken by another process? Set {settings.variable} to another port (0 takes a free one)"
                 ]
             ) from None
         await server.start()
@@ -214,8 +249,9 @@ class GrpcServer:
 class _Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Finds the method of a call, and lets in whom the tokens name."""
 
-    def __init__(self, handlers: Mapping[str, Any], tokens: Tokens | None) -> None:
+    def __init__(self, handlers: Mapping[str, Any], roles: Mapping[str, Role], tokens: Tokens | None) -> None:
         self._handlers = handlers
+        self._roles = roles
         self.tokens = tokens
 
     def service(self, handler_call_details: Any) -> Any:
@@ -224,21 +260,22 @@ class _Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         if handler is None or self.tokens is None:
             return handler
         try:
-            _let_in(self.tokens, handler_call_details.invocation_metadata)
+            role = self._roles[handler_call_details.method]
+            _let_in(self.tokens, role, handler_call_details.invocation_metadata)
         except errors.AccessDenied as error:
             return _refusing(error, streaming=handler.request_streaming)
         return handler
 
 
-def _let_in(tokens: Tokens, metadata: Metadata) -> None:
-    """Return when the call's bearer token has the role `read`; raise `Unauthenticated` or `Forbidden` else."""
+def _let_in(tokens: Tokens, role: Role, metadata: Metadata) -> None:
+    """Return when the call's bearer token has the role; raise `Unauthenticated` or `Forbidden` else."""
     given = next((value for name, value in metadata if name == "authorization"), "")
     scheme, _, bearer = str(given).partition(" ")
     principal = tokens.find(bearer.strip()) if scheme.lower() == "bearer" else None
     if principal is None:
         raise Unauthenticated("send the metadata 'authorization: Bearer …' with a token that this service knows")
-    if "read" not in principal.roles:
-        raise Forbidden(f"{principal.name} lacks the role 'read'")
+    if role not in principal.roles:
+        raise Forbidden(f"{principal.name} lacks the role {role!r}")
 
 
 def _refusing(error: KikiError, *, streaming: bool) -> Any:
@@ -263,7 +300,7 @@ async def _refuse(context: Any, error: Exception, path: str) -> None:
     await context.abort(code, message)
 
 
-def _credentials(settings: ValueSettings) -> Any:
+def _credentials(settings: Place) -> Any:
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     ca = settings.tls_client_ca_file

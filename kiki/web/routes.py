@@ -71,8 +71,8 @@ async def _nothing_to_check() -> Iterable[Check]:
 class Service:
     """An HTTP service: its routes and what belongs to its life.
 
-    `on_start` runs after the ports are reserved and before the first request is accepted; `on_close` after the last
-    request was answered; `on_reload` on SIGHUP, and again what it raises is logged and changes nothing.
+    `on_start` runs after the ports are reserved and before the first request is accepted; `on_drain` when the service begins
+    to stop, so that answers without an end find one; `on_close` after the last request was answered; `on_reload` on SIGHUP, and again what it raises is logged and changes nothing.
     `checks` says for /readyz which parts work; it must not take long, and one that raises counts as not ready.
     `openapi` is served at /openapi.json. `exposes` says what a caller could do who should not: it ends the warning of a
     port that is open beyond this machine and asks for no token.
@@ -82,6 +82,7 @@ class Service:
     routes: Sequence[Route]
     checks: Callable[[], Awaitable[Iterable[Check]]] = _nothing_to_check
     on_start: Hook | None = None
+    on_drain: Hook | None = None
     on_close: Hook | None = None
     on_reload: Hook | None = None
     openapi: Mapping[str, Any] | None = None

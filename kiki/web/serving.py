@@ -140,6 +140,8 @@ class Listening:
         quiet_until = started + min(QUIET_SECONDS, self._settings.drain_seconds)
         deadline = started + self._settings.drain_seconds
         self.gate.draining = True
+        if self.gate.service.on_drain is not None:
+            await self.gate.service.on_drain()
         for port in self._ports:
             await port.stop_accepting()
         # Turns of the loop in which what has arrived is read, and new connections are begun.

@@ -129,7 +129,8 @@ def test_generated_code_is_what_the_protos_say(tmp_path):
     spec.loader.exec_module(script)
     script.make(tmp_path)
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    kept = {path.name: path.read_text() for path in PB.glob("*_pb2.py*")}
+    places = {PB, *script.HOMES.values()}
+    kept = {path.name: path.read_text() for place in places for path in place.glob("*_pb2.py*")}
     assert sorted(made) == sorted(kept)
     for name, text in made.items():
         versions = [MADE_WITH.findall(each) for each in (text, kept[name])]

@@ -256,7 +256,7 @@ class TestErrors:
         meant = {errors.ConfigurationError, errors.LedgerCorrupt, errors.LedgerLocked, errors.MissingExtra}
         # Keys and evidence of our own that do not hold: the caller can do nothing about them.
         meant |= {errors.MasterKeyError, errors.Unreadable, errors.ProofInvalid, errors.CheckpointInvalid}
-        meant |= {errors.EvidenceInvalid, errors.TimestampInvalid}
+        meant |= {errors.EvidenceInvalid, errors.TimestampInvalid, errors.ModelInvalid, errors.ChartError}
         ours = {kind for kind in errors.KikiError.__subclasses__() if kind.__module__ == "kiki.errors"}
         assert {kind for kind in ours if kind not in _STATUS} == meant
 
