@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kiki.engage.loyalty_ledger import LoyaltyLedger
     from kiki.errors import ConsentDenied, KikiError, SpendDenied
     from kiki.flow.campaign_runner import CampaignRunner
     from kiki.shield.budget_guard import BudgetGuard
@@ -22,6 +23,7 @@ _HOME = {
     "ConsentDenied": "kiki.errors",
     "ConsentStore": "kiki.shield.consent_store",
     "KikiError": "kiki.errors",
+    "LoyaltyLedger": "kiki.engage.loyalty_ledger",
     "LtvClient": "kiki.value.ltv_client",
     "Policy": "kiki.shield.policy",
     "ShieldClient": "kiki.shield.shield_client",
@@ -36,6 +38,7 @@ __all__ = [
     "ConsentDenied",
     "ConsentStore",
     "KikiError",
+    "LoyaltyLedger",
     "LtvClient",
     "Policy",
     "ShieldClient",

@@ -73,6 +73,23 @@ EXPECTED = {
         "the platforms say the same: True",
         "holds left open: 0",
     ],
+    "12_loyalty_points": [
+        "earned 612, again: True, there are 612",
+        "held for the order: 200, left to spend: 412",
+        "refused: 500 points are asked for, and 412 can be spent",
+        "after the return: -200",
+        "tier: None, 500 points to silver",
+        "sums hold: True",
+        "somebody else: anothers",
+        "codes: {'winback': {'free': 99, 'redeemed': 1}}",
+    ],
+    "13_did_it_help": [
+        "the best constant arm: nothing; leaving it for some is carried by the evidence: True",
+        "written to: 34%, those who bought at most 4 months ago: 34%",
+        "spent 500.00 of 500.00",
+        "the truth is 1.20",
+        "before it starts: ",
+    ],
 }
 
 

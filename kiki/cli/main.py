@@ -14,7 +14,21 @@ import typer
 from typer.core import TyperGroup
 
 from kiki import __version__
-from kiki.cli import audit, budget, campaign, compliance, consent, dsr, helm, ledger, ltv, services, show, spend
+from kiki.cli import (
+    audit,
+    budget,
+    campaign,
+    compliance,
+    consent,
+    dsr,
+    helm,
+    ledger,
+    loyalty,
+    ltv,
+    services,
+    show,
+    spend,
+)
 from kiki.cli.doctor import doctor
 from kiki.cli.options import JSON_META
 from kiki.cli.settings import settings
@@ -79,6 +93,7 @@ app.add_typer(compliance.app, name="compliance")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(ltv.app, name="ltv")
+app.add_typer(loyalty.app, name="loyalty")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(helm.app, name="helm")
 app.command()(doctor)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from kiki.errors import ConfigurationError, InvalidInput, KikiError, SpendDenied
+from kiki.errors import CodeDenied, ConfigurationError, InvalidInput, KikiError, PointsShort, SpendDenied
 
 EXIT_YES = 0
 EXIT_ERROR = 1
@@ -51,7 +51,7 @@ def plain(text: str) -> str:
 
 def exit_code(error: KikiError) -> int:
     """What a process that ends with this error returns."""
-    if isinstance(error, SpendDenied):
+    if isinstance(error, SpendDenied | PointsShort | CodeDenied):
         return EXIT_REFUSED
     return EXIT_USAGE if isinstance(error, InvalidInput) else EXIT_ERROR
 

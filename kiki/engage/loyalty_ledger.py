@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -163,6 +164,24 @@ class LoyaltyLedger:
             return account.refund(place, now, points=points, grace=grace)
 
         return self._change(customer, key, ["refund", place, points], change, about=place)
+
+    def refund_order(self, customer: str, order: str, *, key: str) -> list[Receipt]:
+        """Reverse whatever the customer earned, spent or holds for an order, as far as it is not reversed yet.
+
+        Raises `NotFound` when there is nothing for it.
+        """
+        parse_key(key)
+        found = self.of_order(customer, order)
+        if not found:
+            raise NotFound(f"nothing was earned or spent by this customer for the order {order!r}")
+        receipts = []
+        resolved = {entry.about for entry in self.history(customer) if entry.kind is Kind.COMMIT}
+        for entry in found:
+            is_held = entry.kind is Kind.HOLD and entry.place not in resolved
+            call = self.release if is_held else self.refund
+            with suppress(Conflict):  # it was reversed, or ran out, before
+                receipts.append(call(customer, entry.place, key=f"{key}:{entry.place}"))
+        return receipts
 
     def _change(
         self,

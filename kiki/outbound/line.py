@@ -43,6 +43,7 @@ from kiki.outbound.exchange import (
 from kiki.outbound.oauth import Anonymous, Authorization
 from kiki.outbound.outcome import Fate, Outcome, refused
 from kiki.outbound.rate_budget import RateBudget
+from kiki.outbound.tls import trusted
 from kiki.settings import Secret, is_loopback
 from kiki.telemetry import redact_text
 
@@ -91,6 +92,7 @@ class Line:
         self._sleep = asyncio.sleep
         self._http = httpx.AsyncClient(
             transport=transport,
+            verify=trusted(),
             follow_redirects=False,
             # A proxy from the environment is for the world outside; what goes to this machine stays on it.
             trust_env=not is_loopback(httpx.URL(base_url).host),

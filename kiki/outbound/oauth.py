@@ -15,6 +15,7 @@ import msgspec
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.outbound.exchange import UNAUTHORIZED, UNAVAILABLE
 from kiki.outbound.outcome import Outcome, refused
+from kiki.outbound.tls import trusted
 from kiki.settings import Secret
 
 MARGIN: Final = 60 * SECOND
@@ -102,7 +103,9 @@ class _Token(msgspec.Struct):
 
 
 class OAuth2:
-    """Access tokens by the refresh token grant (RFC 6749, 6). One renewal at a time, whoever asks.
+    """Access tokens by the refresh token grant (RFC 6749, 6), or without one by the client's credentials (4.4).
+
+    One renewal at a time, whoever asks.
 
     A refresh token that the endpoint replaces is replaced here for as long as this object lives; it is not written down.
     """
@@ -112,7 +115,7 @@ class OAuth2:
         token_url: str,
         client_id: str,
         client_secret: Secret,
-        refresh_token: Secret,
+        refresh_token: Secret | None,
         *,
         fields: Mapping[str, str] | None = None,
         header: str = "Authorization",
@@ -129,7 +132,9 @@ class OAuth2:
         self._header = header
         self._scheme = scheme
         self._clock = clock
-        self._http = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            transport=transport, verify=trusted(), timeout=TIMEOUT_SECONDS, follow_redirects=False
+        )
         self._lock = asyncio.Lock()
         self._access: Secret | None = None
         self._ends = 0
@@ -142,8 +147,7 @@ class OAuth2:
     @property
     def secrets(self) -> Collection[Secret]:
         """See `Authorization`."""
-        known = (self._client_secret, self._refresh_token)
-        return known if self._access is None else (*known, self._access)
+        return tuple(one for one in (self._client_secret, self._refresh_token, self._access) if one is not None)
 
     async def apply(self, request: httpx.Request) -> Outcome | None:
         """See `Authorization`."""
@@ -175,9 +179,11 @@ class OAuth2:
     async def _renew(self) -> Outcome | None:
         if self._refusal is not None and self._clock() < self._refused_until:
             return self._refusal
+        granted = {"grant_type": "client_credentials"}
+        if self._refresh_token is not None:
+            granted = {"grant_type": "refresh_token", "refresh_token": self._refresh_token.reveal()}
         form = {
-            "grant_type": "refresh_token",
-            "refresh_token": self._refresh_token.reveal(),
+            **granted,
             "client_id": self._client_id,
             "client_secret": self._client_secret.reveal(),
             **self._fields,
@@ -190,7 +196,8 @@ class OAuth2:
             return refused(UNAVAILABLE, f"the access token cannot be renewed: answered {response.status_code}")
         if not response.is_success:
             # The body is not quoted: some endpoints repeat the token that they refuse.
-            message = f"the refresh token was refused: {_error_of(response)}"
+            what = "the client" if self._refresh_token is None else "the refresh token"
+            message = f"{what} was refused: {_error_of(response)}"
             self._refusal, self._refused_until = refused(UNAUTHORIZED, message), self._clock() + REFUSED_FOR
             return self._refusal
         try:
@@ -200,7 +207,7 @@ class OAuth2:
         self._refusal = None
         self._access = Secret(token.access_token)
         self._ends = self._clock() + _lifetime(token.expires_in)
-        if token.refresh_token:
+        if token.refresh_token and self._refresh_token is not None:
             self._refresh_token = Secret(token.refresh_token)
         return None
 

@@ -14,7 +14,7 @@ import kiki
 HEAVY = {"aiohttp", "apsw", "grpc", "httpx", "numpy", "pandas", "redis", "rich", "typer", "uvloop", "yaml"}
 NOW = {
     *("AsyncLtvClient", "AsyncShieldClient", "BudgetGuard", "CampaignRunner", "ConsentDenied", "ConsentStore"),
-    *("KikiError", "LtvClient", "Policy", "ShieldClient", "SpendDenied", "__version__"),
+    *("KikiError", "LoyaltyLedger", "LtvClient", "Policy", "ShieldClient", "SpendDenied", "__version__"),
 }
 
 

@@ -142,13 +142,15 @@ def test_postgresql_gives_the_purchases_of_memory(postgres, with_ids):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PySpark uses what pandas 3 calls deprecated
 def test_spark_gives_the_purchases_of_memory():
     spark = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
     session = spark.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         frame, cut = frame_of(random_log(9, 500)), FIRST + timedelta(days=300)
         backend = ibis.pyspark.connect(session)
-        log = backend.create_table("log", frame, temp=True)
+        session.createDataFrame(frame).createOrReplaceTempView("log")
+        log = backend.table("log")
         require_same(summarise(read_orders(frame), cut), purchases_in(log, cut))
     finally:
         session.stop()

@@ -113,9 +113,10 @@ class TwilioChannel:
                 if one.get("body") == message.content.text and one.get("direction", "").startswith("outbound"):
                     return done(provider_id=str(one.get("sid", "")))
             following = page.get("next_page_uri")
-            if not following:
+            # Another host's address would be shown the account's token.
+            if not isinstance(following, str) or not following.startswith(f"/{VERSION}/"):
                 return unknown(NOT_FOUND_YET, "not in the account's list")
-            request = Request(method="GET", path=str(following), write=False)
+            request = Request(method="GET", path=following, write=False)
         return unknown(NOT_FOUND_YET, f"not in the last {PAGES_MAX} pages of the account's list")
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -14,7 +14,10 @@ from kiki.flow.platform import CampaignState, Limits, SpendReport, ValueUpload
 from kiki.flow.platforms.amounts import smallest_unit
 from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.line import Line
-from kiki.outbound.outcome import Outcome, done, unknown
+from kiki.outbound.outcome import Outcome, done, refused, unknown
+
+PAGES_MAX: Final = 100
+"""A list with more pages than so many is no list of what was asked for."""
 
 
 class AboutAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,11 @@ def read_back(found: Outcome) -> Outcome:
     if "campaign" in found.value:
         return found
     return unknown(UNREADABLE, f"the campaign was made, and cannot be read back: {found.message or 'not found'}")
+
+
+def endless(what: str) -> Outcome:
+    """The refusal of a list that does not end."""
+    return refused(UNREADABLE, f"{what} has more than {PAGES_MAX} pages")
 
 
 def shown_report(report: SpendReport) -> Outcome:

@@ -7,7 +7,7 @@ made smaller: below a millionth it counts as a whole one.
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -15,6 +15,12 @@ from kiki.flow.words import DECIMALS
 from kiki.money import MICROS, MICROS_MAX
 from kiki.outbound.exchange import INVALID
 from kiki.outbound.outcome import Outcome, refused
+
+Digits = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,20}\Z")]
+"""A whole number as text, such as an id; anything else is nonsense."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | Digits
+"""A whole number that platforms write as one, or as text."""
+CurrencyCode = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 
 JSON_HEADERS: Final = {"Content-Type": "application/json"}
 SIGNIFICANT: Final = 15
@@ -69,6 +75,11 @@ def billed_micros(amount: Decimal) -> int | None:
         return None
     plain = amount.quantize(Decimal("1e-9"), ROUND_HALF_EVEN, context=_CONTEXT)
     return int(_CONTEXT.multiply(plain, Decimal(MICROS)).to_integral_value(ROUND_CEILING))
+
+
+def whole_count(amount: Decimal) -> int:
+    """How many things a number says there are; 0 when it says none."""
+    return int(amount) if _countable(amount) else 0
 
 
 def dump(body: Any) -> bytes:

@@ -15,16 +15,18 @@ from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms import google_ads_query as query
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     consented,
+    endless,
     in_batches,
     read_back,
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_currency, wrong_amounts
+from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_count, whole_currency, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.google_ads_reply import (
@@ -216,7 +218,7 @@ class GoogleAds(AdAccount):
                 spent=sum(int(each.cost_micros) for each in metrics),
                 impressions=sum(int(each.impressions) for each in metrics),
                 clicks=sum(int(each.clicks) for each in metrics),
-                conversions=sum(int(each.conversions) for each in metrics),
+                conversions=sum(whole_count(each.conversions) for each in metrics),
                 value=sum(billed_micros(each.conversions_value) or 0 for each in metrics),
                 final=self.is_final(day, about.time_zone),
             )
@@ -400,7 +402,7 @@ class GoogleAds(AdAccount):
         """All rows of a GAQL query."""
         rows: list[Kind] = []
         body = {"query": asked}
-        while True:
+        for _ in range(PAGES_MAX):
             path = f"customers/{self.account}/googleAds:search"
             reply = await self.line.send(Request(method="POST", path=path, write=False, json=body))
             page = reply if isinstance(reply, Outcome) else reply.read(Rows[kind])  # type: ignore[valid-type]  # a type at run time
@@ -410,6 +412,7 @@ class GoogleAds(AdAccount):
             if not page.next_page_token:
                 return rows
             body = {"query": asked, "pageToken": page.next_page_token}
+        return endless("a search")
 
     async def _mutate(self, what: str, body: Mapping[str, Any]) -> Outcome:
         done_so_far = await self._write(f"customers/{self.account}/{what}:mutate", body, Mutated)

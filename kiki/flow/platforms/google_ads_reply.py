@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platforms.amounts import Count, CurrencyCode, Digits
 from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, THROTTLED, UNAUTHORIZED, Reply
 from kiki.outbound.outcome import Outcome, refused
 from kiki.outbound.rate_budget import retry_after
@@ -48,12 +49,12 @@ class Rows(_Camel, Generic[Row]):
 
 
 class _Limit(_Camel):
-    cpc_bid_ceiling_micros: str | int = 0
-    target_cpa_micros: str | int = 0
+    cpc_bid_ceiling_micros: Count = 0
+    target_cpa_micros: Count = 0
 
 
 class _CampaignFields(_Camel):
-    id: str
+    id: Digits
     name: str
     status: str
     bidding_strategy_type: str = ""
@@ -71,7 +72,7 @@ class _CampaignFields(_Camel):
 
 class _BudgetFields(_Camel):
     resource_name: str
-    amount_micros: str | int = 0
+    amount_micros: Count = 0
     explicitly_shared: bool = False
 
 
@@ -84,7 +85,7 @@ class CampaignRow(_Camel):
 
 class _AdGroupFields(_Camel):
     resource_name: str
-    cpc_bid_micros: str | int = 0
+    cpc_bid_micros: Count = 0
 
 
 class AdGroupRow(_Camel):
@@ -105,7 +106,7 @@ class GeoRow(_Camel):
 
 
 class _CustomerFields(_Camel):
-    currency_code: str
+    currency_code: CurrencyCode
     time_zone: str
 
 
@@ -116,10 +117,10 @@ class AccountRow(_Camel):
 
 
 class _Metrics(_Camel):
-    cost_micros: str | int = 0
-    impressions: str | int = 0
-    clicks: str | int = 0
-    conversions: float = 0.0
+    cost_micros: Count = 0
+    impressions: Count = 0
+    clicks: Count = 0
+    conversions: Decimal = Decimal(0)
     conversions_value: Decimal = Decimal(0)
 
 
@@ -227,7 +228,7 @@ def _places(error: Mapping[str, Any]) -> list[int]:
     location = error.get("location")
     path = _list(location.get("fieldPathElements")) if isinstance(location, dict) else []
     indexes = [each.get("index", 0) for each in path[:1]]
-    return [int(each) for each in indexes if str(each).isdigit()]
+    return [int(each) for each in indexes if re.fullmatch(r"[0-9]{1,9}", str(each)[:10])]
 
 
 def _delay(error: Mapping[str, Any]) -> float | None:

@@ -18,11 +18,13 @@ from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     consented,
     day_start,
+    endless,
     in_batches,
     read_back,
     shown_campaign,
@@ -139,7 +141,7 @@ class LinkedIn(AdAccount):
             return about
         found: list[CampaignFields] = []
         page = ""
-        while True:
+        for _ in range(PAGES_MAX):
             shown = await self._get(f"{self._campaigns}?{_search(name, page)}", Found)
             if isinstance(shown, Outcome):
                 return shown
@@ -147,6 +149,8 @@ class LinkedIn(AdAccount):
             page = shown.next_page
             if not page:
                 break
+        else:
+            return endless("a search")
         if not found:
             return done()
         # Of several the one that can still spend, and the oldest of these.
@@ -214,9 +218,9 @@ class LinkedIn(AdAccount):
             SpendReport(
                 day=day,
                 spent=sum(each for each in spent if each is not None),
-                impressions=sum(each.impressions for each in shown.elements),
-                clicks=sum(each.clicks for each in shown.elements),
-                conversions=sum(each.external_website_conversions for each in shown.elements),
+                impressions=sum(int(each.impressions) for each in shown.elements),
+                clicks=sum(int(each.clicks) for each in shown.elements),
+                conversions=sum(int(each.external_website_conversions) for each in shown.elements),
                 value=sum(billed_micros(each.conversion_value_in_local_currency) or 0 for each in shown.elements),
                 final=self.is_final(day, about.time_zone),
             )

@@ -9,6 +9,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.platform import Status
+from kiki.flow.platforms.amounts import Count, CurrencyCode
 from kiki.outbound.exchange import THROTTLED, Reply
 from kiki.outbound.outcome import Outcome, refused
 from kiki.outbound.rate_budget import retry_after
@@ -34,7 +35,7 @@ class MoneyFields(msgspec.Struct):
 class CampaignFields(msgspec.Struct, rename="camel"):
     """A campaign; what does not apply is missing."""
 
-    id: int | str
+    id: Count
     name: str
     status: str
     daily_budget: MoneyFields | None = None
@@ -62,16 +63,16 @@ class Found(msgspec.Struct):
 class AccountFields(msgspec.Struct):
     """The ad account."""
 
-    currency: str
+    currency: CurrencyCode
 
 
 class Measured(msgspec.Struct, rename="camel"):
     """What was measured, in whole currency."""
 
     cost_in_local_currency: Decimal = Decimal(0)
-    impressions: int = 0
-    clicks: int = 0
-    external_website_conversions: int = 0
+    impressions: Count = 0
+    clicks: Count = 0
+    external_website_conversions: Count = 0
     conversion_value_in_local_currency: Decimal = Decimal(0)
 
 

@@ -17,10 +17,12 @@ from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     consented,
     day_start,
+    endless,
     in_batches,
     read_back,
     shown_campaign,
@@ -352,7 +354,11 @@ class Meta(AdAccount):
         return AboutAccount(currency=told.currency, time_zone=told.timezone_name, unit=unit)
 
     def _state(self, shown: CampaignFields, groups: Sequence[AdSetFields], about: AboutAccount) -> CampaignState:
-        bids = {each.bid_amount for each in groups} if shown.bid_strategy != WITHOUT_BID else {None}
+        bids = (
+            {each.bid_amount and int(each.bid_amount) for each in groups}
+            if shown.bid_strategy != WITHOUT_BID
+            else {None}
+        )
         bid = bids.pop() if len(bids) == 1 else None
         return CampaignState(
             id=shown.id,
@@ -404,7 +410,7 @@ class Meta(AdAccount):
         """All pages of a list."""
         found: list[Kind] = []
         after: dict[str, str] = {}
-        while True:
+        for _ in range(PAGES_MAX):
             page = await self._get(path, {**asked, "limit": "100", **after}, Page[kind])  # type: ignore[valid-type]
             if isinstance(page, Outcome):
                 return page
@@ -412,6 +418,7 @@ class Meta(AdAccount):
             if not page.after:
                 return found
             after = {"after": page.after}
+        return endless(path)
 
 
 def _inexact(about: AboutAccount, *amounts: int | None) -> Outcome | None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
-from kiki.flow.platforms.amounts import billed_micros
+from kiki.flow.platforms.amounts import Count, CurrencyCode, Digits, billed_micros, whole_count
 from kiki.outbound.exchange import INVALID, NOT_FOUND, SERVER_ERROR, THROTTLED, UNAUTHORIZED, UNAVAILABLE, Reply
 from kiki.outbound.outcome import Outcome, refused, unknown
 from kiki.outbound.rate_budget import ASKED_MAX
@@ -47,7 +47,7 @@ class Page(msgspec.Struct, Generic[Item]):
 class Made(msgspec.Struct):
     """What was made."""
 
-    id: str
+    id: Digits
 
 
 class Changed(msgspec.Struct):
@@ -59,28 +59,28 @@ class Changed(msgspec.Struct):
 class AccountFields(msgspec.Struct):
     """The ad account."""
 
-    currency: str
+    currency: CurrencyCode
     timezone_name: str
-    min_daily_budget: int | str = 0
+    min_daily_budget: Count = 0
     """In the minor unit."""
 
 
 class CampaignFields(msgspec.Struct):
     """A campaign; what does not apply is missing."""
 
-    id: str
+    id: Digits
     name: str
     status: str
-    daily_budget: str | int | None = None
+    daily_budget: Count | None = None
     bid_strategy: str = ""
 
 
 class AdSetFields(msgspec.Struct):
     """An ad set."""
 
-    id: str
+    id: Digits
     status: str = ""
-    bid_amount: int | None = None
+    bid_amount: Count | None = None
 
 
 class _Action(msgspec.Struct):
@@ -92,14 +92,14 @@ class Insight(msgspec.Struct):
     """What was measured, in whole currency."""
 
     spend: Decimal = Decimal(0)
-    impressions: int | str = 0
-    clicks: int | str = 0
+    impressions: Count = 0
+    clicks: Count = 0
     actions: list[_Action] = []
     action_values: list[_Action] = []
 
     def number(self, event: str) -> int:
         """How often an event happened."""
-        return int(next((each.value for each in self.actions if each.action_type == event), 0))
+        return whole_count(next((each.value for each in self.actions if each.action_type == event), Decimal(0)))
 
     def worth(self, event: str) -> int:
         """What it was worth, in micros."""

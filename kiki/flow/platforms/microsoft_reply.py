@@ -171,7 +171,7 @@ def partly(reply: Reply) -> Outcome | None:
 
 
 def _meaning(errors: Sequence[Mapping[str, Any]], reply: Reply) -> Outcome | None:
-    codes = {each.get("Code") for each in errors}
+    codes = {each.get("Code") for each in errors if isinstance(each.get("Code"), int)}
     words = [str(each.get("ErrorCode") or "") for each in errors]
     message = "; ".join(
         f"{each.get('ErrorCode') or each.get('Code')}: {each.get('Message') or ''}" for each in errors[:5]

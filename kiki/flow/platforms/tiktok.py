@@ -17,16 +17,26 @@ from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     consented,
+    endless,
     in_batches,
     read_back,
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, exact_micros, whole_currency, wrong_amounts
+from kiki.flow.platforms.amounts import (
+    JSON_HEADERS,
+    billed_micros,
+    dump,
+    exact_micros,
+    whole_count,
+    whole_currency,
+    wrong_amounts,
+)
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.tiktok_campaign import (
@@ -249,9 +259,9 @@ class TikTok(AdAccount):
             SpendReport(
                 day=day,
                 spent=sum(each for each in spent if each is not None),
-                impressions=sum(int(each.metrics.impressions) for each in rows),
-                clicks=sum(int(each.metrics.clicks) for each in rows),
-                conversions=sum(int(each.metrics.conversion) for each in rows),
+                impressions=sum(whole_count(each.metrics.impressions) for each in rows),
+                clicks=sum(whole_count(each.metrics.clicks) for each in rows),
+                conversions=sum(whole_count(each.metrics.conversion) for each in rows),
                 final=self.is_final(day, about.time_zone),
             )
         )
@@ -368,8 +378,8 @@ class TikTok(AdAccount):
             id=shown.campaign_id,
             name=shown.campaign_name,
             status=Status.ENDED if shown.is_deleted else active,
-            daily_budget=exact_micros(shown.budget) if shown.budget else None,
-            bid=exact_micros(bid) if bid else None,
+            daily_budget=exact_micros(shown.budget) if shown.budget is not None else None,
+            bid=bid,
             currency=about.currency,
             account=self.account,
             whole=bool(groups),
@@ -414,8 +424,7 @@ class TikTok(AdAccount):
         """All pages of a list."""
         found: list[Kind] = []
         whose = {} if "advertiser_id" in asked else {"advertiser_id": self.account}
-        number = 1
-        while True:
+        for number in range(1, PAGES_MAX + 1):
             paging = {"page": str(number), "page_size": str(PAGE)}
             page = await self._get(path, {**asked, **whose, **paging}, Page[kind])  # type: ignore[valid-type]
             if isinstance(page, Outcome):
@@ -423,7 +432,7 @@ class TikTok(AdAccount):
             found += page.items
             if number >= page.page_info.total_page:
                 return found
-            number += 1
+        return endless(path)
 
 
 def _no_id(campaign: str) -> Outcome | None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platforms.amounts import CurrencyCode, Digits, exact_micros
 from kiki.outbound.exchange import (
     CONFLICT,
     INVALID,
@@ -60,7 +61,7 @@ class Page(msgspec.Struct, Generic[Item]):
 class AdvertiserFields(msgspec.Struct):
     """The ad account."""
 
-    currency: str
+    currency: CurrencyCode
     timezone: str = ""
     display_timezone: str = ""
 
@@ -68,7 +69,7 @@ class AdvertiserFields(msgspec.Struct):
 class CampaignFields(msgspec.Struct):
     """A campaign; money in whole currency."""
 
-    campaign_id: str
+    campaign_id: Digits
     campaign_name: str
     operation_status: str = ""
     secondary_status: str = ""
@@ -83,7 +84,7 @@ class CampaignFields(msgspec.Struct):
 class AdGroupFields(msgspec.Struct):
     """An ad group."""
 
-    adgroup_id: str
+    adgroup_id: Digits
     bid_type: str = ""
     bid_price: Decimal | None = None
     conversion_bid_price: Decimal | None = None
@@ -94,22 +95,22 @@ class AdGroupFields(msgspec.Struct):
         """Whether it never runs again."""
         return self.secondary_status == "ADGROUP_STATUS_DELETE"
 
-    def bid(self, field: str) -> Decimal | None:
-        """What it bids, in whole currency; None: what TikTok likes."""
+    def bid(self, field: str) -> int | None:
+        """What it bids, in micros; None: what TikTok likes."""
         amount: Decimal | None = getattr(self, field)
-        return amount if amount and self.bid_type != "BID_TYPE_NO_BID" else None
+        return (exact_micros(amount) or None) if amount is not None and self.bid_type != "BID_TYPE_NO_BID" else None
 
 
 class MadeCampaign(msgspec.Struct):
     """The id of a campaign that was made."""
 
-    campaign_id: str
+    campaign_id: Digits
 
 
 class MadeAdGroup(msgspec.Struct):
     """The id of an ad group that was made."""
 
-    adgroup_id: str
+    adgroup_id: Digits
 
 
 class Regions(msgspec.Struct):
@@ -121,7 +122,7 @@ class Regions(msgspec.Struct):
 class Region(msgspec.Struct):
     """A place."""
 
-    location_id: str
+    location_id: Digits
     region_code: str = ""
     level: str = ""
 

@@ -129,6 +129,8 @@ class Fake:
         self.token = TOKEN
         self.renewed = 0
         self.url = ""
+        self.garble: Callable[[Any], Any] | None = None
+        """What to make of every answer's JSON, for who wants to see nonsense understood."""
         self._numbers = 0
 
     # -- what the contract suite asks ----------------------------------------------------------------
@@ -251,6 +253,8 @@ class Fake:
                 return answer
             answer = await handler(request)
             self._note(request, answer)
+            if self.garble is not None and isinstance(answer, web.Response):
+                return self._garbled(answer)
             if fault == LOST_AFTER:
                 return _cut(request)
             if fault == ERROR_AFTER:
@@ -260,6 +264,12 @@ class Fake:
             return answer
 
         return play
+
+    def _garbled(self, answer: web.Response) -> web.Response:
+        assert self.garble is not None
+        told = json.loads(answer.text) if answer.text else {}
+        headers = {name: text for name, text in answer.headers.items() if name.lower().startswith("x-")}
+        return web.json_response(self.garble(told), status=answer.status, headers=headers)
 
     def _note(self, request: web.Request, answer: web.StreamResponse) -> None:
         if isinstance(answer, web.Response) and answer.content_type == "application/json":
