@@ -19,7 +19,8 @@ from kiki.clock import SECOND
 from kiki.errors import ConfigurationError
 from kiki.flow.plan import Account
 from kiki.flow.platform import CampaignSpec
-from kiki.flow.platforms.amazon import REGIONS, REPORT_PAUSE, Amazon
+from kiki.flow.platforms.amazon import REGIONS, Amazon
+from kiki.flow.platforms.day_reports import PAUSE
 from kiki.outbound.outcome import Fate
 from tests.flow.fakes.amazon import PROFILE, AmazonFake
 from tests.flow.fakes.fake import THROTTLED, TOKEN, Bill
@@ -179,11 +180,11 @@ async def test_a_report_that_takes_hours_is_no_zero_and_is_ordered_once() -> Non
         campaign = (await platform.ensure_campaign(SPEC, "k")).value["campaign"]["id"]
         await fake.bill(campaign, DAY, Bill(12_340_000))
         now = platform._clock()
-        platform._clock = lambda: now
+        platform._clock = platform._reports._clock = lambda: now
         fake.pending = 3
         for _ in range(3):
             waiting = await platform.spend_report(campaign, DAY)
-            assert (Fate.REFUSED, "not_ready", now + REPORT_PAUSE) == (waiting.fate, waiting.code, waiting.retry_at)
+            assert (Fate.REFUSED, "not_ready", now + PAUSE) == (waiting.fate, waiting.code, waiting.retry_at)
             assert waiting.is_transient
             assert "report" not in waiting.value
         made = await platform.spend_report(campaign, DAY)
@@ -192,7 +193,7 @@ async def test_a_report_that_takes_hours_is_no_zero_and_is_ordered_once() -> Non
         other = await platform.spend_report("424242", DAY)
         assert 0 == other.value["report"]["spent"]
         assert 1 == len(fake.reports)
-        platform._clock = lambda: now + 3600 * SECOND
+        platform._clock = platform._reports._clock = lambda: now + 3600 * SECOND
         fake.failing = True
         failed = await platform.spend_report(campaign, DAY)
         assert Fate.REFUSED is failed.fate

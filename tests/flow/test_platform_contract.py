@@ -29,6 +29,7 @@ from tests.flow.fakes.meta import MetaFake
 from tests.flow.fakes.microsoft import MicrosoftFake
 from tests.flow.fakes.sandbox import SandboxFake
 from tests.flow.fakes.tiktok import TikTokFake
+from tests.flow.fakes.tradedesk import TradeDeskFake
 from tests.flow.fakes.x import XFake
 
 CASES: dict[str, Callable[..., Fake]] = {
@@ -40,6 +41,7 @@ CASES: dict[str, Callable[..., Fake]] = {
     "microsoft": MicrosoftFake,
     "amazon": AmazonFake,
     "x": XFake,
+    "tradedesk": TradeDeskFake,
 }
 NAME = campaign_name("spring-sale", "search-brand")
 TODAY = datetime.now(UTC).date()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from kiki.clock import SECOND, Clock, to_datetime, wall_micros
+from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
@@ -41,8 +41,9 @@ from kiki.flow.platforms.amazon_reply import (
 from kiki.flow.platforms.amounts import JSON_HEADERS, dump, exact_micros, whole_currency, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
+from kiki.flow.platforms.day_reports import DayReports
 from kiki.flow.platforms.downloads import Downloads
-from kiki.outbound.exchange import CONFLICT, NOT_FOUND, NOT_READY, SERVER_ERROR, UNSUPPORTED, Reply, Request
+from kiki.outbound.exchange import CONFLICT, NOT_FOUND, SERVER_ERROR, UNSUPPORTED, Reply, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import OAuth2
 from kiki.outbound.outcome import Outcome, done, refused
@@ -71,11 +72,6 @@ NAME_MAX: Final = 128
 PAGE: Final = 100
 REPORT_HEADERS: Final = {"Content-Type": "application/vnd.createasyncreportrequest.v3+json"}
 COLUMNS: Final = ("date", "campaignId", "cost", "impressions", "clicks", "purchases14d", "sales14d")
-REPORT_PAUSE: Final = 300 * SECOND
-"""A report that is not made is asked after again so much later: Amazon throttles who asks too often."""
-REPORT_REUSED: Final = 900 * SECOND
-"""So long a day's report answers for the other campaigns of the profile."""
-DAYS_KEPT: Final = 100
 
 _ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _DUPLICATE: Final = re.compile(rb"duplicate of\s*:\s*([0-9a-f-]{36})")
@@ -93,10 +89,7 @@ class Amazon(AdAccount):
         self._version = version
         self._country = ""
         self._downloads = Downloads(url)
-        self._ordered: dict[date, str] = {}
-        """Reports that are being made."""
-        self._seen: dict[date, tuple[int, dict[str, Billed]]] = {}
-        """What reports said, and when."""
+        self._reports = DayReports[Billed](self._order, self._look, clock)
 
     @classmethod
     def open(cls, account: Account, environ: Mapping[str, str]) -> Self:
@@ -232,7 +225,7 @@ class Amazon(AdAccount):
         wrong = _no_id(campaign)
         if wrong is not None:
             return wrong
-        rows = await self._day(day)
+        rows = await self._reports.rows(day)
         if isinstance(rows, Outcome):
             return rows
         row = rows.get(campaign) or Billed(0, 0, 0, 0, 0)
@@ -318,39 +311,21 @@ class Amazon(AdAccount):
 
     # -- reports -------------------------------------------------------------------------------------
 
-    async def _day(self, day: date) -> dict[str, Billed] | Outcome:
-        """A day of every campaign of the profile."""
-        at, rows = self._seen.get(day, (0, {}))
-        if self._clock() < at + REPORT_REUSED:
-            return rows
-        number = self._ordered.get(day) or await self._order(day)
-        if isinstance(number, Outcome):
-            return number
-        self._ordered[day] = number
+    async def _look(self, number: str, day: date) -> Mapping[str, Billed] | Outcome:
+        """A report's rows, once it is made."""
         asked = await self.line.send(Request(method="GET", path=f"reporting/reports/{number}", write=False))
         report = asked if isinstance(asked, Outcome) else asked.read(Ordered)
         if isinstance(report, Outcome):
-            if report.code == NOT_FOUND:
-                del self._ordered[day]
             return report
         if report.status in {"PENDING", "PROCESSING"}:
-            return refused(NOT_READY, "the report is not made yet", retry_at=self._clock() + REPORT_PAUSE)
-        del self._ordered[day]
+            return self._reports.pending()
         if report.status != "COMPLETED" or not report.url:
             return refused(SERVER_ERROR, f"the report ended as {report.status}: {report.failure_reason or ''}")
-        return await self._fetched(report.url, day)
-
-    async def _fetched(self, url: str, day: date) -> dict[str, Billed] | Outcome:
-        file = await self._downloads.fetch(url)
+        file = await self._downloads.fetch(report.url)
         if isinstance(file, Outcome):
             return file
         rows = billed(file.content, str(day))
-        if rows is None:
-            return file.nonsense("no report in it")
-        for old in list(self._seen)[: max(0, len(self._seen) - DAYS_KEPT)]:
-            del self._seen[old]
-        self._seen[day] = (self._clock(), rows)
-        return rows
+        return file.nonsense("no report in it") if rows is None else rows
 
     async def _order(self, day: date) -> str | Outcome:
         """The number of a report that Amazon begins to make; it changes nothing that costs money."""
