@@ -32,6 +32,8 @@ REDIS_PORT: Final = 6379
 SHIELD_URL_DEFAULT: Final = "http://localhost:8081"
 VALUE_PORT: Final = 50051
 FLOW_PORT: Final = 8082
+ENGAGE_PORT: Final = 8083
+SECRET_BYTES_MIN: Final = 16
 WINDOW_SECONDS_MAX: Final = 366 * 24 * 3600
 
 
@@ -448,6 +450,15 @@ def database_url(text: str) -> Secret:
     raise ValueError("expected postgresql://user:password@host:port/name")
 
 
+def share(text: str) -> int:
+    """A share in parts of a million: 5%, 0.05."""
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*(%?)", text)
+    parts = Decimal(found[1]) * (10_000 if found[2] else 1_000_000) if found else Decimal(-1)
+    if parts != int(parts) or not 0 <= parts <= 1_000_000:
+        raise ValueError("expected a share such as 5% or 0.05, from 0 to 1")
+    return int(parts)
+
+
 def grpc_address(text: str) -> str:
     """A gRPC server's host:port; an IPv6 address goes in brackets."""
     found = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]+):([0-9]{1,5})", text)
@@ -652,6 +663,56 @@ FLOW_VARIABLES: Final = (
     ),
 )  # fmt: skip
 
+ENGAGE_VARIABLES: Final = (
+    Variable("KIKI_ENGAGE_PLAYBOOKS", "playbooks", path, None, "a playbook, or a directory of them; unset: nothing is sent by itself"),
+    Variable(
+        "KIKI_ENGAGE_RUN_SECONDS", "run_seconds", seconds_float(86400, zero=True), "60",
+        "how often playbooks are run; 0: only when asked",
+    ),
+    Variable("KIKI_ENGAGE_HOLDOUT", "holdout", share, "5%", "share of all customers whom no playbook reaches; keep it as it is"),
+    Variable("KIKI_ENGAGE_PUBLIC_URL", "public_url", _url, None, "where mail programs and providers reach this service, https://…"),
+    Variable(
+        "KIKI_ENGAGE_OUTBOX", "outbox", path, None,
+        "directory that takes the messages of channels without a provider; unset: outbox in KIKI_DATA_DIR",
+    ),
+    Variable("KIKI_ENGAGE_LINK_SECRET", "link_secret", Secret, None, "signs unsubscribe links, 16 bytes or more; unset: from the key store", None),
+    Variable(
+        "KIKI_ENGAGE_PRIVACY_SECRET", "privacy_secret", Secret, None,
+        "the secret of KIKI_SUBJECT_SYSTEMS_FILE for this service; unset: no requests of persons by HTTP", None,
+    ),
+    Variable("AUDIT_LOG_PATH", "audit_path", path, "syncengage_audit.csv", "CSV of what /trigger answered"),
+    Variable("SYNCENGAGE_CRM_PROVIDER", "crm", one_of("shopify", "hubspot", "salesforce", "postgres", "csv"), None, "where customers come from"),
+    Variable("CRM_POLL_INTERVAL", "poll_seconds", seconds_float(86400), "300", "seconds between two looks at it"),
+    Variable("SHOPIFY_SHOP_URL", "shopify_shop", _word, None, "the shop, my-shop.myshopify.com"),
+    Variable("SHOPIFY_STORE_URL", "shopify_store", _word, None, "the same under its other name"),
+    Variable("SHOPIFY_ACCESS_TOKEN", "shopify_token", Secret, None, "its Admin API token", None),
+    Variable("SHOPIFY_API_SECRET", "shopify_secret", Secret, None, "the app's client secret, which proves webhooks", None),
+    Variable("HUBSPOT_API_KEY", "hubspot_token", Secret, None, "a private app's token", None),
+    Variable("HUBSPOT_CLIENT_SECRET", "hubspot_secret", Secret, None, "the app's client secret, which proves webhooks", None),
+    Variable("SALESFORCE_INSTANCE_URL", "salesforce_url", _url, None, "https://my-domain.my.salesforce.com"),
+    Variable("SALESFORCE_INSTANCE", "salesforce_instance", _url, None, "the same under its other name"),
+    Variable("SALESFORCE_ACCESS_TOKEN", "salesforce_token", Secret, None, "its access token", None),
+    Variable("SALESFORCE_API_TOKEN", "salesforce_api_token", Secret, None, "the same under its other name", None),
+    Variable("POSTGRES_CONN_STRING", "crm_database", Secret, None, "the database of customers, where that is the source", None),
+    Variable("KIKI_ENGAGE_CUSTOMERS", "customers", path, None, "a CSV of customers, or a file with the SELECT that gives them"),
+    Variable("KIKI_ENGAGE_ORDERS", "orders", path, None, "the same for orders"),
+    Variable("SENDGRID_API_KEY", "sendgrid_key", Secret, None, "sends mail; unset: mail goes to the outbox", None),
+    Variable("SENDGRID_FROM_EMAIL", "sendgrid_from", _word, None, "a sender that SendGrid has verified"),
+    Variable("SENDGRID_WEBHOOK_KEY", "sendgrid_webhook_key", _word, None, "the verification key of its event webhook"),
+    Variable("TWILIO_ACCOUNT_SID", "twilio_sid", _word, None, "the account that sends SMS"),
+    Variable("TWILIO_AUTH_TOKEN", "twilio_token", Secret, None, "its token, which proves webhooks, too", None),
+    Variable("TWILIO_FROM_PHONE", "twilio_from", _word, None, "its number, or a messaging service (MG…)"),
+    Variable("KIKI_ENGAGE_WEBHOOK_URL", "webhook_url", _url, None, "a system of your own that takes messages of the channel webhook"),
+    Variable("KIKI_ENGAGE_WEBHOOK_SECRET", "webhook_secret", Secret, None, "signs them", None),
+    Variable("ENABLE_SMS", "enable_sms", boolean, "true", "false: no SMS, whatever playbooks say"),
+    Variable("ENABLE_WEBHOOKS", "enable_webhooks", boolean, "true", "false: calls of providers are not taken"),
+    Variable("ENABLE_AB_TESTING", "enable_ab_testing", boolean, "true", "false: nobody gets an offer by chance"),
+    Variable(
+        "ENABLE_PREDICTIVE_CHURN", "enable_churn", boolean, "true",
+        "false: SyncValue is not asked about churn and value",
+    ),
+)  # fmt: skip
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
     *SHIELD_VARIABLES,
@@ -662,6 +723,7 @@ VARIABLES: Final = (
     *CLIENT_VARIABLES,
     *VALUE_VARIABLES,
     *VALUE_CLIENT_VARIABLES,
+    *ENGAGE_VARIABLES,
     *FLOW_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
@@ -875,6 +937,84 @@ class FlowSettings:
     def store(self) -> str:
         """Where the runs are kept."""
         return str(self.data_dir / "flow.db") if self.database_url is None else self.database_url.reveal()
+
+
+@dataclass(frozen=True, slots=True)
+class EngageSettings:
+    """Everything SyncEngage is told from outside."""
+
+    listen: ListenSettings
+    ledger: LedgerSettings
+    data_dir: Path
+    log_level: str
+    ltv_address: str
+    playbooks: Path | None
+    run_seconds: float
+    holdout: int
+    """Parts of a million."""
+    public_url: str | None
+    outbox: Path | None
+    link_secret: Secret | None
+    privacy_secret: Secret | None
+    audit_path: Path
+    crm: str | None
+    poll_seconds: float
+    shopify_shop: str | None
+    shopify_store: str | None
+    shopify_token: Secret | None
+    shopify_secret: Secret | None
+    hubspot_token: Secret | None
+    hubspot_secret: Secret | None
+    salesforce_url: str | None
+    salesforce_instance: str | None
+    salesforce_token: Secret | None
+    salesforce_api_token: Secret | None
+    crm_database: Secret | None
+    customers: Path | None
+    orders: Path | None
+    sendgrid_key: Secret | None
+    sendgrid_from: str | None
+    sendgrid_webhook_key: str | None
+    twilio_sid: str | None
+    twilio_token: Secret | None
+    twilio_from: str | None
+    webhook_url: str | None
+    webhook_secret: Secret | None
+    enable_sms: bool
+    enable_webhooks: bool
+    enable_ab_testing: bool
+    enable_churn: bool
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Self:
+        """The settings in this environment; raises `SettingsError` with every mistake that it holds."""
+        problems = unknown_names(environ)
+        shared = [variable for variable in SHIELD_VARIABLES if variable.field in {"data_dir", "log_level"}]
+        address = [variable for variable in VALUE_CLIENT_VARIABLES if variable.field == "ltv_address"]
+        listen = _listen(environ, listen_variables(ENGAGE_PORT), problems)
+        values = _read(environ, (*ENGAGE_VARIABLES, *shared, *address), problems)
+        ledger = _ledger(environ, problems)
+        for name, needed in (
+            ("SENDGRID_API_KEY", ("SENDGRID_FROM_EMAIL", "KIKI_ENGAGE_PUBLIC_URL")),
+            ("KIKI_ENGAGE_WEBHOOK_URL", ("KIKI_ENGAGE_WEBHOOK_SECRET",)),
+            ("TWILIO_ACCOUNT_SID", ("TWILIO_AUTH_TOKEN", "TWILIO_FROM_PHONE", "KIKI_ENGAGE_PUBLIC_URL")),
+        ):
+            missing = [each for each in needed if not environ.get(each)]
+            if environ.get(name) and missing:
+                problems.append(f"{name}: sending with it needs {' and '.join(missing)}, too")
+        for field in ("link_secret", "privacy_secret"):
+            secret = values.get(field)
+            if secret is not None and len(secret.reveal().encode()) < SECRET_BYTES_MIN:
+                problems.append(f"KIKI_ENGAGE_{field.upper()}: expected {SECRET_BYTES_MIN} bytes or more")
+        if problems or listen is None or ledger is None:
+            raise SettingsError(dict.fromkeys(problems))
+        return cls(listen=listen, ledger=LedgerSettings(**ledger), **values)
+
+    @property
+    def store(self) -> str:
+        """Where customers are kept."""
+        url = self.ledger.database_url
+        return str(self.data_dir / "engage.db") if url is None else url.reveal()
 
 
 def _value_port(environ: Mapping[str, str], own: int | None, problems: list[str]) -> dict[str, int]:

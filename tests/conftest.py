@@ -12,10 +12,13 @@ __all__ = ["own_postgres", "own_redis", "postgres", "postgres_server", "redis", 
 
 # Settings of the shell that runs the tests must not reach what they test, nor the processes they start. Done
 # on import, before any fixture can read them. Proxies go too: every address here is on the loopback.
-_PREFIXES = ("KIKI_", "REDIS_", "DB_", "POSTGRES_", "PG", "LTV_", "OTEL_")
+_PREFIXES = (
+    *("KIKI_", "REDIS_", "DB_", "POSTGRES_", "PG", "LTV_", "OTEL_", "SENDGRID_", "TWILIO_", "SHOPIFY_", "HUBSPOT_"),
+    *("SALESFORCE_", "SYNCENGAGE_", "ENABLE_"),
+)
 _NAMES = {
     *("PORT", "MAX_BURST_BUDGET", "WINDOW_SECONDS", "RETENTION_DAYS", "MIN_LTV", "MAX_LTV", "SHIELD_URL"),
-    *("DATABASE_URL", "LOG_LEVEL", "OUTPUT_DIR", "CACHE_DIR"),
+    *("DATABASE_URL", "LOG_LEVEL", "OUTPUT_DIR", "CACHE_DIR", "CRM_POLL_INTERVAL", "AUDIT_LOG_PATH"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "COLUMNS"),
 }
 for _name in list(os.environ):

@@ -122,3 +122,38 @@ def flow(
     )
     environ |= {name: str(option) for name, option in given if option is not None}
     run_flow(environ)
+
+
+@app.command()
+def engage(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Instead of PORT (8083); 0 takes a free one.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Instead of KIKI_HOST (127.0.0.1).")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Instead of KIKI_DATA_DIR (./kiki-data).")
+    ] = None,
+    playbooks: Annotated[
+        Path | None,
+        typer.Option(
+            "--playbooks", metavar="FILE", help="A playbook or a directory, instead of KIKI_ENGAGE_PLAYBOOKS."
+        ),
+    ] = None,
+) -> None:
+    """Start SyncEngage, which decides whom to write to, and writes.
+
+    Settings come from the environment: see `kiki settings`.
+    """
+    from kiki.errors import MissingExtra
+
+    try:
+        from kiki.cli.engage_wiring import run_engage
+    except ModuleNotFoundError as error:
+        raise MissingExtra("engage", "SyncEngage") from error
+
+    environ = dict(os.environ)
+    given = (("PORT", port), ("KIKI_HOST", host), ("KIKI_DATA_DIR", data_dir), ("KIKI_ENGAGE_PLAYBOOKS", playbooks))
+    environ |= {name: str(option) for name, option in given if option is not None}
+    run_engage(environ)

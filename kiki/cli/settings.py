@@ -62,10 +62,16 @@ def _shown(variable: Variable, environ: Mapping[str, str]) -> Shown:
 
 def _problems(environ: Mapping[str, str]) -> list[str]:
     from kiki.errors import SettingsError
-    from kiki.settings import VALUE_CLIENT_VARIABLES, VALUE_VARIABLES, ShieldSettings, shield_url
+    from kiki.settings import (
+        ENGAGE_VARIABLES,
+        VALUE_CLIENT_VARIABLES,
+        VALUE_VARIABLES,
+        ShieldSettings,
+        shield_url,
+    )
 
     found: list[str] = []
-    for variable in (*VALUE_VARIABLES, *VALUE_CLIENT_VARIABLES):
+    for variable in (*VALUE_VARIABLES, *VALUE_CLIENT_VARIABLES, *ENGAGE_VARIABLES):
         # What they mean together, only `kiki serve value` can judge: the host may be another service's.
         try:
             variable.read(environ)

@@ -333,6 +333,11 @@ class CustomerStore:
         )
         return [bare_profile(row) for row in rows]
 
+    def customers_of(self, source: str) -> list[str]:
+        """Everybody who came from a source."""
+        rows = self.database.read("SELECT customer FROM engage_profiles WHERE source = ? ORDER BY customer", (source,))
+        return [row[0] for row in rows]
+
     def events(self, person: str) -> list[Event]:
         """What happened to a person, oldest first; the customer's id is not repeated in it."""
         rows = self.database.read("SELECT data FROM engage_events WHERE person = ? ORDER BY at, id", (person,))

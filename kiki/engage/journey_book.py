@@ -145,6 +145,15 @@ class JourneyBook:
         )
         return [(playbook, journey, int(at), state) for playbook, journey, at, state in rows]
 
+    def occupancy(self, playbook: str) -> list[dict[str, object]]:
+        """How many people are in each state of each journey."""
+        rows = self.database.read(
+            "SELECT journey, state, count(*) FROM engage_journeys WHERE playbook = ? GROUP BY journey, state "
+            "ORDER BY journey, state",
+            (playbook,),
+        )
+        return [{"journey": journey, "state": state, "people": int(count)} for journey, state, count in rows]
+
     def move(
         self, playbook: str, journey: str, moves: Iterable[tuple[Traveller, int, int]], end: Collection[Traveller] = ()
     ) -> None:

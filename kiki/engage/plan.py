@@ -66,3 +66,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
     made["lines"] = [{**line._asdict(), "verdict": str(line.verdict)} for line in plan.lines]
     made["verdicts"] = plan.counts()
     return made
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run as programs read it."""
+    return {**run._asdict(), "verdicts": dict(run.verdicts), "messages": {str(k): n for k, n in run.messages.items()}}

@@ -62,7 +62,7 @@ LEARN_EVERY: Final = 24 * 3600 * 1_000_000
 WORKERS: Final = 8
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """Everybody, with what the gates ask."""
 
     playbook: Playbook
@@ -72,6 +72,7 @@ class _Look(NamedTuple):
 
     @property
     def people(self) -> People:
+        """Everybody."""
         return self.roster.people
 
 
@@ -116,7 +117,7 @@ class RetentionEngine:
 
     def plan(self, playbook: Playbook) -> Plan:
         """What a run would do now; nothing is written and nobody is written to."""
-        look = self._look(playbook)
+        look = self.look(playbook)
         room, lines, multipliers = self._room(playbook), [], {}
         left = room
         for journey in playbook.journeys:
@@ -162,7 +163,7 @@ class RetentionEngine:
         maker = maker or MessageMaker(playbook)
         with self._turn:
             resumed = len(self.sender.resume(maker))
-            look = self._look(playbook)
+            look = self.look(playbook)
             entered, held_out = 0, 0
             verdicts: Counter[str] = Counter()
             messages: Counter[str] = Counter()
@@ -207,7 +208,8 @@ class RetentionEngine:
 
     # -- looking -------------------------------------------------------------------------------------
 
-    def _look(self, playbook: Playbook, only: set[str] | None = None) -> _Look:
+    def look(self, playbook: Playbook, only: set[str] | None = None) -> Look:
+        """Everybody, or some, with what the gates ask."""
         roster = call_the_roll(self.store, self.log, self.book, playbook, self.value, only=only)
         people = roster.people
         channels = {
@@ -220,7 +222,7 @@ class RetentionEngine:
             contacts=contacts_of(people, self.log, playbook),
             zones_by_country=zones_by_country(),
         )
-        return _Look(playbook, roster, standing, {person: row for row, person in enumerate(people.persons)})
+        return Look(playbook, roster, standing, {person: row for row, person in enumerate(people.persons)})
 
     def is_held_out(self, playbook: Playbook, customer: str) -> bool:
         """Whether a playbook may not reach this customer: they are in its control group, or in that of all playbooks."""
@@ -237,7 +239,7 @@ class RetentionEngine:
 
     # -- entering ------------------------------------------------------------------------------------
 
-    def _entrants(self, look: _Look, journey: Journey) -> tuple[list[Entrant], list[Line]]:
+    def _entrants(self, look: Look, journey: Journey) -> tuple[list[Entrant], list[Line]]:
         """Who enters now, on which side; and who would, but is stopped by what is true of them at any time."""
         playbook, people = look.playbook, look.people
         candidates = self._candidates(look, journey)
@@ -264,7 +266,7 @@ class RetentionEngine:
             entrants.append(Entrant(person, entry, arm, chance, before.get(person, 0), start.step, start.due, known))
         return entrants, lines
 
-    def _candidates(self, look: _Look, journey: Journey) -> list[tuple[int, int]]:
+    def _candidates(self, look: Look, journey: Journey) -> list[tuple[int, int]]:
         """Row and entry of everybody whom the journey is open to."""
         playbook, people = look.playbook, look.people
         known = self.book.last_entries(playbook.name, journey.name)
@@ -303,7 +305,7 @@ class RetentionEngine:
             return now >= last + journey.again_after
         return event is not None and event > last
 
-    def _standing_gates(self, look: _Look, journey: Journey, some: People, rows: Ints) -> Ints:
+    def _standing_gates(self, look: Look, journey: Journey, some: People, rows: Ints) -> Ints:
         """The gates that are about the person: 0 where they are open on some channel of the journey."""
         playbook = look.playbook
         channels = dict.fromkeys(playbook.channel_of(offer) for step in sends(journey) for offer in step.offers)
@@ -314,7 +316,7 @@ class RetentionEngine:
         table = np.stack(found, axis=1)
         return np.where((table == 0).any(axis=1), 0, table.max(axis=1)).astype(np.int64)
 
-    def _earned_before(self, look: _Look, journey: Journey) -> dict[str, int]:
+    def _earned_before(self, look: Look, journey: Journey) -> dict[str, int]:
         now = look.people.now
         earned = self.book.earnings(look.playbook.margin_rate, now - journey.goal_span, now)
         return {person: sum(margin for _, margin in some) for person, some in earned.items()}
@@ -328,7 +330,7 @@ class RetentionEngine:
 
     # -- going on ------------------------------------------------------------------------------------
 
-    def _pass_waits(self, look: _Look, journey: Journey) -> None:
+    def _pass_waits(self, look: Look, journey: Journey) -> None:
         """Move those whose wait is over, and those to whom came what they waited for."""
         name, now = look.playbook.name, look.people.now
         if journey.exit_event:
@@ -355,7 +357,7 @@ class RetentionEngine:
                     came |= self.book.happened(step.event, here, now)
             self._move(look, journey, over, came)
 
-    def _move(self, look: _Look, journey: Journey, travellers: Sequence[Traveller], came: set[str]) -> None:
+    def _move(self, look: Look, journey: Journey, travellers: Sequence[Traveller], came: set[str]) -> None:
         """Let these go on from where they are."""
         moves, ends = [], []
         for each in travellers:
@@ -371,7 +373,7 @@ class RetentionEngine:
         self.book.move(look.playbook.name, journey.name, moves, ends)
 
     def _pass_sends(
-        self, look: _Look, maker: MessageMaker, journey: Journey, verdicts: Counter[str], messages: Counter[str]
+        self, look: Look, maker: MessageMaker, journey: Journey, verdicts: Counter[str], messages: Counter[str]
     ) -> bool:
         """Decide about everybody who is due at a send, send, and move them on; False when nobody was due."""
         playbook = look.playbook
@@ -399,7 +401,7 @@ class RetentionEngine:
 
     def _send(
         self,
-        look: _Look,
+        look: Look,
         maker: MessageMaker,
         journey: Journey,
         send: Send,
@@ -450,7 +452,7 @@ class RetentionEngine:
             list(pool.map(work, range(len(works))))
         return results, failures[0] if failures else None
 
-    def _post(self, look: _Look, journey: Journey, send: Send, due: _Due, line: Line) -> Post:
+    def _post(self, look: Look, journey: Journey, send: Send, due: _Due, line: Line) -> Post:
         playbook, people = look.playbook, look.people
         zones = plausible_zones(people.zones[due.row], people.countries[due.row], playbook.zone, zones_by_country())
         now = self._clock()
@@ -465,14 +467,14 @@ class RetentionEngine:
         step = f"{journey.name}/{send.name}"
         return Post(line.person, line.offer, step, dedup_of(playbook, step, due.traveller), limits, line.propensity)
 
-    def _refresh(self, look: _Look) -> None:
+    def _refresh(self, look: Look) -> None:
         """What was just sent counts in the next decision of the same run."""
         look.standing.contacts = contacts_of(look.people, self.log, look.playbook)
 
     # -- deciding ------------------------------------------------------------------------------------
 
     def _decide(
-        self, look: _Look, journey: Journey, send: Send, some: Sequence[_Due], room: int | None
+        self, look: Look, journey: Journey, send: Send, some: Sequence[_Due], room: int | None
     ) -> tuple[Decisions, Ints]:
         playbook, rows = look.playbook, np.array([due.row for due in some], dtype=np.int64)
         people = look.people.take(rows)
@@ -533,7 +535,7 @@ class RetentionEngine:
         return found
 
     def _lines(
-        self, look: _Look, journey: Journey, send: Send, some: Sequence[_Due], decisions: Decisions, gain: Ints
+        self, look: Look, journey: Journey, send: Send, some: Sequence[_Due], decisions: Decisions, gain: Ints
     ) -> list[Line]:
         playbook, people = look.playbook, look.people
         lines = []

@@ -1,0 +1,409 @@
+"""SyncEngage over HTTP: parse, one call, answer. The engine, the store and the desk decide; what blocks runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from kiki.clock import to_iso, wall_micros
+from kiki.engage import wire
+from kiki.engage.channels.outbox import letter, letters
+from kiki.engage.engage_data import EngageData
+from kiki.engage.explanation import explain
+from kiki.engage.message_maker import MessageMaker
+from kiki.engage.metrics import EngageMetrics
+from kiki.engage.openapi import openapi
+from kiki.engage.outbox_page import letter_page, list_page
+from kiki.engage.plan import as_json, run_json
+from kiki.engage.playbook import Playbook
+from kiki.engage.playbook_report import report, report_json
+from kiki.engage.playbook_text import parse_playbook
+from kiki.engage.post_room import PostRoom
+from kiki.engage.privacy_routes import PrivacyRoutes
+from kiki.engage.retention_engine import RetentionEngine
+from kiki.engage.source import Source
+from kiki.engage.sync import sync
+from kiki.engage.trigger import read_customer
+from kiki.engage.trigger_audit import TriggerAudit
+from kiki.engage.trigger_desk import TriggerDesk
+from kiki.engage.unsubscribe import PATH, done_page, question_page
+from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
+from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
+from kiki.settings import Secret
+from kiki.telemetry import log_event, new_registry
+from kiki.web import Check, Reply, Request, Route, Service, json_reply, one, plain, query, read_body
+from kiki.web.refusals import BodyTooLarge
+
+logger = logging.getLogger("kiki.engage")
+
+NAME: Final = "SyncEngage™ Retention Agent"
+_HTML: Final = "text/html; charset=utf-8"
+_PAGE: Final = 100
+_PAGE_MAX: Final = 1000
+_ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_Found = TypeVar("_Found")
+
+
+class EngageService:
+    """The routes of SyncEngage."""
+
+    def __init__(
+        self,
+        engine: RetentionEngine,
+        desk: TriggerDesk,
+        audit: TriggerAudit,
+        post_room: PostRoom,
+        *,
+        playbooks: Mapping[str, Playbook],
+        read_playbooks: Callable[[], Mapping[str, Playbook]] | None = None,
+        source: Source | None = None,
+        run_seconds: float = 0.0,
+        poll_seconds: float = 300.0,
+        outbox: Path | None = None,
+        privacy_secret: Secret | None = None,
+        public_url: str = "",
+        take_webhooks: bool = True,
+    ) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._desk = desk
+        self._audit = audit
+        self._post_room = post_room
+        self._playbooks = dict(playbooks)
+        self._makers = {name: MessageMaker(each) for name, each in self._playbooks.items()}
+        self._read_playbooks = read_playbooks
+        self._source = source
+        self._run_seconds = run_seconds
+        self._poll_seconds = poll_seconds
+        self._outbox = outbox
+        self._public_url = public_url
+        self._take_webhooks = take_webhooks
+        self._privacy = PrivacyRoutes(EngageData(self._store), privacy_secret)
+        self._registry = new_registry()
+        self._metrics = EngageMetrics(self._registry)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure = ""
+
+    def service(self) -> Service:
+        """What `kiki.web.run` runs."""
+        return Service(
+            name="syncengage",
+            routes=self._routes(),
+            checks=self._checks,
+            registry=self._registry,
+            openapi=openapi(),
+            exposes="READ CUSTOMERS AND SEND MESSAGES",
+            on_start=self._start,
+            on_reload=self._reload,
+            on_close=self._close,
+        )
+
+    def _routes(self) -> Sequence[Route]:
+        routes = [
+            Route("/health", self._health, ("GET", "HEAD"), role="read", anonymous_inside=True, probe=True),
+            Route("/trigger", self._trigger, _ANY, role="spend", anonymous_inside=True, plain=True),
+            Route("/v1/profiles", self._list, role="privacy"),
+            Route("/v1/profiles", self._put_profiles, ("POST",), role="privacy"),
+            Route("/v1/profiles/{customer_id}", self._profile, role="privacy"),
+            Route("/v1/profiles/{customer_id}/explanation", self._explain, role="privacy"),
+            Route("/v1/events", self._put_events, ("POST",), role="privacy"),
+            Route("/v1/suppressions", self._suppress, ("POST",), role="privacy"),
+            Route("/v1/playbooks", self._list_playbooks, role="read"),
+            Route("/v1/plans", self._plan, ("POST",), role="privacy"),
+            Route("/v1/runs", self._run, ("POST",), role="admin"),
+            Route("/v1/syncs", self._sync, ("POST",), role="admin"),
+            Route("/v1/journeys", self._journeys, role="read"),
+            Route("/v1/outcomes", self._outcomes, role="read"),
+            Route("/v1/webhooks/{provider}", self._webhook, ("POST",), self_proving=True),
+            Route(f"{PATH}{{token}}", self._ask_to_leave, self_proving=True),
+            Route(f"{PATH}{{token}}", self._leave, ("POST",), self_proving=True),
+            *self._privacy.routes(),
+        ]
+        if self._outbox is not None:
+            routes += [
+                Route("/outbox", self._letters, role="privacy"),
+                Route("/outbox/{action}", self._letter, role="privacy"),
+            ]
+        return routes
+
+    # -- its life ------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        await self._desk.open()
+        lost = await _blocking(self._engine.sender.recover)
+        if lost:
+            log_event(logger, logging.WARNING, "messages may have been sent when this service was killed", unknown=lost)
+        if self._run_seconds and self._playbooks:
+            self._tasks.append(asyncio.create_task(self._again(self._run_seconds, self._run_all)))
+        if self._source is not None:
+            self._tasks.append(asyncio.create_task(self._again(self._poll_seconds, self._sync_once)))
+        self._tasks.append(asyncio.create_task(self._again(60.0, lambda: _blocking(self._post_room.pass_on))))
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._desk.close()
+        await _blocking(self._store.close)
+
+    async def _reload(self) -> None:
+        if self._read_playbooks is None:
+            return
+        playbooks = dict(await _blocking(self._read_playbooks))
+        makers = {name: MessageMaker(each) for name, each in playbooks.items()}
+        self._playbooks, self._makers = playbooks, makers
+
+    async def _again(self, seconds: float, work: Callable[[], Any]) -> None:
+        while True:
+            try:
+                await work()
+                self._failure = ""
+            except KikiError as error:
+                self._failure = str(error)
+                log_event(logger, logging.WARNING, "nothing was done; it is tried again", problem=str(error))
+            except Exception as error:
+                self._failure = type(error).__name__
+                log_event(logger, logging.ERROR, "a task failed; it is tried again", exc_info=error)
+            await asyncio.sleep(seconds)
+
+    async def _run_all(self) -> None:
+        for name in list(self._playbooks):
+            maker = self._makers[name]
+            try:
+                run = await _blocking(partial(self._engine.run, maker.playbook, maker))
+                await _blocking(partial(self._engine.reconcile, maker))
+            except BaseException:
+                self._metrics.failed()
+                raise
+            self._metrics.ran(run.verdicts, run.messages)
+
+    async def _sync_once(self) -> dict[str, Any]:
+        if self._source is None:
+            raise InvalidInput("no source of customers is set up", hint="set SYNCENGAGE_CRM_PROVIDER and what it needs")
+        source, began = self._source, time.monotonic()
+        done = await _blocking(lambda: sync(source, self._store))
+        self._metrics.synced(time.monotonic() - began)
+        return done._asdict()
+
+    async def _checks(self) -> Sequence[Check]:
+        found = []
+        try:
+            await _blocking(lambda: self._store.database.read("SELECT 1"))
+            found.append(Check("store", ok=True))
+        except KikiError as error:
+            found.append(Check("store", ok=False, detail=str(error)))
+        if self._failure:
+            # Ready all the same: what is asked for is answered, and nothing is sent that should not be.
+            found.append(Check("tasks", ok=True, detail=self._failure))
+        return found
+
+    # -- the original's routes -----------------------------------------------------------------------
+
+    async def _health(self, _: Request) -> Reply:
+        return json_reply(
+            {
+                "status": "healthy",
+                "service": NAME,
+                "ltv_client": await self._desk.knows_value(),
+                "timestamp": to_iso(wall_micros()),
+            }
+        )
+
+    async def _trigger(self, request: Request) -> Reply:
+        try:
+            customer = read_customer(await read_body(request))
+        except InvalidInput as error:
+            return plain(str(error), 400)
+        answer, allowed = await self._desk.decide(customer)
+        self._metrics.answered(answer, allowed=allowed)
+        headers = (("X-Kiki-LTV-Source", "fallback" if answer.is_fallback else "syncvalue"),)
+        if not allowed:
+            return json_reply(None, headers=headers)
+        if answer.trigger.trigger_type:
+            await _blocking(lambda: self._audit.write(answer))
+        return json_reply(answer.as_json(), headers=headers)
+
+    # -- customers -----------------------------------------------------------------------------------
+
+    async def _list(self, request: Request) -> Reply:
+        given = _only(request, "after", "limit")
+        after, limit = one(given, "after") or "", _limit(one(given, "limit"))
+        found = await _blocking(lambda: self._store.customers(after, limit))
+        following = found[-1].customer if len(found) == limit else None
+        return json_reply({"profiles": [wire.profile_json(each) for each in found], "next": following})
+
+    async def _profile(self, request: Request) -> Reply:
+        _only(request)
+        customer = request.params["customer_id"]
+        found = await _blocking(lambda: self._store.profile(customer))
+        if found is None:
+            raise NotFound(f"there is no customer {customer[:40]!r}")
+        return json_reply(wire.profile_json(found))
+
+    async def _explain(self, request: Request) -> Reply:
+        _only(request)
+        customer = request.params["customer_id"]
+        return json_reply(await _blocking(lambda: explain(self._engine, customer, list(self._playbooks.values()))))
+
+    async def _put_profiles(self, request: Request) -> Reply:
+        _only(request)
+        profiles = [each.profile() for each in wire.read(await _json(request), wire.ProfilesBody).profiles]
+        kept = await _blocking(lambda: self._store.keep("api", profiles))
+        return json_reply({"kept": kept.profiles, "erased": kept.erased})
+
+    async def _put_events(self, request: Request) -> Reply:
+        _only(request)
+        events = [each.event() for each in wire.read(await _json(request), wire.EventsBody).events]
+        kept = await _blocking(lambda: self._store.keep("api", events))
+        return json_reply({"kept": kept.events, "repeated": kept.repeated, "erased": kept.erased})
+
+    async def _suppress(self, request: Request) -> Reply:
+        _only(request)
+        body = wire.read(await _json(request), wire.SuppressionBody)
+        await _blocking(lambda: self._store.suppress(body.customer_id, body.channel, body.reason))
+        return json_reply({"customer_id": body.customer_id, "channel": body.channel})
+
+    # -- playbooks -----------------------------------------------------------------------------------
+
+    async def _list_playbooks(self, request: Request) -> Reply:
+        _only(request)
+        return json_reply(
+            {"playbooks": [{"name": name, "version": each.version} for name, each in sorted(self._playbooks.items())]}
+        )
+
+    async def _plan(self, request: Request) -> Reply:
+        _only(request)
+        playbook = await self._named(request)
+        return json_reply(as_json(await _blocking(lambda: self._engine.plan(playbook))))
+
+    async def _run(self, request: Request) -> Reply:
+        _only(request)
+        playbook = await self._named(request)
+        if playbook.name not in self._playbooks:
+            raise InvalidInput("only playbooks that the service has are run", hint="put it under KIKI_ENGAGE_PLAYBOOKS")
+        maker = self._makers[playbook.name]
+        run = await _blocking(lambda: self._engine.run(maker.playbook, maker))
+        self._metrics.ran(run.verdicts, run.messages)
+        return json_reply(run_json(run))
+
+    async def _sync(self, request: Request) -> Reply:
+        _only(request)
+        return json_reply(await self._sync_once())
+
+    async def _journeys(self, request: Request) -> Reply:
+        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        found = await _blocking(lambda: self._engine.book.occupancy(playbook.name))
+        return json_reply({"playbook": playbook.name, "journeys": found})
+
+    async def _outcomes(self, request: Request) -> Reply:
+        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        share = self._engine.held_out_share(playbook)
+        return json_reply(await _blocking(lambda: report_json(report(playbook, self._store, share))))
+
+    async def _named(self, request: Request) -> Playbook:
+        text = wire.read(await _json(request), wire.PlaybookBody).playbook
+        if text in self._playbooks or "\n" not in text:
+            return self._known(text)
+        made = parse_playbook(text)
+        MessageMaker(made)
+        return made
+
+    def _known(self, name: str | None) -> Playbook:
+        if name is None and len(self._playbooks) == 1:
+            return next(iter(self._playbooks.values()))
+        if name is None or name not in self._playbooks:
+            raise NotFound(
+                f"there is no playbook {(name or '')[:40]!r}", hint=f"there is: {', '.join(self._playbooks) or 'none'}"
+            )
+        return self._playbooks[name]
+
+    # -- from outside --------------------------------------------------------------------------------
+
+    async def _webhook(self, request: Request) -> Reply:
+        provider = request.params["provider"]
+        if not self._take_webhooks:
+            raise NotFound("webhooks are turned off", hint="ENABLE_WEBHOOKS=true takes them")
+        body = await read_body(request)
+        if len(body) > BODY_BYTES_MAX:
+            raise BodyTooLarge(f"a call of a provider has at most {BODY_BYTES_MAX} bytes")
+        base = self._public_url or f"{request.scheme}://{request.host}"
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        call = WebhookCall(request.method, f"{base}{request.path_qs}", headers, body)
+        try:
+            new = await _blocking(lambda: self._post_room.take(provider, call))
+        except (Unauthenticated, InvalidInput, NotFound):
+            self._metrics.called(provider if provider in self._post_room.readers else "other", "refused")
+            raise
+        self._metrics.called(provider, "taken")
+        return json_reply({"kept": new})
+
+    async def _ask_to_leave(self, _: Request) -> Reply:
+        # Whatever the token: link scanners fetch everything, and learn and change nothing.
+        return Reply(question_page().encode(), _HTML, 200, _FORM)
+
+    async def _leave(self, request: Request) -> Reply:
+        await read_body(request)
+        await _blocking(lambda: self._post_room.leave(request.params["token"]))
+        return Reply(done_page().encode(), _HTML)
+
+    async def _letters(self, request: Request) -> Reply:
+        assert self._outbox is not None
+        outbox = self._outbox
+        return Reply((await _blocking(lambda: list_page(letters(outbox)))).encode(), _HTML, 200, _STYLE)
+
+    async def _letter(self, request: Request) -> Reply:
+        assert self._outbox is not None
+        outbox, action = self._outbox, request.params["action"]
+        found = await _blocking(lambda: letter(outbox, action))
+        if found is None:
+            raise NotFound("there is no such message in the outbox")
+        return Reply(letter_page(found).encode(), _HTML, 200, _STYLE)
+
+
+_FORM: Final = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    ),
+)
+_STYLE: Final = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; frame-ancestors 'none'; sandbox allow-popups",
+    ),
+)
+
+
+async def _blocking(work: Callable[[], _Found]) -> _Found:
+    return await asyncio.to_thread(work)
+
+
+async def _json(request: Request) -> bytes:
+    from kiki.web.refusals import MediaTypeUnsupported
+
+    declared = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if declared != "application/json":
+        raise MediaTypeUnsupported("the body must be JSON: send it with Content-Type: application/json")
+    return await read_body(request)
+
+
+def _only(request: Request, *names: str) -> dict[str, list[str]]:
+    given = query(request)
+    if unknown := given.keys() - set(names):
+        raise InvalidInput(
+            f"the query parameter {min(unknown)[:40]!r} is not known; there is {', '.join(names) or 'none'}"
+        )
+    return given
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _PAGE
+    if not text.isascii() or not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= _PAGE_MAX:
+        raise InvalidInput(f"limit is a whole number from 1 to {_PAGE_MAX}")
+    return int(text)
