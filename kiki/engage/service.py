@@ -25,6 +25,7 @@ from kiki.engage.playbook_report import report, report_json
 from kiki.engage.playbook_text import parse_playbook
 from kiki.engage.post_room import PostRoom
 from kiki.engage.privacy_routes import PrivacyRoutes
+from kiki.engage.profile import ID_CHARS_MAX
 from kiki.engage.retention_engine import RetentionEngine
 from kiki.engage.source import Source
 from kiki.engage.sync import sync
@@ -233,6 +234,8 @@ class EngageService:
     async def _list(self, request: Request) -> Reply:
         given = _only(request, "after", "limit")
         after, limit = one(given, "after") or "", _limit(one(given, "limit"))
+        if len(after) > ID_CHARS_MAX:
+            raise InvalidInput(f"after is a customer's id, at most {ID_CHARS_MAX} characters")
         found = await _blocking(lambda: self._store.customers(after, limit))
         following = found[-1].customer if len(found) == limit else None
         return json_reply({"profiles": [wire.profile_json(each) for each in found], "next": following})
