@@ -24,6 +24,8 @@ class Page(NamedTuple):
     """Opaque text of at most 4,000 characters; the next call of `changes` gets it back, also after a restart."""
     gone: tuple[str, ...] = ()
     """Ids of customers that the source no longer has."""
+    problems: tuple[str, ...] = ()
+    """What could not be read of records on this page, each with the record's id: told, and no reason to stop for the rest."""
 
 
 class Source(Protocol):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.source import Source
+
+PROBLEMS_MAX: Final = 100
 
 
 class Synced(NamedTuple):
@@ -18,11 +20,14 @@ class Synced(NamedTuple):
     repeated: int
     erased: int
     gone: int
+    problems: tuple[str, ...] = ()
+    """What could not be read of records, each with its id: the first hundred."""
 
 
 def sync(source: Source, store: CustomerStore) -> Synced:
     """Everything new since the last look; raises what the source raises, and goes on from there the next time."""
     pages = profiles = events = repeated = erased = gone = 0
+    problems: list[str] = []
     for page in source.changes(store.cursor(source.name)):
         kept = store.keep(source.name, page.records, page.cursor, page.gone)
         pages += 1
@@ -31,4 +36,5 @@ def sync(source: Source, store: CustomerStore) -> Synced:
         repeated += kept.repeated
         erased += kept.erased
         gone += len(page.gone)
-    return Synced(source.name, pages, profiles, events, repeated, erased, gone)
+        problems += page.problems[: PROBLEMS_MAX - len(problems)]
+    return Synced(source.name, pages, profiles, events, repeated, erased, gone, tuple(problems))

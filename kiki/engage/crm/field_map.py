@@ -40,8 +40,17 @@ def parse_field_map(text: str) -> dict[str, str]:
     return found
 
 
-def profile_of(customer: str, changed_at: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> Profile:
-    """The profile in a row of a CRM. What the row does not tell stays as a profile has it: absent."""
+def profile_of(
+    customer: str,
+    changed_at: int,
+    row: Mapping[str, Any],
+    fields: Mapping[str, str],
+    problems: list[str] | None = None,
+) -> Profile:
+    """The profile in a row of a CRM. What the row does not tell stays as a profile has it: absent.
+
+    A field that makes no sense is absent, too, and told in `problems`; without a list for them it raises `InvalidInput`.
+    """
     told: dict[str, Any] = {}
     for ours, theirs in fields.items():
         value = row.get(theirs)
@@ -50,7 +59,10 @@ def profile_of(customer: str, changed_at: int, row: Mapping[str, Any], fields: M
         try:
             told[_TARGETS.get(ours, ours)] = READERS[ours](value)
         except (InvalidInput, ValueError, ArithmeticError):
-            raise InvalidInput(f"field {theirs}: a {type(value).__name__} that is no {ours}") from None
+            problem = f"field {theirs}: a {type(value).__name__} that is no {ours}"
+            if problems is None:
+                raise InvalidInput(problem) from None
+            problems.append(f"customer {customer[:60]!r}: {problem}")
     return Profile(customer=customer, changed_at=changed_at, **told)
 
 

@@ -121,10 +121,11 @@ class HubSpotSource:
                 cursor.contacts = cursor.contacts if cursor.contacts.at == at else Mark(at)
                 continue
             records: list[Record] = []
+            problems: list[str] = []
             for contact in contacts:
                 changed = _changed_at(contact)
                 if cursor.contacts.is_new(changed, contact.id):
-                    records += self._records(contact, changed)
+                    records += self._records(contact, changed, problems)
                     if not crowded:
                         cursor.contacts = cursor.contacts.moved(changed, contact.id, most=PAGE)
             if crowded and full:
@@ -133,7 +134,7 @@ class HubSpotSource:
                 # The whole moment was read: the next search begins behind it.
                 cursor.crowd, cursor.contacts = "", Mark(cursor.contacts.at + MILLISECOND)
             if records:
-                yield Page(tuple(records), dump_cursor(cursor))
+                yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
             if not full and not crowded:
                 return
 
@@ -197,10 +198,12 @@ class HubSpotSource:
             raise SourceUnavailable("hubspot: its properties cannot be read")
         return {str(one.get("name")) for one in results}
 
-    def _records(self, contact: _Contact, changed: int) -> Sequence[Record]:
+    def _records(self, contact: _Contact, changed: int, problems: list[str]) -> Sequence[Record]:
         customer = contact.properties.get(self._id_property) if self._id_property else contact.id
         # Who has no id of the shop's is no customer yet.
-        return (profile_of(customer, changed, contact.properties, self._fields),) if customer else ()
+        if not customer:
+            return ()
+        return (profile_of(customer, changed, contact.properties, self._fields, problems),)
 
     def _write(self, batch: Mapping[str, Mapping[str, str]]) -> dict[str, Outcome]:
         verb, key = ("upsert", {"idProperty": self._id_property}) if self._id_property else ("update", {})

@@ -130,18 +130,20 @@ class PostgresSource:
                 raise ConfigurationError(wrong)
             while page := rows.fetchmany(PAGE):
                 records: list[Record] = []
+                problems: list[str] = []
                 for row in page:
                     at, key = row.pop("kiki_at"), row.pop("kiki_key")
-                    records += self._records(stream, row, key)
+                    records += self._records(stream, row, key, problems)
                     setattr(cursor, stream, _Place(moment_of(at) or 0, key))
-                yield Page(tuple(records), dump_cursor(cursor))
+                yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
 
-    def _records(self, stream: str, row: DictRow, key: str) -> tuple[Record, ...]:
+    def _records(self, stream: str, row: DictRow, key: str, problems: list[str]) -> tuple[Record, ...]:
         try:
-            return (customer_row(row),) if stream == "customers" else tuple(order_row(row, self.name))
+            return (customer_row(row, problems),) if stream == "customers" else tuple(order_row(row, self.name))
         except InvalidInput as error:
             # The id is the shop's own and names nobody.
-            raise InvalidInput(f"postgres: {stream} {key[:60]!r}: {error}") from None
+            problems.append(f"{stream} {key[:60]!r}: {error}")
+            return ()
 
     def _column_problems(self, stream: str, columns: list[str]) -> list[str]:
         known, needed = (

@@ -40,11 +40,11 @@ def column_problems(columns: Collection[str], known: Collection[str], needed: Co
     return problems
 
 
-def customer_row(row: Mapping[str, Any]) -> Profile:
-    """The customer in a row; raises `InvalidInput` that names the column."""
+def customer_row(row: Mapping[str, Any], problems: list[str] | None = None) -> Profile:
+    """The customer in a row; raises `InvalidInput` that names the column, or tells of it in `problems`."""
     changed = _moment(row, "changed_at")
     fields = {name: name for name in READERS if name in row}
-    return profile_of(_key(row, "customer"), changed or 0, row, fields)
+    return profile_of(_key(row, "customer"), changed or 0, row, fields, problems)
 
 
 def order_row(row: Mapping[str, Any], source: str) -> Iterator[Order | Refund]:

@@ -194,6 +194,7 @@ class SalesforceSource:
     def _page(self, rows: list[dict[str, Any]], cursor: _Cursor) -> Page:
         records: list[Profile] = []
         gone: list[str] = []
+        problems: list[str] = []
         for row in rows:
             customer = row.get(self._key)
             if not customer:
@@ -201,8 +202,8 @@ class SalesforceSource:
             if row.get("IsDeleted") in {True, "true"}:
                 gone.append(customer)
             else:
-                records.append(profile_of(customer, changed_at(row), row, self._fields))
-        return Page(tuple(records), dump_cursor(cursor), tuple(gone))
+                records.append(profile_of(customer, changed_at(row), row, self._fields, problems))
+        return Page(tuple(records), dump_cursor(cursor), tuple(gone), tuple(problems))
 
     def _collection(self, batch: Mapping[str, Mapping[str, str]]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}

@@ -21,7 +21,8 @@ BULK_FROM: Final = 2_000
 JOB_ROWS_MAX: Final = 50_000
 RESULTS: Final = 2_000
 """Rows of a query's results that are fetched at once."""
-POLL_SECONDS: Final = 5.0
+POLL_SECONDS_MIN: Final = 0.25
+POLL_SECONDS_MAX: Final = 10.0
 
 _ENDED: Final = frozenset({"Failed", "Aborted"})
 
@@ -43,7 +44,7 @@ class BulkJobs:
 
     def finished_query(self, job: str) -> int | None:
         """When the job was begun, once it is complete; None: it failed or is forgotten."""
-        path = f"{self._jobs}/query/{job}"
+        path, wait = f"{self._jobs}/query/{job}", POLL_SECONDS_MIN
         while True:
             answer = self._connection.tell(Request(method="GET", path=path, write=False))
             if isinstance(answer, Outcome):
@@ -55,7 +56,8 @@ class BulkJobs:
                 return parse_moment(_text(answer, "createdDate"))
             if state in _ENDED:
                 return None
-            self._connection.sleep(POLL_SECONDS)
+            self._connection.sleep(wait)
+            wait = min(2 * wait, POLL_SECONDS_MAX)
 
     def results(self, job: str, locator: str) -> tuple[list[dict[str, Any]], str]:
         """Rows of a query's results, and the locator of the next ones; empty when these were the last."""
@@ -98,6 +100,7 @@ class BulkJobs:
         return self._outcomes(rows, job, key)
 
     def _outcomes(self, rows: Mapping[str, Mapping[str, str]], job: str, key: str) -> dict[str, Outcome]:
+        wait = POLL_SECONDS_MIN
         while True:
             state = self._tell("GET", job)
             if isinstance(state, Outcome):
@@ -105,7 +108,8 @@ class BulkJobs:
             word = _text(state, "state")
             if word == "JobComplete" or word in _ENDED:
                 break
-            self._connection.sleep(POLL_SECONDS)
+            self._connection.sleep(wait)
+            wait = min(2 * wait, POLL_SECONDS_MAX)
         found: dict[str, Outcome] = {}
         for part in ("successfulResults", "failedResults", "unprocessedrecords"):
             answer = self._tell("GET", f"{job}/{part}")

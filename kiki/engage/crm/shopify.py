@@ -39,7 +39,7 @@ from kiki.engage.crm.shopify_text import (
 )
 from kiki.engage.moment import parse_moment, write_moment
 from kiki.engage.source import Page, Record
-from kiki.errors import KikiError, SourceUnavailable
+from kiki.errors import InvalidInput, KikiError, SourceUnavailable
 from kiki.outbound.exchange import INVALID, SERVER_ERROR, THROTTLED, UNAUTHORIZED, Reply, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import FixedToken
@@ -52,7 +52,8 @@ PAGES: Final = {"customers": 100, "orders": 25}
 QUERY_COST_MAX: Final = 1_000.0
 """What the dearest query may cost: so many points are waited for, because the next one may be another than the last."""
 BULK_PAGE: Final = 1_000
-POLL_SECONDS: Final = 5.0
+POLL_SECONDS_MIN: Final = 0.25
+POLL_SECONDS_MAX: Final = 10.0
 NAMESPACE: Final = "kiki"
 """The namespace of the metafields that are written back."""
 RESTARTS_MAX: Final = 5
@@ -155,14 +156,16 @@ class ShopifySource:
             variables = {"first": PAGES[stream], "after": after, "query": search}
             page = self._data(self._connection.ask(_request(_QUERIES[stream], variables, write=False)))["page"]
             records: list[Record] = []
-            for node in (read_node(_KINDS[stream], each) for each in page["nodes"]):
+            problems: list[str] = []
+            for each in page["nodes"]:
+                node = read_node(_KINDS[stream], each)
                 changed = parse_moment(node.updated_at)
                 if mark.is_new(changed, node.legacy_resource_id):
-                    records += node.records()
+                    records += _records(stream, node, problems)
                     mark = mark.moved(changed, node.legacy_resource_id)
             setattr(cursor, stream, mark)
-            if records:
-                yield Page(tuple(records), dump_cursor(cursor))
+            if records or problems:
+                yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
             if not page["pageInfo"]["hasNextPage"]:
                 return
             after = page["pageInfo"]["endCursor"]
@@ -194,6 +197,7 @@ class ShopifySource:
 
     def _finished(self, operation: str) -> dict[str, Any] | None:
         """The state of the operation once it is complete; None: it failed, was cancelled or is forgotten."""
+        wait = POLL_SECONDS_MIN
         while True:
             reply = self._connection.ask(_request(BULK_STATE, {"id": operation}, write=False))
             state = self._data(reply).get("node")
@@ -201,14 +205,15 @@ class ShopifySource:
                 return None
             if state.get("status") == "COMPLETED":
                 return state
-            self._connection.sleep(POLL_SECONDS)
+            self._connection.sleep(wait)
+            wait = min(2 * wait, POLL_SECONDS_MAX)
 
     def _file(self, stream: Stream, url: str, cursor: _Cursor) -> Iterator[Page]:
         """The operation's file, which is read as it comes and kept nowhere."""
         parts = urlsplit(url)
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise SourceUnavailable("shopify: the bulk file is offered without https")
-        skip, records = cursor.line, list[Record]()
+        skip, records, problems = cursor.line, list[Record](), list[str]()
         try:
             # A client of its own: the file lies elsewhere, and nobody there may see the shop's token.
             with httpx.stream("GET", url, timeout=60.0) as response:
@@ -217,15 +222,15 @@ class ShopifySource:
                 for count, node in bulk_nodes(response.iter_lines()):
                     if count <= skip:
                         continue
-                    records += read_node(_KINDS[stream], node).records()
+                    records += _records(stream, read_node(_KINDS[stream], node), problems)
                     cursor.line = count
                     if len(records) >= BULK_PAGE:
-                        yield Page(tuple(records), dump_cursor(cursor))
-                        records = []
+                        yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
+                        records, problems = [], []
         except httpx.HTTPError as error:
             raise SourceUnavailable(f"shopify: the bulk file broke off: {type(error).__name__}") from None
-        if records:
-            yield Page(tuple(records), dump_cursor(cursor))
+        if records or problems:
+            yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
 
     def _set_fields(self, customer: str, fields: Mapping[str, str]) -> Outcome:
         if not fields:
@@ -304,6 +309,15 @@ def _affordable_at(reply: Reply, said: dict[str, Any]) -> int | None:
     if missing <= 0 or rate <= 0 or not math.isfinite(missing):
         return None
     return reply.now + round(min(missing / rate, 3600.0) * SECOND)
+
+
+def _records(stream: Stream, node: CustomerNode | OrderNode, problems: list[str]) -> tuple[Record, ...]:
+    """What a node tells; one that makes no sense is left out and told of."""
+    try:
+        return tuple(node.records())
+    except (InvalidInput, ValueError) as error:
+        problems.append(f"{stream} {node.legacy_resource_id[:60]}: {error}")
+        return ()
 
 
 def _request(query: str, variables: Mapping[str, Any], *, write: bool) -> Request:

@@ -87,6 +87,14 @@ def test_reading_goes_on_after_any_page(portal):
     assert [str(number) for number in range(1, 1_301)] == sorted(told, key=int)
 
 
+def test_a_property_that_makes_no_sense_spoils_nobody_else(portal):
+    portal.contact(1, BEGAN, total_revenue="-12.00", firstname="Ann")
+    portal.contact(2, BEGAN)
+    [page] = source(portal).changes("")
+    assert (["1", "2"], "Ann", 0) == (customers([page]), page.records[0].first_name, page.records[0].total_spend)
+    assert ("customer '1': field total_revenue: a str that is no total_spend",) == page.problems
+
+
 def test_only_what_changed_is_read_again_and_what_is_young_waits(portal):
     now = time.time_ns() // 1_000_000
     portal.contact(1, BEGAN)

@@ -70,6 +70,16 @@ def test_a_customer_and_an_order_as_the_shop_has_them(shop):
     assert ("shopify:refund:4", "shopify:order:9", 10_000_000) == (refund.id, refund.order, refund.amount)
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_customer_that_makes_no_sense_spoils_nobody_else(shop, bulk):
+    shop.customer(1, day(1), amountSpent={"amount": "-3.0", "currencyCode": "CHF"})
+    shop.customer(2, day(2))
+    pages = list(source(shop, bulk=bulk).changes(""))
+    assert ["2"] == [one.customer for one in records(pages)]
+    [problem] = [one for page in pages for one in page.problems]
+    assert problem.startswith("customers 1: ")
+
+
 def test_a_purchase_that_never_was_is_absent(shop):
     """The original made it the beginning of time, so that everybody was about to leave."""
     shop.customer(1, day(1))
