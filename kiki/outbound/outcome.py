@@ -42,8 +42,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same call may well be taken later: throttled, the platform is down, or a report is not made yet."""
-        return self.code in {"throttled", "unavailable", "not_ready"}
+        """Whether it may well be taken later: throttled, the platform is down or answers nonsense, no report is made yet."""
+        return self.code in {"throttled", "unavailable", "unreadable", "not_ready"}
 
 
 def done(**value: Any) -> Outcome:

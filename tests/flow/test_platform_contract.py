@@ -31,6 +31,7 @@ from tests.flow.fakes.sandbox import SandboxFake
 from tests.flow.fakes.tiktok import TikTokFake
 from tests.flow.fakes.tradedesk import TradeDeskFake
 from tests.flow.fakes.x import XFake
+from tests.servers import free_port
 
 CASES: dict[str, Callable[..., Fake]] = {
     "sandbox": SandboxFake,
@@ -235,6 +236,27 @@ async def test_a_read_that_is_not_answered_is_a_refusal(fake: Fake, platform: Pl
     assert ("refused", "unreadable") == fate(await platform.spend_report(state.id, TODAY))
 
 
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name in CASES])
+async def test_where_nobody_listens_nothing_is_said_to_have_happened(name: str) -> None:
+    fake = CASES[name]()
+    fake.url = f"http://127.0.0.1:{free_port()}"
+    platform = fake.open()
+    try:
+        for outcome in (
+            await platform.currency(),
+            await platform.lookup(NAME),
+            await platform.ensure_campaign(spec(fake), KEY),
+            await platform.set_budget("12345", 130 * MICROS, KEY),
+            await platform.pause("12345", KEY),
+            await platform.spend_report("12345", TODAY),
+        ):
+            assert ("refused", "unavailable") == fate(outcome)
+            assert outcome.is_transient
+        assert Fate.REFUSED is (await platform.upload_values("12345", [value("o-1")], KEY)).fate
+    finally:
+        await platform.close()
+
+
 async def test_a_refusal_is_no_reason_to_leave_the_platform_alone(fake: Fake, platform: Platform) -> None:
     state = await made(platform, fake)
     for _ in range(5):
@@ -254,7 +276,9 @@ async def test_a_platform_that_fails_is_left_alone_and_reads_go_on(fake: Fake, p
         await fake.fail(faults.ERROR_BEFORE)
         assert Fate.UNKNOWN is (await platform.pause(state.id, KEY)).fate
     await fake.forgive()
+    sent = len(fake.writes)
     assert ("refused", "unavailable") == fate(await platform.resume(state.id, KEY))
+    assert sent == len(fake.writes)
     [truth] = await fake.truth()
     assert Status.PAUSED is truth.status
     assert campaign(await platform.lookup(NAME)).id == state.id

@@ -9,6 +9,7 @@ from typing import Any
 
 import business_api_client as kit
 import pytest
+from business_api_client.models.filtering_report_integrated_get import FilteringReportIntegratedGet
 from business_api_client.tiktok_business.tiktok_exceptions import TiktokSDKError
 
 from kiki.clock import SECOND
@@ -97,6 +98,28 @@ async def test_the_kits_models_take_every_body(platform: Platform, fake: TikTokF
         assert made.advertiser_id == ADVERTISER
         seen.add(tail)
     assert seen == {*MODELS}
+
+
+FILTERS = {
+    "campaign/get/": kit.FilteringCampaignGet,
+    "adgroup/get/": kit.FilteringAdgroupGet,
+    "smart_plus/campaign/get/": kit.FilteringSmartPlusCampaignGet,
+    "smart_plus/adgroup/get/": kit.FilteringSmartPlusAdgroupGet,
+    "report/integrated/get/": FilteringReportIntegratedGet,
+}
+
+
+async def test_the_kits_models_take_every_filter(platform: Platform, fake: TikTokFake) -> None:
+    await everything(platform, fake)
+    seen = set()
+    for got in fake.got:
+        tail = got.path.removeprefix("/open_api/v1.3/")
+        if "filtering" in got.query:
+            wanted = json.loads(got.query["filtering"])
+            for each in wanted if isinstance(wanted, list) else [wanted]:
+                FILTERS[tail](**each)
+            seen.add(tail)
+    assert seen == {*FILTERS}
 
 
 def test_the_kits_models_refuse_what_tiktok_does_not_know() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
-from kiki.flow.platform import CampaignState, Limits, SpendReport, ValueUpload
+from kiki.flow.platform import CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.amounts import smallest_unit
 from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.line import Line
 from kiki.outbound.outcome import Outcome, done, refused, unknown
+
+Named = TypeVar("Named")
 
 PAGES_MAX: Final = 100
 """A list with more pages than so many is no list of what was asked for."""
@@ -70,6 +72,11 @@ class AdAccount:
             told = await self._ask_about()
             if isinstance(told, Outcome):
                 return told
+            if not _is_zone(told.time_zone):
+                # Money is held by the account's days: without them nothing may be promised.
+                return refused(
+                    UNREADABLE, f"the account's time zone is {told.time_zone[:60]!r}, which nobody knows here"
+                )
             self._about = told
             step = self.budget_unit(told)
             smallest = max(self._limits.budget_min, step)
@@ -111,6 +118,18 @@ def read_back(found: Outcome) -> Outcome:
     return unknown(UNREADABLE, f"the campaign was made, and cannot be read back: {found.message or 'not found'}")
 
 
+def foremost(
+    named: Sequence[Named], status: Callable[[Named], Status], number: Callable[[Named], int]
+) -> tuple[Named, int]:
+    """Of campaigns of one name the one that counts, and how many of them may still spend.
+
+    What spends counts first, for it must not be overlooked; then what may; of equals the oldest.
+    """
+    rank = {Status.ACTIVE: 0, Status.PAUSED: 1, Status.ENDED: 2}
+    chosen = min(named, key=lambda each: (rank[status(each)], number(each)))
+    return chosen, sum(status(each) is not Status.ENDED for each in named)
+
+
 def endless(what: str) -> Outcome:
     """The refusal of a list that does not end."""
     return refused(UNREADABLE, f"{what} has more than {PAGES_MAX} pages")
@@ -132,14 +151,18 @@ def in_batches(values: Sequence[ValueUpload], size: int) -> Iterable[Sequence[Va
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """A time zone by its IANA name."""
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        # A zone that this machine does not know: the day ends everywhere at the latest half a day after UTC.
-        return ZoneInfo("Etc/GMT+12")
+    """A time zone by its IANA name; `about` has seen that it is one."""
+    return ZoneInfo(name)
 
 
 def day_start(day: date, time_zone: str) -> datetime:
     """When a day begins in an account, as a moment in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=zone_of(time_zone)).astimezone(UTC)
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True

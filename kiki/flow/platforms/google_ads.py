@@ -21,6 +21,7 @@ from kiki.flow.platforms.ad_account import (
     about_account,
     consented,
     endless,
+    foremost,
     in_batches,
     read_back,
     shown_campaign,
@@ -132,12 +133,11 @@ class GoogleAds(AdAccount):
         named = [row for row in rows if row.campaign.name == name]
         if not named:
             return done()
-        # Google lets a removed campaign's name be used again: what can still spend comes first.
-        row = min(named, key=lambda each: (each.campaign.status == "REMOVED", int(each.campaign.id)))
+        # Google lets a removed campaign's name be used again.
+        row, living = foremost(named, lambda each: _status(each.campaign.status), lambda each: int(each.campaign.id))
         bid = await self._bid_of(row)
         if isinstance(bid, Outcome):
             return bid
-        living = sum(each.campaign.status != "REMOVED" for each in named)
         return shown_campaign(self._state(row, bid, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
@@ -372,7 +372,7 @@ class GoogleAds(AdAccount):
         return CampaignState(
             id=row.campaign.id,
             name=row.campaign.name,
-            status=STATUS.get(row.campaign.status, Status.ACTIVE),  # a word we do not know may spend
+            status=_status(row.campaign.status),
             daily_budget=int(amount) if amount else None,
             bid=bid,
             currency=about.currency,
@@ -441,6 +441,10 @@ def _bidding(strategy: str, bid: int | None) -> dict[str, Any]:
         return {"manualCpc": {}}
     field, amount = _BID_FIELDS[strategy]
     return {field: {amount: str(bid)} if bid else {}}
+
+
+def _status(word: str) -> Status:
+    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
 
 
 def _no_id(campaign: str) -> Outcome:

@@ -25,6 +25,7 @@ from kiki.flow.platforms.ad_account import (
     consented,
     day_start,
     endless,
+    foremost,
     in_batches,
     read_back,
     shown_campaign,
@@ -47,7 +48,6 @@ from kiki.outbound.exchange import INVALID, NOT_FOUND, UNREADABLE, Reply, Reques
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
 from kiki.outbound.outcome import Outcome, done, refused
-from kiki.settings import Secret
 
 Kind = TypeVar("Kind")
 
@@ -153,9 +153,8 @@ class LinkedIn(AdAccount):
             return endless("a search")
         if not found:
             return done()
-        # Of several the one that can still spend, and the oldest of these.
-        chosen = min(found, key=lambda each: (each.has_ended, int(each.id)))
-        return shown_campaign(self._state(chosen, about), same_name=sum(not each.has_ended for each in found))
+        chosen, living = foremost(found, lambda each: _status(each.status), lambda each: int(each.id))
+        return shown_campaign(self._state(chosen, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -317,7 +316,7 @@ class LinkedIn(AdAccount):
         return CampaignState(
             id=str(shown.id),
             name=shown.name,
-            status=STATUS.get(shown.status, Status.ACTIVE),  # a word we do not know may spend
+            status=_status(shown.status),
             daily_budget=exact_micros(shown.daily_budget.amount) if shown.daily_budget else None,
             bid=exact_micros(shown.unit_cost.amount) if by_hand and shown.unit_cost else None,
             currency=about.currency,
@@ -347,10 +346,9 @@ class LinkedIn(AdAccount):
 
 def _authorization(told: Credentials) -> Authorization:
     """An access token as it is, or the means to renew one."""
-    token = told.optional("LINKEDIN_ACCESS_TOKEN")
     token_url = told.address("LINKEDIN_TOKEN_URL", TOKEN_URL)
-    if token:
-        return FixedToken(Secret(token))
+    if told.optional("LINKEDIN_ACCESS_TOKEN"):
+        return FixedToken(told.secret("LINKEDIN_ACCESS_TOKEN", "an access token with rw_ads"))
     client_id = told.text("LINKEDIN_CLIENT_ID", "the id of your app")
     client_secret = told.secret("LINKEDIN_CLIENT_SECRET", "the secret of your app")
     refresh = told.secret("LINKEDIN_REFRESH_TOKEN", "a refresh token with rw_ads (or set LINKEDIN_ACCESS_TOKEN alone)")
@@ -386,6 +384,10 @@ def _end(last: date, time_zone: str) -> datetime:
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * 1000
+
+
+def _status(word: str) -> Status:
+    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
 
 
 def _is_id(campaign: str) -> bool:

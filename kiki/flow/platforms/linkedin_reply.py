@@ -42,11 +42,6 @@ class CampaignFields(msgspec.Struct, rename="camel"):
     unit_cost: MoneyFields | None = None
     optimization_target_type: str = "NONE"
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it never runs again."""
-        return STATUS.get(self.status) is Status.ENDED
-
 
 class Found(msgspec.Struct):
     """One page of a search."""

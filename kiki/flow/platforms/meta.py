@@ -23,6 +23,7 @@ from kiki.flow.platforms.ad_account import (
     consented,
     day_start,
     endless,
+    foremost,
     in_batches,
     read_back,
     shown_campaign,
@@ -163,12 +164,10 @@ class Meta(AdAccount):
         named = [each for each in found if each.name == name]
         if not named:
             return done()
-        # Of several the one that can still spend, and the oldest of these.
-        chosen = min(named, key=lambda each: (STATUS.get(each.status) is Status.ENDED, len(each.id), each.id))
+        chosen, living = foremost(named, lambda each: _status(each.status), lambda each: int(each.id))
         groups = await self._ad_sets(chosen.id)
         if isinstance(groups, Outcome):
             return groups
-        living = sum(STATUS.get(each.status) is not Status.ENDED for each in named)
         return shown_campaign(self._state(chosen, groups, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
@@ -363,7 +362,7 @@ class Meta(AdAccount):
         return CampaignState(
             id=shown.id,
             name=shown.name,
-            status=STATUS.get(shown.status, Status.ACTIVE),  # a word we do not know may spend
+            status=_status(shown.status),
             daily_budget=int(shown.daily_budget) * about.unit if shown.daily_budget else None,
             bid=bid * about.unit if bid else None,
             currency=about.currency,
@@ -375,7 +374,7 @@ class Meta(AdAccount):
         found = await self._all(f"{campaign}/adsets", {"fields": "id,status,bid_amount"}, AdSetFields)
         if isinstance(found, Outcome):
             return found
-        return [each for each in found if STATUS.get(each.status) is not Status.ENDED]
+        return [each for each in found if _status(each.status) is not Status.ENDED]
 
     async def _set_each(self, groups: Sequence[AdSetFields], amount: str) -> Outcome:
         for number, each in enumerate(groups):
@@ -423,6 +422,10 @@ class Meta(AdAccount):
 
 def _inexact(about: AboutAccount, *amounts: int | None) -> Outcome | None:
     return wrong_multiples(about.unit, f"Meta's unit of {about.currency}", *amounts)
+
+
+def _status(word: str) -> Status:
+    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
 
 
 def _no_id(node: str) -> Outcome | None:

@@ -23,6 +23,7 @@ from kiki.flow.platforms.ad_account import (
     about_account,
     consented,
     endless,
+    foremost,
     in_batches,
     read_back,
     shown_campaign,
@@ -138,14 +139,11 @@ class TikTok(AdAccount):
         named = [each for each in found if each.shown.campaign_name == name]
         if not named:
             return done()
-        # Of several the one that can still spend, and the oldest of these.
-        chosen = min(named, key=lambda each: (each.shown.is_deleted, int(each.shown.campaign_id)))
+        chosen, living = foremost(named, lambda each: each.shown.status, lambda each: int(each.shown.campaign_id))
         groups = await self._ad_groups(chosen)
         if isinstance(groups, Outcome):
             return groups
-        return shown_campaign(
-            self._state(chosen, groups, about), same_name=sum(not each.shown.is_deleted for each in named)
-        )
+        return shown_campaign(self._state(chosen, groups, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -373,11 +371,10 @@ class TikTok(AdAccount):
         shown = found.shown
         bids = {each.bid(bid_field_of(found.by)) for each in groups}
         bid = bids.pop() if len(bids) == 1 else None
-        active = Status.PAUSED if shown.operation_status == "DISABLE" else Status.ACTIVE
         return CampaignState(
             id=shown.campaign_id,
             name=shown.campaign_name,
-            status=Status.ENDED if shown.is_deleted else active,
+            status=shown.status,
             daily_budget=exact_micros(shown.budget) if shown.budget is not None else None,
             bid=bid,
             currency=about.currency,

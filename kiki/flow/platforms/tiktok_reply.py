@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platform import Status
 from kiki.flow.platforms.amounts import CurrencyCode, Digits, exact_micros
 from kiki.outbound.exchange import (
     CONFLICT,
@@ -79,6 +80,13 @@ class CampaignFields(msgspec.Struct):
     def is_deleted(self) -> bool:
         """Whether it never runs again."""
         return "DELETE" in {self.operation_status, self.secondary_status.removeprefix("CAMPAIGN_STATUS_")}
+
+    @property
+    def status(self) -> Status:
+        """Whether it may spend; a word that we do not know may."""
+        if self.is_deleted:
+            return Status.ENDED
+        return Status.PAUSED if self.operation_status == "DISABLE" else Status.ACTIVE
 
 
 class AdGroupFields(msgspec.Struct):
