@@ -17,6 +17,9 @@ from kiki.engage.shrunk_line import ShrunkLine
 _SEEN_LEAST: Final = 50
 _CLEAR: Final = 4.0
 """So many standard errors from zero must the worth of an early outcome be to be used."""
+_USUAL_SPREAD: Final = 0.1
+_SPREADS: Final = np.linspace(0.0, 0.8, 33)
+"""How much the arms' worths may differ, as a share of the common one."""
 
 
 class EarlyIndex(NamedTuple):
@@ -46,19 +49,16 @@ class EarlyIndex(NamedTuple):
             worth[each] = margin[mine].sum() / total
             left = margin[mine] - worth[each] * early[mine]
             variance[each] = float((left**2).sum()) / total**2
-        weight = 1 / np.maximum(variance, 1e-300)
-        common = float((weight * worth).sum() / weight.sum())
-        # DerSimonian and Laird's moments: how much the arms differ beyond chance.
-        excess = float((weight * (worth - common) ** 2).sum()) - (count - 1)
-        between = max(0.0, excess / float(weight.sum() - (weight**2).sum() / weight.sum())) if count > 1 else 0.0
-        if common <= 0 or common < _CLEAR * float(1 / weight.sum()) ** 0.5:
+        if variance.min() <= 0:
             return None
-        keep = between / (between + variance)
-        shrunk = common + keep * (worth - common)
+        found = _shared(worth, variance)
+        if found is None:
+            return None
+        shrunk, own, common, common_variance = found
         bought = early > 0
         each_worth = margin[bought] / (early[bought] * np.maximum(shrunk[arm[bought]], 0.05 * common))
         shape = ShrunkLine.fit(columns[rows[bought]], each_worth)
-        return cls(shrunk, between * (1 - keep), float(1 / weight.sum()), shape)
+        return cls(shrunk, own, common_variance, shape)
 
     def of(self, data: Outcomes, columns: Floats) -> Floats:
         """By person the index."""
@@ -69,3 +69,32 @@ class EarlyIndex(NamedTuple):
     def gain_variance(self, mass: Floats) -> float:
         """The variance of a gain that the worth's own uncertainty adds; `mass` is by arm the early outcomes won or lost."""
         return float(mass.sum() ** 2 * self.common_variance + (mass**2 * self.own_variance).sum())
+
+
+def _shared(worth: Floats, variance: Floats) -> tuple[Floats, Floats, float, float] | None:
+    """The arms' worths shrunk towards a common one: they, their own variance, the common one and its variance.
+
+    With a few arms the data say little about how much arms differ, so every spread is weighed by how likely it makes
+    them, and by a half-normal prior: arms seldom differ by more than a tenth or two.
+    """
+    common = float(np.average(worth, weights=1 / variance))
+    if common <= _CLEAR * float(1 / (1 / variance).sum()) ** 0.5:
+        return None
+    shares, means, owns, commons, errors = [], [], [], [], []
+    for spread in _SPREADS * common:
+        total = spread**2 + variance
+        weight = 1 / total
+        middle = float(np.average(worth, weights=weight))
+        # The middle is integrated out: what is left is the likelihood of the spread.
+        likelihood = -0.5 * float(np.log(total).sum() + np.log(weight.sum()) + ((worth - middle) ** 2 / total).sum())
+        keep = spread**2 / total
+        shares.append(likelihood - 0.5 * (spread / common / _USUAL_SPREAD) ** 2)
+        means.append(middle + keep * (worth - middle))
+        owns.append(spread**2 * (1 - keep))
+        commons.append(middle)
+        errors.append(1 / float(weight.sum()))
+    share = np.exp(np.array(shares) - max(shares))
+    share /= share.sum()
+    shrunk = share @ np.array(means)
+    between = share @ (np.array(means) - shrunk) ** 2
+    return shrunk, share @ np.array(owns) + between, float(share @ np.array(commons)), float(share @ np.array(errors))
