@@ -9,7 +9,7 @@ import pytest
 from kiki.flow.platform import Status
 from tests.flow.test_platform_contract import CASES, KEY, NAME, campaign, made, spec
 
-SHARED = ("google_ads", "meta", "tiktok", "linkedin")
+SHARED = ("google_ads", "meta", "tiktok", "linkedin", "x")
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -119,11 +119,12 @@ def read_back(found: Outcome) -> Outcome:
 
 
 def foremost(
-    named: Sequence[Named], status: Callable[[Named], Status], number: Callable[[Named], int]
+    named: Sequence[Named], status: Callable[[Named], Status], number: Callable[[Named], int] = lambda _: 0
 ) -> tuple[Named, int]:
     """Of campaigns of one name the one that counts, and how many of them may still spend.
 
-    What spends counts first, for it must not be overlooked; then what may; of equals the oldest.
+    What spends counts first, for it must not be overlooked; then what may; of equals the oldest by `number`, and without
+    one the first that was listed.
     """
     rank = {Status.ACTIVE: 0, Status.PAUSED: 1, Status.ENDED: 2}
     chosen = min(named, key=lambda each: (rank[status(each)], number(each)))

@@ -18,6 +18,7 @@ from kiki.clock import SECOND
 from kiki.errors import PlatformUnreachable
 from kiki.flow.plan_calendar import QuickCalendar
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platforms.ad_account import foremost
 from kiki.outbound.breaker import BreakerRule
 from kiki.outbound.exchange import CONFLICT, INVALID, Reply, Request
 from kiki.outbound.line import Line
@@ -150,7 +151,7 @@ class SandboxPlatform:
         return about if isinstance(about, Outcome) else done(currency=about.currency, time_zone=about.time_zone)
 
     async def lookup(self, name: str) -> Outcome:
-        """See `Platform`. Of several campaigns of one name the oldest; `same_name` says how many there are."""
+        """See `Platform`. Of several campaigns of one name the one that counts; `same_name` says how many there are."""
         asked = Request(method="GET", path="campaigns", write=False, params={"name": name})
         found = _read(await self.line.send(asked), _Campaigns)
         if isinstance(found, Outcome):
@@ -158,7 +159,8 @@ class SandboxPlatform:
         if not found.campaigns:
             return done()
         several = {"same_name": len(found.campaigns)} if len(found.campaigns) > 1 else {}
-        return done(campaign=msgspec.to_builtins(found.campaigns[0]), **several)
+        chosen, _ = foremost(found.campaigns, lambda each: each.status)
+        return done(campaign=msgspec.to_builtins(chosen), **several)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""

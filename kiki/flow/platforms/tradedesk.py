@@ -22,6 +22,7 @@ from kiki.flow.platforms.ad_account import (
     AdAccount,
     about_account,
     day_start,
+    foremost,
     shown_campaign,
     shown_report,
 )
@@ -139,14 +140,18 @@ class TradeDesk(AdAccount):
         found = await self._all(CampaignShown, "campaign/query/advertiser", query)
         if isinstance(found, Outcome):
             return found
-        same = sorted((each for each in found if each.campaign_name == name), key=_is_archived)
-        if not same:
+        states = []
+        for each in found:
+            if each.campaign_name != name:
+                continue
+            groups = await self._ad_groups(each.campaign_id)
+            if isinstance(groups, Outcome):
+                return groups
+            states.append(self._state(each, groups, about))
+        if not states:
             return done()
-        groups = await self._ad_groups(same[0].campaign_id)
-        if isinstance(groups, Outcome):
-            return groups
-        alive = sum(not _is_archived(each) for each in same)
-        return shown_campaign(self._state(same[0], groups, about), same_name=max(alive, 1))
+        chosen, living = foremost(states, lambda state: state.status)
+        return shown_campaign(chosen, same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""

@@ -22,6 +22,7 @@ from kiki.flow.platforms.ad_account import (
     about_account,
     consented,
     day_start,
+    foremost,
     in_batches,
     shown_campaign,
     shown_report,
@@ -143,20 +144,20 @@ class X(AdAccount):
         return able[0]
 
     async def lookup(self, name: str) -> Outcome:
-        """See `Platform`. A campaign that was removed counts only when there is no other."""
+        """See `Platform`."""
         asked = {"q": name, "with_deleted": "true"}
         found = await self._all(CampaignShown, "campaigns", asked)
         if isinstance(found, Outcome):
             return found
         # X searches by the beginning of a name.
-        same = sorted((each for each in found if each.name == name), key=lambda each: each.deleted)
+        same = [each for each in found if each.name == name]
         if not same:
             return done()
-        item = await self._line_item(same[0])
+        chosen, living = foremost(same, lambda each: self._state(each, None).status)
+        item = await self._line_item(chosen)
         if isinstance(item, Outcome):
             return item
-        alive = sum(not each.deleted for each in same)
-        return shown_campaign(self._state(same[0], item), same_name=max(alive, 1))
+        return shown_campaign(self._state(chosen, item), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
