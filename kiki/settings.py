@@ -380,6 +380,41 @@ def _word(text: str) -> str:
     raise ValueError("expected printable characters")
 
 
+def _https(text: str) -> str:
+    """An address, which may leave out its https://; plain HTTP stays on this machine."""
+    url = _url(text if "://" in text else f"https://{text}")
+    parts = urlsplit(url)
+    if parts.scheme == "https" or is_loopback(parts.hostname or ""):
+        return url
+    raise ValueError("expected a host, or an https:// URL")
+
+
+def _api_version(pattern: str, example: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if re.fullmatch(pattern, text):
+            return text
+        raise ValueError(f"expected a version, for example {example}")
+
+    return parse
+
+
+def _field_name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", text):
+        return text
+    raise ValueError("expected the name of a field: letters, digits and _")
+
+
+def _named_secrets(text: str) -> dict[str, Secret]:
+    """Secrets by their names: key=secret,key=secret."""
+    found = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, separator, secret = part.partition("=")
+        if not (name and separator and secret):
+            raise ValueError("expected key=secret, with commas between several")
+        found[name] = Secret(secret)
+    return found
+
+
 def _url(text: str) -> str:
     """An http(s) URL without a trailing slash and without the guide's trailing /check."""
     try:
@@ -683,14 +718,14 @@ ENGAGE_VARIABLES: Final = (
     Variable("AUDIT_LOG_PATH", "audit_path", path, "syncengage_audit.csv", "CSV of what /trigger answered"),
     Variable("SYNCENGAGE_CRM_PROVIDER", "crm", one_of("shopify", "hubspot", "salesforce", "postgres", "csv"), None, "where customers come from"),
     Variable("CRM_POLL_INTERVAL", "poll_seconds", seconds_float(86400), "300", "seconds between two looks at it"),
-    Variable("SHOPIFY_SHOP_URL", "shopify_shop", _word, None, "the shop, my-shop.myshopify.com"),
-    Variable("SHOPIFY_STORE_URL", "shopify_store", _word, None, "the same under its other name"),
+    Variable("SHOPIFY_SHOP_URL", "shopify_shop", _https, None, "the shop, my-shop.myshopify.com"),
+    Variable("SHOPIFY_STORE_URL", "shopify_store", _https, None, "the same under its other name"),
     Variable("SHOPIFY_ACCESS_TOKEN", "shopify_token", Secret, None, "its Admin API token", None),
     Variable("SHOPIFY_API_SECRET", "shopify_secret", Secret, None, "the app's client secret, which proves webhooks", None),
     Variable("HUBSPOT_API_KEY", "hubspot_token", Secret, None, "a private app's token", None),
     Variable("HUBSPOT_CLIENT_SECRET", "hubspot_secret", Secret, None, "the app's client secret, which proves webhooks", None),
-    Variable("SALESFORCE_INSTANCE_URL", "salesforce_url", _url, None, "https://my-domain.my.salesforce.com"),
-    Variable("SALESFORCE_INSTANCE", "salesforce_instance", _url, None, "the same under its other name"),
+    Variable("SALESFORCE_INSTANCE_URL", "salesforce_url", _https, None, "https://my-domain.my.salesforce.com"),
+    Variable("SALESFORCE_INSTANCE", "salesforce_instance", _https, None, "the same under its other name"),
     Variable("SALESFORCE_ACCESS_TOKEN", "salesforce_token", Secret, None, "its access token", None),
     Variable("SALESFORCE_API_TOKEN", "salesforce_api_token", Secret, None, "the same under its other name", None),
     Variable("POSTGRES_CONN_STRING", "crm_database", Secret, None, "the database of customers, where that is the source", None),
@@ -713,6 +748,38 @@ ENGAGE_VARIABLES: Final = (
     ),
 )  # fmt: skip
 
+CONNECTOR_VARIABLES: Final = (
+    Variable("SHOPIFY_API_VERSION", "shopify_version", _api_version(r"20[0-9]{2}-[0-9]{2}", "2026-10"), "2026-10", "the version of its Admin API"),
+    Variable("HUBSPOT_API_VERSION", "hubspot_version", _api_version(r"v3|20[0-9]{2}-[0-9]{2}", "v3 or 2026-03"), "v3", "the version of its CRM API"),
+    Variable("HUBSPOT_API_URL", "hubspot_url", _https, "https://api.hubapi.com", "where its API is"),
+    Variable("HUBSPOT_FIELDS", "hubspot_fields", _word, None, "contact properties that hold what we know otherwise: total_spend=ltv,last_purchase=last_order"),
+    Variable("HUBSPOT_ID_PROPERTY", "hubspot_id", _field_name, None, "a unique property that holds the customers' ids; unset: HubSpot's own"),
+    Variable("SALESFORCE_API_VERSION", "salesforce_version", _api_version(r"[0-9]{2}\.0", "66.0"), "66.0", "the version of its REST API"),
+    Variable("SALESFORCE_FIELDS", "salesforce_fields", _word, None, "fields of Contact: total_spend=LTV__c,last_purchase=Last_Order__c"),
+    Variable("SALESFORCE_EXTERNAL_ID", "salesforce_id", _field_name, None, "the external id of Contact that holds the customers' ids; unset: Salesforce's own"),
+    Variable("SALESFORCE_CLIENT_ID", "salesforce_client", _word, None, "a connected app that gets tokens by itself (client credentials)"),
+    Variable("SALESFORCE_CLIENT_SECRET", "salesforce_client_secret", Secret, None, "its secret", None),
+    Variable("SENDGRID_API_URL", "sendgrid_url", _https, "https://api.sendgrid.com", "where its API is; accounts in the EU: https://api.eu.sendgrid.com"),
+    Variable("SENDGRID_FROM_NAME", "sendgrid_name", _word, None, "the sender's name in mail"),
+    Variable("TWILIO_API_URL", "twilio_url", _https, "https://api.twilio.com", "where its API is"),
+    Variable("TWILIO_SHARED_KEYS", "twilio_shared_keys", _named_secrets, None, "key=secret of shared keys that sign its webhooks", None),
+)  # fmt: skip
+
+SPELLINGS: Final = (
+    ("SHOPIFY_SHOP_URL", "SHOPIFY_STORE_URL"),
+    ("SALESFORCE_INSTANCE_URL", "SALESFORCE_INSTANCE"),
+    ("SALESFORCE_ACCESS_TOKEN", "SALESFORCE_API_TOKEN"),
+)
+"""Two names of one thing."""
+CRM_NEEDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "shopify": (SPELLINGS[0], ("SHOPIFY_ACCESS_TOKEN",)),
+    "hubspot": (("HUBSPOT_API_KEY",),),
+    "salesforce": (SPELLINGS[1], (*SPELLINGS[2], "SALESFORCE_CLIENT_ID")),
+    "postgres": (("POSTGRES_CONN_STRING",), ("KIKI_ENGAGE_CUSTOMERS",)),
+    "csv": (("KIKI_ENGAGE_CUSTOMERS",),),
+}
+"""What each source of customers cannot do without: of each group, one."""
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
     *SHIELD_VARIABLES,
@@ -724,6 +791,7 @@ VARIABLES: Final = (
     *VALUE_VARIABLES,
     *VALUE_CLIENT_VARIABLES,
     *ENGAGE_VARIABLES,
+    *CONNECTOR_VARIABLES,
     *FLOW_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
@@ -940,6 +1008,26 @@ class FlowSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectorSettings:
+    """What SyncEngage's providers may be told beside their credentials."""
+
+    shopify_version: str
+    hubspot_version: str
+    hubspot_url: str
+    hubspot_fields: str | None
+    hubspot_id: str | None
+    salesforce_version: str
+    salesforce_fields: str | None
+    salesforce_id: str | None
+    salesforce_client: str | None
+    salesforce_client_secret: Secret | None
+    sendgrid_url: str
+    sendgrid_name: str | None
+    twilio_url: str
+    twilio_shared_keys: Mapping[str, Secret] | None
+
+
+@dataclass(frozen=True, slots=True)
 class EngageSettings:
     """Everything SyncEngage is told from outside."""
 
@@ -984,6 +1072,7 @@ class EngageSettings:
     enable_webhooks: bool
     enable_ab_testing: bool
     enable_churn: bool
+    connectors: ConnectorSettings
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Self:
@@ -1002,19 +1091,43 @@ class EngageSettings:
             missing = [each for each in needed if not environ.get(each)]
             if environ.get(name) and missing:
                 problems.append(f"{name}: sending with it needs {' and '.join(missing)}, too")
+        connectors = _read(environ, CONNECTOR_VARIABLES, problems)
+        problems += _connector_problems(environ, values.get("crm"))
         for field in ("link_secret", "privacy_secret"):
             secret = values.get(field)
             if secret is not None and len(secret.reveal().encode()) < SECRET_BYTES_MIN:
                 problems.append(f"KIKI_ENGAGE_{field.upper()}: expected {SECRET_BYTES_MIN} bytes or more")
         if problems or listen is None or ledger is None:
             raise SettingsError(dict.fromkeys(problems))
-        return cls(listen=listen, ledger=LedgerSettings(**ledger), **values)
+        return cls(listen=listen, ledger=LedgerSettings(**ledger), connectors=ConnectorSettings(**connectors), **values)
 
     @property
     def store(self) -> str:
         """Where customers are kept."""
         url = self.ledger.database_url
         return str(self.data_dir / "engage.db") if url is None else url.reveal()
+
+
+def _connector_problems(environ: Mapping[str, str], crm: str | None) -> list[str]:
+    """What the source of customers lacks, and what is said twice in two ways."""
+    problems = [
+        f"{' and '.join(names)} differ; set one of them"
+        for names in SPELLINGS
+        if len({environ[name] for name in names if environ.get(name)}) > 1
+    ]
+    problems += [
+        f"{needed[0]} is missing: the source {crm} needs it{_or(needed[1:])}"
+        for needed in CRM_NEEDS.get(crm or "", ())
+        if not any(environ.get(name) for name in needed)
+    ]
+    if environ.get("SALESFORCE_CLIENT_ID") and not environ.get("SALESFORCE_CLIENT_SECRET"):
+        problems.append("SALESFORCE_CLIENT_ID: SALESFORCE_CLIENT_SECRET must hold the app's secret")
+    return problems
+
+
+def _or(names: Iterable[str]) -> str:
+    others = " or ".join(names)
+    return f" (or {others})" if others else ""
 
 
 def _value_port(environ: Mapping[str, str], own: int | None, problems: list[str]) -> dict[str, int]:

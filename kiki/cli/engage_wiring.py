@@ -16,6 +16,7 @@ from kiki.engage.channels.outbox import OutboxChannel
 from kiki.engage.channels.sendgrid import SendGridChannel
 from kiki.engage.channels.twilio import TwilioChannel
 from kiki.engage.channels.webhook import WebhookChannel
+from kiki.engage.crm.field_map import parse_field_map
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import open_database
 from kiki.engage.keyring import Keyring
@@ -40,7 +41,7 @@ from kiki.engage.webhooks.twilio import TwilioReader
 from kiki.errors import ConfigurationError, LedgerUnavailable, PlaybookError
 from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
-from kiki.outbound.oauth import FixedToken
+from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
 from kiki.settings import EngageSettings, Secret, is_loopback, shield_url
 from kiki.shield.shield_client import ShieldClient, default_token
 from kiki.telemetry import configure_logging
@@ -164,10 +165,19 @@ def channels_of(settings: EngageSettings) -> dict[str, Channel]:
     if outbox is not None:
         made = {name: OutboxChannel(outbox, name=name) for name in ("email", "sms", "webhook")}
     if settings.sendgrid_key is not None:
-        made["email"] = SendGridChannel(settings.sendgrid_key, settings.sendgrid_from or "")
+        made["email"] = SendGridChannel(
+            settings.sendgrid_key,
+            settings.sendgrid_from or "",
+            from_name=settings.connectors.sendgrid_name or "",
+            base_url=settings.connectors.sendgrid_url,
+        )
     if settings.twilio_sid is not None and settings.twilio_token is not None:
         made["sms"] = TwilioChannel(
-            settings.twilio_sid, settings.twilio_token, settings.twilio_from or "", public_url=settings.public_url or ""
+            settings.twilio_sid,
+            settings.twilio_token,
+            settings.twilio_from or "",
+            public_url=settings.public_url or "",
+            base_url=settings.connectors.twilio_url,
         )
     if settings.webhook_url is not None and settings.webhook_secret is not None:
         made["webhook"] = WebhookChannel(settings.webhook_url, settings.webhook_secret)
@@ -186,13 +196,13 @@ def webhook_readers(settings: EngageSettings) -> list[WebhookReader]:
     if settings.sendgrid_webhook_key is not None:
         made.append(SendGridReader(settings.sendgrid_webhook_key))
     if settings.twilio_token is not None:
-        made.append(TwilioReader(settings.twilio_token))
+        made.append(TwilioReader(settings.twilio_token, settings.connectors.twilio_shared_keys))
     return made
 
 
 def source_of(settings: EngageSettings, kind: str | None = None) -> Source | None:
     """Where customers come from; raises `ConfigurationError` naming what is missing for it."""
-    kind = kind or settings.crm
+    kind, connectors = kind or settings.crm, settings.connectors
     if kind is None:
         return None
     if kind == "shopify":
@@ -200,17 +210,29 @@ def source_of(settings: EngageSettings, kind: str | None = None) -> Source | Non
 
         token = _needed(settings.shopify_token, kind, "SHOPIFY_ACCESS_TOKEN")
         url = settings.shopify_shop or settings.shopify_store or ""
-        return ShopifySource(_shop(settings), token, base_url=url if _is_stand_in(url) else None)
+        base = url if _is_stand_in(url) else None
+        return ShopifySource(_shop(settings), token, version=connectors.shopify_version, base_url=base)
     if kind == "hubspot":
         from kiki.engage.crm.hubspot import HubSpotSource
 
-        return HubSpotSource(_needed(settings.hubspot_token, kind, "HUBSPOT_API_KEY"))
+        return HubSpotSource(
+            _needed(settings.hubspot_token, kind, "HUBSPOT_API_KEY"),
+            fields=_field_map("HUBSPOT_FIELDS", connectors.hubspot_fields),
+            id_property=connectors.hubspot_id or "",
+            version=connectors.hubspot_version,
+            base_url=connectors.hubspot_url,
+        )
     if kind == "salesforce":
         from kiki.engage.crm.salesforce import SalesforceSource
 
         url = _needed(settings.salesforce_url or settings.salesforce_instance, kind, "SALESFORCE_INSTANCE_URL")
-        token = _needed(settings.salesforce_token or settings.salesforce_api_token, kind, "SALESFORCE_ACCESS_TOKEN")
-        return SalesforceSource(url, FixedToken(token))
+        return SalesforceSource(
+            url,
+            _salesforce_authorization(settings, url),
+            fields=_field_map("SALESFORCE_FIELDS", connectors.salesforce_fields),
+            external_id=connectors.salesforce_id or "",
+            version=connectors.salesforce_version,
+        )
     customers = _needed(settings.customers, kind, "KIKI_ENGAGE_CUSTOMERS")
     if kind == "csv":
         from kiki.engage.crm.csv_file import CsvSource
@@ -260,6 +282,22 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlaybookError([f"{file}: cannot be read: {error}"]) from error
+
+
+def _salesforce_authorization(settings: EngageSettings, url: str) -> Authorization:
+    """A token as it is, or tokens that a connected app gets by itself."""
+    app, secret = settings.connectors.salesforce_client, settings.connectors.salesforce_client_secret
+    if app is not None and secret is not None:
+        return OAuth2(f"{url}/services/oauth2/token", app, secret, None)
+    token = settings.salesforce_token or settings.salesforce_api_token
+    return FixedToken(_needed(token, "salesforce", "SALESFORCE_ACCESS_TOKEN"))
+
+
+def _field_map(name: str, text: str | None) -> dict[str, str]:
+    try:
+        return parse_field_map(text or "")
+    except ValueError as error:
+        raise ConfigurationError([f"{name}: {error}"]) from None
 
 
 def _shop(settings: EngageSettings) -> str:
