@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 FACTS: dict[str, Any] = json.loads(Path(os.environ["STUB_FACTS"]).read_text()) if "STUB_FACTS" in os.environ else {}
 FOREIGN = {("external-secrets-system", "deployment/external-secrets")}
 KINDS = {
@@ -130,6 +128,8 @@ def kubectl(arguments: list[str]) -> None:
         fail(f"no pod carries {selector}")
     rest = [word for word in arguments if not word.startswith("-")]
     if verb == "apply":
+        import yaml  # here, so that the other verbs start quickly
+
         documents = [one for one in yaml.safe_load_all(sys.stdin.read()) if one]
         if not documents or not all({"apiVersion", "kind", "metadata"} <= one.keys() for one in documents):
             fail("nothing to apply")
@@ -225,6 +225,8 @@ def cloud(program: str, arguments: list[str]) -> None:
 
 def docker(arguments: list[str]) -> None:
     """Compose's services must be in the file at the top of the working copy."""
+    import yaml
+
     compose = Path(FACTS["root"]) / "compose.yaml"
     services = yaml.safe_load(compose.read_text())["services"] if compose.is_file() else {}
     named = [word for word in arguments if not word.startswith("-")][2:]
