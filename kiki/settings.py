@@ -780,6 +780,10 @@ CRM_NEEDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 }
 """What each source of customers cannot do without: of each group, one."""
 
+ENGAGE_CLIENT_VARIABLES: Final = (
+    Variable("KIKI_ENGAGE_URL", "engage_url", _url, None, "where `kiki engage` finds SyncEngage; unset: the store in KIKI_DATA_DIR"),
+)  # fmt: skip
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
     *SHIELD_VARIABLES,
@@ -792,6 +796,7 @@ VARIABLES: Final = (
     *VALUE_CLIENT_VARIABLES,
     *ENGAGE_VARIABLES,
     *CONNECTOR_VARIABLES,
+    *ENGAGE_CLIENT_VARIABLES,
     *FLOW_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""

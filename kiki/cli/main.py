@@ -21,6 +21,7 @@ from kiki.cli import (
     compliance,
     consent,
     dsr,
+    engage,
     helm,
     ledger,
     loyalty,
@@ -93,6 +94,7 @@ app.add_typer(compliance.app, name="compliance")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(ltv.app, name="ltv")
+app.add_typer(engage.app, name="engage")
 app.add_typer(loyalty.app, name="loyalty")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(helm.app, name="helm")

@@ -1,0 +1,248 @@
+"""Where `kiki engage` finds its customers: in the store of the data directory, or in the service that has it open.
+
+`--service` or KIKI_ENGAGE_URL name a service. Without either it is the store of KIKI_DATA_DIR or DATABASE_URL; where a
+service has that open, and one answers at the usual address, it is asked. Consent and money are the shield's:
+`kiki.cli.place` says where that is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from kiki.cli.place import is_ledger, listens, open_ledger_alone
+from kiki.errors import InvalidInput, KikiError, LedgerLocked, MissingExtra, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from kiki.engage.customer_store import CustomerStore
+    from kiki.engage.playbook import Playbook
+    from kiki.engage.retention_engine import RetentionEngine
+    from kiki.settings import EngageSettings
+
+SERVICE = "http://localhost:8083"
+SECONDS = 300.0
+
+EngageDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Where customers are kept. By default KIKI_DATA_DIR, then ./kiki-data."
+    ),
+]
+ServiceUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--service", metavar="URL", help="A SyncEngage that runs, instead of the store in the data directory."
+    ),
+]
+PlaybookFile = Annotated[Path, typer.Argument(metavar="PLAYBOOK", help="The playbook, a YAML file.")]
+
+
+class Engage(Protocol):
+    """What a command asks: the same JSON from both."""
+
+    def sync(self, source: str | None) -> dict[str, Any]:
+        """Take in what is new."""
+        ...
+
+    def plan(self, playbook: Path) -> dict[str, Any]:
+        """What a run would do."""
+        ...
+
+    def run(self, playbook: Path) -> dict[str, Any]:
+        """Do it."""
+        ...
+
+    def explain(self, customer: str, playbooks: list[Path]) -> dict[str, Any]:
+        """Why a customer gets what they get."""
+        ...
+
+    def report(self, playbook: Path) -> dict[str, Any]:
+        """What it earned."""
+        ...
+
+
+@contextlib.contextmanager
+def open_engage(
+    data_dir: Path | None,
+    service: str | None,
+    *,
+    url: str | None = None,
+    token_file: Path | None = None,
+    ledger: Path | None = None,
+    given: dict[str, str] | None = None,
+) -> Iterator[Engage]:
+    """The engine as the options ask for it; `given` are settings from other options."""
+    named = service or os.environ.get("KIKI_ENGAGE_URL")
+    if named:
+        yield ServiceEngage(named)
+        return
+    settings = engage_settings(data_dir, given)
+    wiring = _wiring()
+    try:
+        store = wiring.open_store(settings)
+    except LedgerLocked as error:
+        if not listens(SERVICE):
+            raise LedgerLocked(str(error), hint="a service has it open: name that with --service, or stop it") from None
+        yield ServiceEngage(SERVICE)
+        return
+    with contextlib.ExitStack() as stack:
+        stack.callback(store.close)
+        yield LocalEngage(settings, _engine(stack, settings, store, url, token_file, ledger))
+
+
+def engage_settings(data_dir: Path | None, given: dict[str, str] | None = None) -> EngageSettings:
+    """The settings, with the options in place of their variables."""
+    from kiki.settings import EngageSettings
+
+    environ = {**os.environ, **(given or {})}
+    return EngageSettings.parse(environ if data_dir is None else {**environ, "KIKI_DATA_DIR": str(data_dir)})
+
+
+def read_file(file: Path) -> Playbook:
+    """The playbook in a file, templates checked."""
+    playbook: Playbook = _wiring().read_playbook(file)
+    return playbook
+
+
+def _wiring() -> Any:
+    try:
+        from kiki.cli import engage_wiring
+    except ModuleNotFoundError as error:
+        raise MissingExtra("engage", "kiki engage") from error
+    return engage_wiring
+
+
+def _engine(
+    stack: contextlib.ExitStack,
+    settings: EngageSettings,
+    store: CustomerStore,
+    url: str | None,
+    token_file: Path | None,
+    ledger: Path | None,
+) -> RetentionEngine:
+    from kiki.cli.options import open_client
+    from kiki.engage.shield_line import ClientLine, GuardLine, Shield
+    from kiki.shield.budget_guard import BudgetGuard
+
+    shield: Shield
+    if is_ledger(ledger, url):
+        consents = stack.enter_context(open_ledger_alone(ledger))
+        shield = GuardLine(BudgetGuard(consents.decider))
+    else:
+        shield = ClientLine(open_client(url, token_file))
+    wiring = _wiring()
+    value = wiring.value_client(settings)
+    if value is not None:
+        stack.callback(value.close)
+    engine: RetentionEngine = wiring.open_engine(
+        settings, store, shield, wiring.unsubscribe_links(settings, store), value
+    )
+    engine.sender.recover()
+    return engine
+
+
+class LocalEngage:
+    """The store in the data directory, for this process."""
+
+    def __init__(self, settings: EngageSettings, engine: RetentionEngine) -> None:
+        self.settings = settings
+        self.engine = engine
+
+    def sync(self, source: str | None) -> dict[str, Any]:
+        """Take in what is new."""
+        from kiki.engage.sync import sync
+
+        found = _wiring().source_of(self.settings, source)
+        if found is None:
+            raise InvalidInput("no source is named", hint="give --source, or set SYNCENGAGE_CRM_PROVIDER")
+        return sync(found, self.engine.store)._asdict()
+
+    def plan(self, playbook: Path) -> dict[str, Any]:
+        """What a run would do."""
+        from kiki.engage.plan import as_json
+
+        return as_json(self.engine.plan(read_file(playbook)))
+
+    def run(self, playbook: Path) -> dict[str, Any]:
+        """Do it."""
+        from kiki.engage.plan import run_json
+
+        return run_json(self.engine.run(read_file(playbook)))
+
+    def explain(self, customer: str, playbooks: list[Path]) -> dict[str, Any]:
+        """Why a customer gets what they get."""
+        from kiki.engage.explanation import explain
+
+        return explain(self.engine, customer, [read_file(file) for file in playbooks])
+
+    def report(self, playbook: Path) -> dict[str, Any]:
+        """What it earned."""
+        from kiki.engage.playbook_report import report, report_json
+
+        read = read_file(playbook)
+        return report_json(report(read, self.engine.store, self.engine.held_out_share(read)))
+
+
+class ServiceEngage:
+    """A service that has the store open."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    def sync(self, source: str | None) -> dict[str, Any]:
+        """Take in what is new."""
+        return self._ask("POST", "/v1/syncs")
+
+    def plan(self, playbook: Path) -> dict[str, Any]:
+        """What a run would do."""
+        read_file(playbook)
+        return self._ask("POST", "/v1/plans", json={"playbook": playbook.read_text(encoding="utf-8")})
+
+    def run(self, playbook: Path) -> dict[str, Any]:
+        """Do it."""
+        return self._ask("POST", "/v1/runs", json={"playbook": read_file(playbook).name})
+
+    def explain(self, customer: str, playbooks: list[Path]) -> dict[str, Any]:
+        """Why a customer gets what they get."""
+        from urllib.parse import quote
+
+        return self._ask("GET", f"/v1/profiles/{quote(customer, safe='')}/explanation")
+
+    def report(self, playbook: Path) -> dict[str, Any]:
+        """What it earned."""
+        return self._ask("GET", "/v1/outcomes", params={"playbook": read_file(playbook).name})
+
+    def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        import httpx
+
+        from kiki.shield.client_settings import default_token
+
+        token = default_token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            reply = httpx.request(
+                method, f"{self._url}{path}", headers=headers, timeout=SECONDS, trust_env=False, **more
+            )
+        except httpx.HTTPError as error:
+            raise Unavailable(f"SyncEngage at {self._url} does not answer: {type(error).__name__}") from None
+        if reply.is_success:
+            found: dict[str, Any] = reply.json()
+            return found
+        raise _refusal(reply)
+
+
+def _refusal(reply: httpx.Response) -> KikiError:
+    try:
+        told = reply.json()
+        message, hint = str(told["detail"]), told.get("hint")
+    except (ValueError, KeyError, TypeError):
+        message, hint = f"SyncEngage answers {reply.status_code}", None
+    kind = {400: InvalidInput, 404: NotFound}.get(reply.status_code, KikiError)
+    return kind(message, hint=hint)

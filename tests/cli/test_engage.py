@@ -1,0 +1,78 @@
+"""`kiki engage` as somebody types it, on a store and a ledger of its own, and through a service."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from kiki.cli.main import app
+from kiki.shield.budget_guard import BudgetGuard
+from tests.engage.running import PLAYBOOK
+
+CUSTOMERS = """customer,email,last_purchase,total_spend,purchase_count
+c-1,ann@example.com,2026-01-01T00:00:00Z,120.50,3
+c-2,bob@example.com,2026-01-01T00:00:00Z,20,1
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    with BudgetGuard.open(data / "shield.db", limit=100, window="1h") as guard:
+        guard.consents.grant("c-1", "marketing")
+    (tmp_path / "customers.csv").write_text(CUSTOMERS)
+    (tmp_path / "book.yaml").write_text(PLAYBOOK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KIKI_DATA_DIR", str(data))
+    monkeypatch.setenv("KIKI_ENGAGE_HOLDOUT", "0")
+    monkeypatch.setenv("ENABLE_PREDICTIVE_CHURN", "false")
+    return tmp_path
+
+
+def kiki(*words: str, code: int = 0):
+    result = CliRunner().invoke(app, ["engage", *words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_from_a_file_to_a_report(place):
+    ledger = ("--ledger", str(place / "data"))
+    assert "2 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
+    assert "0 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
+    plan = json.loads(kiki("plan", "book.yaml", "--json", *ledger).stdout)
+    assert plan["verdicts"] == {"chosen": 1, "no_consent": 1}
+    assert "1 done" in kiki("run", "book.yaml", *ledger).stdout
+    assert "messages: none" in kiki("run", "book.yaml", *ledger).stdout
+    why = kiki("explain", "c-1", "--playbook", "book.yaml", *ledger).stdout
+    assert "ten by email, done" in why
+    assert "no_consent" in kiki("explain", "c-2", "--playbook", "book.yaml", *ledger).stdout
+    report = json.loads(kiki("report", "book.yaml", "--json", "--export", "out.csv", *ledger).stdout)
+    assert report["journeys"][0]["violations"] == 0
+    exported = (place / "out.csv").read_text()
+    assert exported.count("\n") == 2
+    assert "c-1" not in exported
+
+
+def test_a_playbook_s_mistakes_are_told_and_its_schema_is_printed(place):
+    (place / "bad.yaml").write_text(PLAYBOOK.replace("lapsed:", "lapst:"))
+    assert "did you mean 'lapst'" in kiki("check", "bad.yaml", code=1).output
+    assert "no mistake" in kiki("check", "book.yaml").stdout
+    assert json.loads(kiki("check", "--schema").stdout)["title"] == "kiki playbook"
+    kiki("check", code=2)
+    kiki("plan", "nowhere.yaml", code=1)
+
+
+def test_preview_and_power(place):
+    assert "Subject: Hello" in kiki("preview", "book.yaml", "ten").stdout
+    assert "there is no offer" in kiki("preview", "book.yaml", "eleven", code=1).output
+    told = json.loads(
+        kiki("power", "--rate", "0.05", "--mean", "60", "--deviation", "40", "--effect", "0.5", "--json").stdout
+    )
+    assert told["always"] > told["fixed"] > 10_000
+
+
+def test_a_service_that_is_not_there_is_told(place):
+    assert "does not answer" in kiki("report", "book.yaml", "--service", "http://127.0.0.1:1", code=1).output
