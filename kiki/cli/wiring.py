@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kiki.cli.loyalty_access import STORE as LOYALTY_STORE
+from kiki.engage.loyalty_data import LoyaltyData
 from kiki.errors import ConfigurationError, LedgerUnavailable, MissingExtra
 from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
@@ -36,6 +38,7 @@ from kiki.shield.privacy_service import Deployment
 from kiki.shield.remote_data import RemoteData
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.service import ShieldService, audit_view_path, ledger_path
+from kiki.shield.subject_data import SubjectData
 from kiki.shield.subject_systems import load_systems
 from kiki.telemetry import configure_logging
 from kiki.web import Tokens, load_tokens, run
@@ -182,9 +185,12 @@ def request_desk(
 ) -> RequestDesk:
     """The requests of data subjects in the ledger of these consents; raises every mistake about your own systems."""
     named = settings.subject_systems_file
+    own: list[SubjectData] = [] if named is None else [RemoteData(system) for system in load_systems(named, environ)]
+    shared = LedgerSettings.parse(environ).database_url
+    own.append(LoyaltyData(data_dir / LOYALTY_STORE if shared is None else shared.reveal()))
     return RequestDesk(
         consents.decider,
-        [] if named is None else [RemoteData(system) for system in load_systems(named, environ)],
+        own,
         consents=consents,
         packages=data_dir / "requests",
         audit_view=audit_view_path(data_dir),

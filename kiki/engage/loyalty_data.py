@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +14,8 @@ from kiki.engage.loyalty_ledger import LoyaltyLedger
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
 from kiki.shield.subject_request import Kept
 
+FIGURES_ARTICLE: Final = "GDPR 11(1)"
+
 
 class LoyaltyData:
     """A `SubjectData`: erasing removes what leads to the account, whose sums stay in the books of points."""
@@ -19,12 +23,26 @@ class LoyaltyData:
     name = "loyalty"
     depends_on: Collection[str] = ()
 
-    def __init__(self, ledger: LoyaltyLedger) -> None:
+    def __init__(self, ledger: LoyaltyLedger | str | Path) -> None:
+        """A ledger that is open, or where one is or may be one day: then it is looked for at every task."""
         self._ledger = ledger
+
+    @contextmanager
+    def _opened(self) -> Iterator[LoyaltyLedger | None]:
+        if isinstance(self._ledger, LoyaltyLedger):
+            yield self._ledger
+            return
+        ledger = LoyaltyLedger.open_if_there(self._ledger)
+        try:
+            yield ledger
+        finally:
+            if ledger is not None:
+                ledger.close()
 
     def locate(self, task: Task) -> Found:
         """Entries of the person."""
-        count = len(self._ledger.history(task.customer))
+        with self._opened() as ledger:
+            count = 0 if ledger is None else len(ledger.history(task.customer))
         return Found(count, ("loyalty points",) if count else ())
 
     def restrict(self, task: Task) -> None:
@@ -36,10 +54,11 @@ class LoyaltyData:
 
     def export(self, task: Task) -> Iterator[Document]:
         """Every entry, and the balance."""
-        entries = self._ledger.history(task.customer)
-        if not entries:
-            return
-        balance = self._ledger.balance(task.customer)
+        with self._opened() as ledger:
+            entries = [] if ledger is None else ledger.history(task.customer)
+            if ledger is None or not entries:
+                return
+            balance = ledger.balance(task.customer)
         told: dict[str, Any] = {
             "available": balance.available,
             "pending": balance.pending,
@@ -50,10 +69,12 @@ class LoyaltyData:
 
     def erase(self, task: Task) -> Erased:
         """Remove the way from the person to the account; the numbers stay, and are nobody's."""
-        count = self._ledger.forget(task.customer)
-        kept = [Kept("points_ledger", "GDPR recital 26", None, count, readable=False)] if count else []
+        with self._opened() as ledger:
+            count = 0 if ledger is None else ledger.forget(task.customer)
+        kept = [Kept("points_ledger", FIGURES_ARTICLE, None, count, readable=False)] if count else []
         return Erased(count, kept)
 
     def verify(self, task: Task) -> Verification:
         """Nothing may lead to an account."""
-        return Verification(int(self._ledger.knows(task.customer)), 1)
+        with self._opened() as ledger:
+            return Verification(0 if ledger is None else int(ledger.knows(task.customer)), 1)

@@ -89,6 +89,18 @@ class LoyaltyLedger:
             database.close()
             raise
 
+    @classmethod
+    def open_if_there(cls, where: str | Path) -> Self | None:
+        """The ledger, where somebody has made one; None elsewhere, and nothing is made."""
+        if not str(where).startswith(("postgresql://", "postgres://")):
+            return cls.open(where) if Path(where).exists() else None
+        database = open_database(where)
+        try:
+            there = database.read("SELECT to_regclass('loyalty_meta')")[0][0] is not None
+        finally:
+            database.close()
+        return cls.open(where) if there else None
+
     def __enter__(self) -> Self:
         return self
 

@@ -237,6 +237,18 @@ def test_an_erased_person_leaves_sums_and_no_trace(ledger):
     assert ledger.earn("ada", 5, key="o-1").balance.available == 5
 
 
+def test_requests_find_a_ledger_that_was_made_after_the_service_started(where):
+    data, task = LoyaltyData(where), Task("r-1", RequestKind.DELETION, "ada", "0" * 32)
+    assert (data.locate(task).records, data.erase(task).records, data.verify(task).left) == (0, 0, 0)
+    assert list(data.export(task)) == []
+    if isinstance(where, Path):
+        assert not where.exists()
+    with LoyaltyLedger.open(where) as ledger:
+        ledger.earn("ada", 5, key="o-1")
+    assert (data.locate(task).records, data.verify(task).left, data.erase(task).records) == (1, 1, 2)
+    assert data.verify(task).left == 0
+
+
 def test_a_ledger_is_opened_with_the_keys_it_was_written_with(where, keys):
     first = LoyaltyLedger(open_database(where), hashed=lambda text: keys.hash("loyalty", text))
     first.earn("ada", 5, key="o-1")
