@@ -16,6 +16,7 @@ PARTS = (
     "decide",
     "durable",
     "http",
+    "telemetry",
     "redis",
     "postgres",
     "audit_export",

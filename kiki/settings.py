@@ -698,6 +698,7 @@ FLOW_VARIABLES: Final = (
     ),
 )  # fmt: skip
 
+
 ENGAGE_VARIABLES: Final = (
     Variable("KIKI_ENGAGE_PLAYBOOKS", "playbooks", path, None, "a playbook, or a directory of them; unset: nothing is sent by itself"),
     Variable(
@@ -784,8 +785,40 @@ ENGAGE_CLIENT_VARIABLES: Final = (
     Variable("KIKI_ENGAGE_URL", "engage_url", _url, None, "where `kiki engage` finds SyncEngage; unset: the store in KIKI_DATA_DIR"),
 )  # fmt: skip
 
+
+def _otlp_endpoint(text: str) -> str:
+    """`host:port` means a collector without TLS, as collectors inside a cluster are."""
+    return _url(text if "://" in text else f"http://{text}")
+
+
+def _share(text: str) -> float:
+    if re.fullmatch(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", text):
+        return float(text)
+    raise ValueError("expected a share from 0 to 1")
+
+
+OTEL_VARIABLES: Final = (
+    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint", _otlp_endpoint, None, "collector that takes OTLP over gRPC; unset: nothing is exported"),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol", one_of("grpc"), "grpc", "how it is spoken to"),
+    Variable("OTEL_SDK_DISABLED", "disabled", boolean, "false", "export nothing, whatever else is set"),
+    Variable("OTEL_TRACES_EXPORTER", "traces", one_of("otlp", "none"), "otlp", "where traces go"),
+    Variable("OTEL_METRICS_EXPORTER", "metrics", one_of("otlp", "none"), "otlp", "where metrics go, beside /metrics"),
+    Variable(
+        "OTEL_TRACES_SAMPLER", "sampler",
+        one_of(
+            "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+            "always_on", "always_off", "traceidratio",
+        ),
+        "parentbased_always_on", "which traces are kept",
+    ),
+    Variable("OTEL_TRACES_SAMPLER_ARG", "share", _share, "1.0", "the share of traces that a ratio sampler keeps"),
+    Variable("OTEL_METRIC_EXPORT_INTERVAL", "metric_millis", whole_number(100, 3_600_000), "60000", "milliseconds between two exports of metrics"),
+    Variable("OTEL_SERVICE_NAME", "service_name", _word, None, "name of the service in traces; its own when unset"),
+)  # fmt: skip
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
+    *OTEL_VARIABLES,
     *SHIELD_VARIABLES,
     *KEY_VARIABLES,
     *DATABASE_VARIABLES,
@@ -800,6 +833,22 @@ VARIABLES: Final = (
     *FLOW_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtelSettings:
+    """Where traces and metrics go, by OpenTelemetry's own variables."""
+
+    endpoint: str
+    """With its scheme."""
+    insecure: bool
+    share: float
+    """Of the traces that begin here."""
+    parent_based: bool
+    traces: bool
+    metrics: bool
+    metric_seconds: float
+    service_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -818,6 +867,8 @@ class ListenSettings:
     request_seconds_max: float
     drain_seconds: float
     access_log: bool
+    otel: OtelSettings | None = None
+    """None: nothing is exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1201,7 +1252,27 @@ def _listen(environ: Mapping[str, str], variables: Iterable[Variable], problems:
         return None
     values["public_host"] = values["public_host"] or values["host"]
     values["allowed_hosts"] = values["allowed_hosts"] or ()
-    return ListenSettings(**values)
+    otel = _otel(environ, problems)
+    return None if len(problems) > before else ListenSettings(**values, otel=otel)
+
+
+def _otel(environ: Mapping[str, str], problems: list[str]) -> OtelSettings | None:
+    before = len(problems)
+    values = _read(environ, OTEL_VARIABLES, problems)
+    if len(problems) > before or values["disabled"] or values["endpoint"] is None:
+        return None
+    sampler: str = values["sampler"]
+    kind = sampler.removeprefix("parentbased_")
+    return OtelSettings(
+        endpoint=values["endpoint"],
+        insecure=values["endpoint"].startswith("http://"),
+        share={"always_on": 1.0, "always_off": 0.0}.get(kind, values["share"]),
+        parent_based=sampler.startswith("parentbased_"),
+        traces=values["traces"] == "otlp",
+        metrics=values["metrics"] == "otlp",
+        metric_seconds=values["metric_millis"] / 1000,
+        service_name=values["service_name"],
+    )
 
 
 def parse_listen(environ: Mapping[str, str], *, port: int = 8081) -> ListenSettings:

@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kiki import tracing
 from kiki.clock import to_iso
 
 request_id: Final[ContextVar[str | None]] = ContextVar("kiki_request_id", default=None)
@@ -72,7 +73,7 @@ def redact(value: Any, depth: int = DEPTH_MAX) -> Any:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: ts (RFC 3339, UTC), level, logger, event, request_id, fields, exception.
+    """One JSON object per record: ts (RFC 3339, UTC), level, logger, event, request_id, trace_id, span_id, fields, exception.
 
     It never raises: a record that cannot be formatted is still a line that says so.
     """
@@ -92,6 +93,9 @@ class JsonFormatter(logging.Formatter):
         current = request_id.get()
         if current is not None:
             line["request_id"] = current
+        traced = tracing.ids()
+        if traced is not None:
+            line["trace_id"], line["span_id"] = traced
         fields = getattr(record, "fields", None)
         if isinstance(fields, Mapping):
             try:
@@ -153,7 +157,7 @@ def log_event(
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the request histogram in seconds, inclusive as Prometheus wants them."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def new_registry() -> CollectorRegistry:
@@ -220,7 +224,7 @@ class HttpMetrics(Collector):
             totals: dict[tuple[str, str], int] = {}
             for (method, status), count in list(numbers.counts.items()):
                 # Methods are the caller's words: an unknown one must not become a time series of its own.
-                key = (method if method in _METHODS else "OTHER", str(status))
+                key = (method if method in METHODS else "OTHER", str(status))
                 totals[key] = totals.get(key, 0) + count
             for (method, status_text), count in totals.items():
                 requests.add_metric([self._service, numbers.route, method, status_text], count)

@@ -19,6 +19,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from kiki import tracing
 from kiki.errors import Unavailable
 
 Item = TypeVar("Item")
@@ -221,6 +222,8 @@ class AsyncLead(Generic[Item, Result]):
         self._quick = quick
         self._slow_for = 0
         """How many batches the executor leads before the loop tries again."""
+        self._traced: tracing.Span | None = None
+        """Of those who wait, one whose trace is kept: what the batch does is shown there."""
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Queue an item; the future resolves on this loop. Call it from the loop only."""
@@ -228,6 +231,8 @@ class AsyncLead(Generic[Item, Result]):
         ticket = Ticket(self._group, item)
         ticket.future, ticket.lead = future, self
         self._group.waiting.append(ticket)
+        if self._traced is None and (span := tracing.current()) is not None and span.sampled:
+            self._traced = span
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._gather, 0, _TURNS_MAX)
@@ -242,25 +247,29 @@ class AsyncLead(Generic[Item, Result]):
             self._start()
 
     def _start(self) -> None:
+        traced, self._traced = self._traced, None
         if self._quick and not self._slow_for:
             started = time.perf_counter()
-            if self._group.lead_if_free():
+            with tracing.within(traced):
+                led = self._group.lead_if_free()
+            if led:
                 if time.perf_counter() - started > QUICK_SECONDS:
                     self._slow_for = _QUICK_AGAIN_AFTER
                 self._go_on()
                 return
         self._slow_for = max(0, self._slow_for - 1)
         try:
-            self._executor.submit(self._lead)
+            self._executor.submit(self._lead, traced)
         except RuntimeError:  # shut down: the group is closed, and says so to whoever still asks
             try:
                 self._group.lead()
             finally:
                 self._go_on()
 
-    def _lead(self) -> None:
+    def _lead(self, traced: tracing.Span | None) -> None:
         try:
-            self._group.lead()
+            with tracing.within(traced):
+                self._group.lead()
         finally:
             self._loop.call_soon_threadsafe(self._go_on)
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from kiki import tracing
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
 from kiki.ledger.checkpoint import Checkpoint, Signer, extensions, log_origin
@@ -57,6 +58,10 @@ class Ledger:
         """When the last entry was taken in, in microseconds since the epoch."""
         self.chain = self._name_chain()
         self._process = os.getpid()
+        self._traced_as = {
+            "db.system.name": "postgresql" if store.is_shared else "sqlite",
+            "db.operation.name": "COMMIT",
+        }
         self._tiling = open_tiling(store)
         self.signer = None if seed is None else Signer(log_origin(self.chain), seed)
         self.others: Callable[[], Mapping[str, int]] = dict
@@ -153,10 +158,11 @@ class Ledger:
         under_epoch: tuple[str, int] | None = None,
     ) -> None:
         try:
-            if under_epoch is None:
-                self.store.commit(entries, writes)
-            else:
-                self.store.commit(entries, writes, under_epoch=under_epoch)
+            with tracing.child("ledger COMMIT", tracing.Kind.CLIENT, self._traced_as):
+                if under_epoch is None:
+                    self.store.commit(entries, writes)
+                else:
+                    self.store.commit(entries, writes, under_epoch=under_epoch)
         except BaseException as error:
             # Also an interrupt, or an error of a kind nobody planned for: what became of the entries is unknown.
             failure = error

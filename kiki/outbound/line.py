@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from kiki import __version__
+from kiki import __version__, tracing
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.outbound.breaker import Breaker, BreakerRule
 from kiki.outbound.exchange import (
@@ -159,7 +159,8 @@ class Line:
             failure = await self._authorization.apply(built)
             if failure is not None:
                 return failure
-            reply = await self._transmit(built, request, progress)
+            with tracing.child(request.method, tracing.Kind.CLIENT, {"server.address": built.url.host}):
+                reply = await self._transmit(built, request, progress)
             if isinstance(reply, Outcome):
                 return reply
             outcome = self._meaning(reply)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn, Self, TypeVar
 import httpx
 import msgspec
 
-from kiki import __version__
+from kiki import __version__, tracing
 from kiki.errors import (
     Conflict,
     Forbidden,
@@ -50,6 +50,7 @@ WAIT_MAX = 2.0
 REPLY_BYTES_MAX = 64 * 1024 * 1024
 """A reply that is longer is no reply of SyncShield's."""
 
+_TRACED_AS = {"peer.service": "syncshield"}
 _PASSING = frozenset({502, 503, 504})
 _DETAIL_LENGTH = 200
 
@@ -318,14 +319,17 @@ class Line(Conversation):
     def _send(self, step: Send) -> Reply | Failure:
         end = self._clock() + step.timeout
         try:
-            with self._http.stream(
-                step.method,
-                step.path,
-                params=list(step.params) or None,
-                content=step.content,
-                headers=step.headers,
-                timeout=step.timeout,
-            ) as response:
+            with (
+                tracing.child(step.method, tracing.Kind.CLIENT, _TRACED_AS),
+                self._http.stream(
+                    step.method,
+                    step.path,
+                    params=list(step.params) or None,
+                    content=step.content,
+                    headers=tracing.carried(step.headers),
+                    timeout=step.timeout,
+                ) as response,
+            ):
                 content = _Content(step, response)
                 for part in response.iter_bytes():
                     if not content.take(part):
@@ -381,22 +385,23 @@ class AsyncLine(Conversation):
 
     async def _send(self, step: Send) -> Reply | Failure:
         try:
-            async with (
-                asyncio.timeout(step.timeout),
-                self._http.stream(
-                    step.method,
-                    step.path,
-                    params=list(step.params) or None,
-                    content=step.content,
-                    headers=step.headers,
-                    timeout=step.timeout,
-                ) as response,
-            ):
-                content = _Content(step, response)
-                async for part in response.aiter_bytes():
-                    if not content.take(part):
-                        return Failure("its reply is too long")
-                return Reply(response.status_code, response.headers, bytes(content.kept))
+            with tracing.child(step.method, tracing.Kind.CLIENT, _TRACED_AS):
+                async with (
+                    asyncio.timeout(step.timeout),
+                    self._http.stream(
+                        step.method,
+                        step.path,
+                        params=list(step.params) or None,
+                        content=step.content,
+                        headers=tracing.carried(step.headers),
+                        timeout=step.timeout,
+                    ) as response,
+                ):
+                    content = _Content(step, response)
+                    async for part in response.aiter_bytes():
+                        if not content.take(part):
+                            return Failure("its reply is too long")
+                    return Reply(response.status_code, response.headers, bytes(content.kept))
         except TimeoutError:
             return Failure(f"it did not answer within {step.timeout:g} s")
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:

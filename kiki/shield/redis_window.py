@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
+from kiki import tracing
 from kiki.clock import SECOND, Clock, steady_clock
 from kiki.errors import (
     CapacityReached,
@@ -39,6 +40,7 @@ from kiki.shield.window_rebuild import NOBODY, EpochAuthority, Past
 
 SUM_MAX = 2**53 - 1
 """The largest sum a window may hold, in micros: the script counts in doubles."""
+_TRACED_AS = {"db.system.name": "redis", "db.operation.name": "EVALSHA"}
 
 DAY = 24 * 3600 * SECOND
 
@@ -792,7 +794,8 @@ class RedisWindow:
         `salt` is what the asks were encoded with: when another one came into force, they must be asked anew.
         """
         try:
-            return self._settled(self._connected(), batch, asks, salt, **parts)
+            with tracing.child("redis EVALSHA", tracing.Kind.CLIENT, _TRACED_AS):
+                return self._settled(self._connected(), batch, asks, salt, **parts)
         except WindowUnavailable as error:
             if not isinstance(error, _AskAgain):
                 self._trip(error)

@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from kiki import errors
+from kiki import errors, tracing
 from kiki.errors import ConfigurationError, Forbidden, KikiError, Unauthenticated
 from kiki.settings import ListenSettings
 from kiki.telemetry import log_event
@@ -44,6 +44,9 @@ _CODES: Final[dict[type[KikiError], grpc.StatusCode]] = {
     errors.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
+
+_OURS: Final = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN"})
+"""What a call ends with when it is the service that failed."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -215,6 +218,10 @@ class GrpcServer:
             metrics.in_work += 1
             metrics.began += 1
             status = "OK"
+            span = None
+            if (tracer := tracing.tracer()) is not None:
+                span = tracer.begin(path[1:], tracing.Kind.SERVER, _parent_of(context.invocation_metadata()))
+                tracing.enter(span)
             try:
                 found = answer(data, context.time_remaining())
                 if not isinstance(found, bytes):
@@ -232,6 +239,12 @@ class GrpcServer:
             finally:
                 metrics.in_work -= 1
                 metrics.record(path, status, perf_counter() - started)
+                if span is not None:
+                    tracing.end(
+                        span,
+                        {"rpc.system": "grpc", "rpc.method": path, "rpc.grpc.status_code": status},
+                        failed=status in _OURS,
+                    )
 
         return unary
 
@@ -265,6 +278,11 @@ class _Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
         except errors.AccessDenied as error:
             return _refusing(error, streaming=handler.request_streaming)
         return handler
+
+
+def _parent_of(metadata: Metadata | None) -> str | None:
+    """The trace that a call belongs to, by its metadata."""
+    return next((str(value) for name, value in metadata or () if name == tracing.HEADER), None)
 
 
 def _let_in(tokens: Tokens, role: Role, metadata: Metadata) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from kiki import tracing
 from kiki.errors import (
     Forbidden,
     InvalidInput,
@@ -27,6 +28,7 @@ from kiki.value.pb import value_pb2 as pb
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 _SERVICE: Final = "kiki.value.v1.ValueService"
+_TRACED_AS: Final = {"rpc.system": "grpc", "peer.service": "syncvalue"}
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -127,6 +129,11 @@ class _Peer:
         bearer = _default_token() if token is None else checked_token(token.strip(), "the token")
         self._metadata = (("authorization", f"Bearer {bearer}"),) if bearer else None
 
+    def _carried(self) -> tuple[tuple[str, str], ...] | None:
+        """The metadata of a call that is made now."""
+        span = tracing.current()
+        return self._metadata if span is None else (*(self._metadata or ()), (tracing.HEADER, span.header))
+
     def _channel(self, module: Any) -> Any:
         if self._credentials is None:
             return module.insecure_channel(self._address, options=_OPTIONS)
@@ -144,7 +151,8 @@ class Remote(_Peer):
         """The answer of the service."""
         ask = self._open.unary_unary(_path(method), _registered_method=True)
         try:
-            data = ask(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+            with tracing.child(_path(method), tracing.Kind.CLIENT, _TRACED_AS):
+                data = ask(request.SerializeToString(), timeout=seconds, metadata=self._carried())
         except grpc.RpcError as error:
             raise _error_of(error) from None
         return _read(reply, data)
@@ -168,7 +176,8 @@ class AsyncRemote(_Peer):
             self._open = self._channel(grpc.aio)
         ask = self._open.unary_unary(_path(method))
         try:
-            data = await ask(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+            with tracing.child(_path(method), tracing.Kind.CLIENT, _TRACED_AS):
+                data = await ask(request.SerializeToString(), timeout=seconds, metadata=self._carried())
         except grpc.RpcError as error:
             raise _error_of(error) from None
         return _read(reply, data)

@@ -27,9 +27,10 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from kiki import tracing
 from kiki.errors import Forbidden, KikiError, Unauthenticated
 from kiki.settings import ListenSettings, is_loopback
-from kiki.telemetry import HttpMetrics, log_event, render, request_id
+from kiki.telemetry import METHODS, HttpMetrics, log_event, render, request_id
 from kiki.web.rate import RateLimit
 from kiki.web.refusals import (
     BodyLate,
@@ -220,6 +221,10 @@ class Edge:
             identity = self._new_id()
         request.request_id = identity
         request_id.set(identity)  # the task and its context end with the request
+        span = None
+        if (tracer := tracing.tracer()) is not None:
+            span = tracer.begin("request", tracing.Kind.SERVER, headers.get(tracing.HEADER))
+            tracing.enter(span)
         try:
             target, _, request.raw_query = request.raw_path.partition("?")
             methods = self._fixed.get(target)
@@ -251,6 +256,8 @@ class Edge:
         seconds = perf_counter() - started
         # A method without a route is the caller's own word; they must not add up in the table of numbers.
         metrics.record(method if entry is not None else "OTHER", response.status, seconds)
+        if span is not None and span.sampled:
+            _end(span, request, entry, response.status)
         if self._settings.access_log:
             self._log_access(request, entry, response.status, seconds)
         return response
@@ -395,6 +402,22 @@ class Edge:
             caller=request.principal.name if request.principal is not None else None,
             port="public" if self.public else "internal",
         )
+
+
+def _end(span: tracing.Span, request: Request, entry: Entry | None, status: int) -> None:
+    """Finish a request's span. The route's pattern and never the path or the query: those may hold a customer's id."""
+    method = request.method if request.method in METHODS else "_OTHER"
+    attributes: dict[str, tracing.Attribute] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "url.scheme": "http",
+    }
+    if entry is not None:
+        attributes["http.route"] = entry.route.path
+        span.name = f"{method} {entry.route.path}"
+    else:
+        span.name = method
+    tracing.end(span, attributes, failed=status >= 500)
 
 
 def set_headers(request: Request, response: web.StreamResponse) -> None:

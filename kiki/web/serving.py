@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from kiki import otlp
 from kiki.errors import ConfigurationError
 from kiki.settings import ListenSettings, is_loopback
 from kiki.telemetry import log_event
@@ -309,6 +310,7 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 async def _until_told(service: Service, settings: ListenSettings, tokens: Tokens | None) -> int:
     loop = asyncio.get_running_loop()
+    exporting = otlp.start(settings.otel, service.registry, service.name)
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
     turn = asyncio.Lock()
@@ -356,6 +358,8 @@ async def _until_told(service: Service, settings: ListenSettings, tokens: Tokens
             await stop.wait()
         log_event(logger, logging.INFO, "stopped", service=service.name)
     finally:
+        if exporting is not None:
+            exporting.close()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
     return 0
