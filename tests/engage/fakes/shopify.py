@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from bisect import bisect_left, bisect_right
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +80,7 @@ class FakeShopify(FakeService):
         self.fields: dict[tuple[str, str, str], str] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self._shelves: dict[str, _Shelf] = {}
         self.scopes: tuple[str, ...] = SCOPES
         self.served_version = VERSION
         self.token = TOKEN
@@ -92,6 +94,7 @@ class FakeShopify(FakeService):
 
     def customer(self, number: int, updated_at: str, **members: Any) -> dict[str, Any]:
         gid = f"gid://shopify/Customer/{number}"
+        self._shelves.pop("customers", None)
         self.customers[gid] = {
             "__typename": "Customer",
             "id": gid,
@@ -114,6 +117,7 @@ class FakeShopify(FakeService):
         self, number: int, customer: int, updated_at: str, amount: str = "10.0", **members: Any
     ) -> dict[str, Any]:
         gid = f"gid://shopify/Order/{number}"
+        self._shelves.pop("orders", None)
         self.orders[gid] = {
             "__typename": "Order",
             "id": gid,
@@ -130,6 +134,11 @@ class FakeShopify(FakeService):
             "lineItems": [],
         } | members
         return self.orders[gid]
+
+    def shelf(self, name: str) -> _Shelf:
+        if name not in self._shelves:
+            self._shelves[name] = _Shelf(getattr(self, name))
+        return self._shelves[name]
 
     # The wire
 
@@ -224,10 +233,10 @@ class _Root:
         self.currentAppInstallation = {"accessScopes": [{"handle": each} for each in fake.scopes]}
 
     def customers(self, info: Any, **asked: Any) -> dict[str, Any]:
-        return _connection(self._fake.customers, asked)
+        return self._fake.shelf("customers").connection(asked)
 
     def orders(self, info: Any, **asked: Any) -> dict[str, Any]:
-        return _connection(self._fake.orders, asked)
+        return self._fake.shelf("orders").connection(asked)
 
     def node(self, info: Any, id: str) -> dict[str, Any] | None:  # noqa: A002  # its name there
         operation = self._fake.operations.get(id)
@@ -260,23 +269,35 @@ def money(amount: str) -> dict[str, Any]:
     return {"shopMoney": {"amount": amount, "currencyCode": "CHF"}}
 
 
-def _connection(found: dict[str, dict[str, Any]], asked: dict[str, Any]) -> dict[str, Any]:
-    nodes = [
-        _whole(one) for one in sorted(found.values(), key=lambda one: (one["updatedAt"], int(one["legacyResourceId"])))
-    ]
-    for sign, moment in re.findall(r"updated_at:(>=|<=)'([^']+)'", asked.get("query") or ""):
-        nodes = [one for one in nodes if (one["updatedAt"] >= moment if sign == ">=" else one["updatedAt"] <= moment)]
-    if after := asked.get("after"):
-        updated, _, number = after.partition("|")
-        nodes = [one for one in nodes if (one["updatedAt"], int(one["legacyResourceId"])) > (updated, int(number))]
-    first = asked.get("first") or len(nodes)
-    shown = nodes[:first]
-    end = f"{shown[-1]['updatedAt']}|{shown[-1]['legacyResourceId']}" if shown else None
-    return {
-        "pageInfo": {"hasNextPage": len(nodes) > first, "endCursor": end},
-        "nodes": shown,
-        "edges": [{"node": one, "cursor": ""} for one in shown],
-    }
+class _Shelf:
+    """Nodes in the order of their last change."""
+
+    def __init__(self, found: dict[str, dict[str, Any]]) -> None:
+        self.nodes = sorted(found.values(), key=_place)
+        self._keys = [_place(one) for one in self.nodes]
+
+    def connection(self, asked: dict[str, Any]) -> dict[str, Any]:
+        begin, end = 0, len(self.nodes)
+        for sign, moment in re.findall(r"updated_at:(>=|<=)'([^']+)'", asked.get("query") or ""):
+            if sign == ">=":
+                begin = max(begin, bisect_left(self._keys, (moment, 0)))
+            else:
+                end = min(end, bisect_right(self._keys, (moment, 2**63)))
+        if after := asked.get("after"):
+            updated, _, number = after.partition("|")
+            begin = max(begin, bisect_right(self._keys, (updated, int(number))))
+        first = asked.get("first") or len(self.nodes)
+        shown = [_whole(one) for one in self.nodes[begin : min(end, begin + first)]]
+        cursor = f"{shown[-1]['updatedAt']}|{shown[-1]['legacyResourceId']}" if shown else None
+        return {
+            "pageInfo": {"hasNextPage": end - begin > first, "endCursor": cursor},
+            "nodes": shown,
+            "edges": [{"node": one, "cursor": ""} for one in shown],
+        }
+
+
+def _place(node: dict[str, Any]) -> tuple[str, int]:
+    return node["updatedAt"], int(node["legacyResourceId"])
 
 
 def _whole(node: dict[str, Any]) -> dict[str, Any]:
