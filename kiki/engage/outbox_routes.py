@@ -12,7 +12,7 @@ from kiki.engage.outbox_page import letter_page, list_page
 from kiki.errors import NotFound
 from kiki.web import Reply, Request, Route, page
 
-PATH: Final = "/v1/outbox"
+PATH: Final = "/outbox"
 
 
 class OutboxRoutes:

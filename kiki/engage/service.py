@@ -12,13 +12,12 @@ from typing import Any, Final, TypeVar
 
 from kiki.clock import to_iso, wall_micros
 from kiki.engage import wire
-from kiki.engage.channels.outbox import letter, letters
 from kiki.engage.engage_data import EngageData
 from kiki.engage.explanation import explain
 from kiki.engage.message_maker import MessageMaker
 from kiki.engage.metrics import EngageMetrics
 from kiki.engage.openapi import openapi
-from kiki.engage.outbox_page import letter_page, list_page
+from kiki.engage.outbox_routes import OutboxRoutes
 from kiki.engage.plan import as_json, run_json
 from kiki.engage.playbook import Playbook
 from kiki.engage.playbook_report import report, report_json
@@ -37,13 +36,12 @@ from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
 from kiki.settings import Secret
 from kiki.telemetry import log_event, new_registry
-from kiki.web import Check, Reply, Request, Route, Service, json_reply, one, plain, query, read_body
+from kiki.web import Check, Reply, Request, Route, Service, json_reply, one, page, plain, query, read_body
 from kiki.web.refusals import BodyTooLarge
 
 logger = logging.getLogger("kiki.engage")
 
 NAME: Final = "SyncEngage™ Retention Agent"
-_HTML: Final = "text/html; charset=utf-8"
 _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
 _ANY: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -126,10 +124,7 @@ class EngageService:
             *self._privacy.routes(),
         ]
         if self._outbox is not None:
-            routes += [
-                Route("/outbox", self._letters, role="privacy"),
-                Route("/outbox/{action}", self._letter, role="privacy"),
-            ]
+            routes += OutboxRoutes(self._outbox).routes()
         return routes
 
     # -- its life ------------------------------------------------------------------------------------
@@ -336,7 +331,8 @@ class EngageService:
             raise BodyTooLarge(f"a call of a provider has at most {BODY_BYTES_MAX} bytes")
         base = self._public_url or f"{request.scheme}://{request.host}"
         headers = {name.lower(): value for name, value in request.headers.items()}
-        call = WebhookCall(request.method, f"{base}{request.path_qs}", headers, body)
+        # The target as it came: what was signed is its very bytes, not a normalised spelling of them.
+        call = WebhookCall(request.method, f"{base}{request.raw_path}", headers, body)
         try:
             new = await _blocking(lambda: self._post_room.take(provider, call))
         except (Unauthenticated, InvalidInput, NotFound):
@@ -347,39 +343,12 @@ class EngageService:
 
     async def _ask_to_leave(self, _: Request) -> Reply:
         # Whatever the token: link scanners fetch everything, and learn and change nothing.
-        return Reply(question_page().encode(), _HTML, 200, _FORM)
+        return page(question_page())
 
     async def _leave(self, request: Request) -> Reply:
         await read_body(request)
         await _blocking(lambda: self._post_room.leave(request.params["token"]))
-        return Reply(done_page().encode(), _HTML)
-
-    async def _letters(self, request: Request) -> Reply:
-        assert self._outbox is not None
-        outbox = self._outbox
-        return Reply((await _blocking(lambda: list_page(letters(outbox)))).encode(), _HTML, 200, _STYLE)
-
-    async def _letter(self, request: Request) -> Reply:
-        assert self._outbox is not None
-        outbox, action = self._outbox, request.params["action"]
-        found = await _blocking(lambda: letter(outbox, action))
-        if found is None:
-            raise NotFound("there is no such message in the outbox")
-        return Reply(letter_page(found).encode(), _HTML, 200, _STYLE)
-
-
-_FORM: Final = (
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
-    ),
-)
-_STYLE: Final = (
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; frame-ancestors 'none'; sandbox allow-popups",
-    ),
-)
+        return page(done_page())
 
 
 async def _blocking(work: Callable[[], _Found]) -> _Found:

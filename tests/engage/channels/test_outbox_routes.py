@@ -21,12 +21,12 @@ async def site(tmp_path):
 
 async def test_the_outbox_is_a_page_and_leads_to_each_message(site):
     async with aiohttp.ClientSession() as session:
-        async with session.get(f"{site}/v1/outbox") as reply:
+        async with session.get(f"{site}/outbox") as reply:
             listing = await reply.text()
             policy = reply.headers.getall("Content-Security-Policy")
-        async with session.get(f"{site}/v1/outbox/act-1") as reply:
+        async with session.get(f"{site}/outbox/act-1") as reply:
             message = await reply.text()
-        async with session.get(f"{site}/v1/outbox/..%2Fetc") as reply:
+        async with session.get(f"{site}/outbox/..%2Fetc") as reply:
             assert 404 == reply.status
     assert 'href="outbox/act-1"' in listing
     assert "Hello &lt;b&gt;" in message
