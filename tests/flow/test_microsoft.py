@@ -242,7 +242,7 @@ async def test_code_117_closes_the_account_for_a_minute() -> None:
         assert refused.retry_at is not None
         again = await platform.pause(campaign, "k")
         assert ("throttled", refused.retry_at) == (again.code, again.retry_at)
-        assert 1 == len([each for each in fake.got if each.method == "PUT"])
+        assert 1 == len([each for each in fake.got if (each.method, each.path[-9:]) == ("PUT", "Campaigns")])
         await platform.close()
 
 

@@ -17,10 +17,14 @@ from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     day_start,
+    endless,
+    foremost,
+    read_back,
     shown_campaign,
     shown_report,
 )
@@ -110,7 +114,8 @@ class Amazon(AdAccount):
         accepted = "write the account's id such as amzn1.ads-account.g.abc"
         ads_account = told.setting("ads_account", "", r"[A-Za-z0-9._-]{0,100}", accepted)
         profile = told.account(r"[0-9]{1,20}", "write the profile's id, which is a number")
-        told.settings_known({"region", "version", "ads_account"})
+        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        told.settings_known({"region", "version", "ads_account", "per_minute"})
         told.require()
         # Version 1 and the reports know the application under different names.
         headers = {
@@ -124,6 +129,7 @@ class Amazon(AdAccount):
             authorization=OAuth2(token_url, client_id, client_secret, refresh),
             headers=headers,
             judge=judge,
+            per_minute=int(per_minute) if per_minute.isdigit() else None,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(profile, line, url=url, version=version)
@@ -150,14 +156,13 @@ class Amazon(AdAccount):
         if isinstance(found, Outcome):
             return found
         same = [each for page in found for each in page.campaigns if each.name == name]
-        same.sort(key=lambda each: each.status is Status.ENDED)
         if not same:
             return done()
-        group = await self._ad_group(same[0].campaign_id)
+        chosen, living = foremost(same, lambda each: each.status)
+        group = await self._ad_group(chosen.campaign_id)
         if isinstance(group, Outcome):
             return group
-        alive = sum(each.status is not Status.ENDED for each in same)
-        return shown_campaign(self._state(same[0], group, about), same_name=max(alive, 1))
+        return shown_campaign(self._state(chosen, group, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`. Without a bid no ad group is made: Amazon has none that bids by itself."""
@@ -172,17 +177,18 @@ class Amazon(AdAccount):
             return there
         if "campaign" in there.value:
             state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.status is not Status.PAUSED:
-                # Somebody else's, or of an earlier run: what may be spending is not built any further.
+            if state.whole or state.status is Status.ENDED:
                 return there
             campaign = state.id
         else:
             made = await self._write(MadeCampaign, "create/campaigns", {"campaigns": [self._campaign(spec, about)]})
             if isinstance(made, Outcome):
-                return await self.lookup(spec.name) if made.code == CONFLICT else made
+                # The name was taken since: by an effect that came late, or by another runner.
+                shown = await self.lookup(spec.name) if made.code == CONFLICT else made
+                return shown if "campaign" in shown.value else made
             campaign = made.campaign.campaign_id
         failure = await self._complete(campaign, spec)
-        return await self.lookup(spec.name) if failure is None else failure
+        return read_back(await self.lookup(spec.name)) if failure is None else failure
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
@@ -299,6 +305,7 @@ class Amazon(AdAccount):
             bid=None if bid is None else exact_micros(bid),
             currency=about.currency,
             account=self.account,
+            whole=group is not None,
         )
 
     async def _update(self, campaign: str, change: Mapping[str, Any]) -> Outcome:
@@ -357,7 +364,7 @@ class Amazon(AdAccount):
         """Everything that a query finds, page by page."""
         pages: list[Kind] = []
         token: str | None = ""
-        while token is not None:
+        for _ in range(PAGES_MAX):
             body = {"adProductFilter": {"include": [PRODUCT]}, **filters, "maxResults": PAGE}
             reply = await self._send(f"query/{what}", {**body, "nextToken": token} if token else body, write=False)
             page = reply if isinstance(reply, Outcome) else reply.read(kind)
@@ -365,7 +372,9 @@ class Amazon(AdAccount):
                 return page
             pages.append(page)
             token = getattr(page, "next_token", None) or None
-        return pages
+            if token is None:
+                return pages
+        return endless(f"query/{what}")
 
     async def _write(self, kind: type[Kind], path: str, body: Mapping[str, Any]) -> Kind | Outcome:
         reply = await self._send(path, body, write=True)

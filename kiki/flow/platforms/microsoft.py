@@ -22,7 +22,9 @@ from kiki.flow.platforms.ad_account import (
     AdAccount,
     about_account,
     consented,
+    foremost,
     in_batches,
+    read_back,
     shown_campaign,
     shown_report,
 )
@@ -56,6 +58,7 @@ from kiki.outbound.exchange import (
     NOT_READY,
     SERVER_ERROR,
     THROTTLED,
+    UNREADABLE,
     UNSUPPORTED,
     Request,
 )
@@ -92,14 +95,6 @@ POLLS: Final = (1.0, 2.0, 4.0)
 """Seconds between looks at a report; what takes longer is asked for again at the next call."""
 ASKED_MAX: Final = 1000
 
-_STATUS: Final[Mapping[str, Status]] = {
-    "Active": Status.ACTIVE,
-    "BudgetPaused": Status.ACTIVE,
-    "Paused": Status.PAUSED,
-    "BudgetAndManualPaused": Status.PAUSED,
-    "Suspended": Status.PAUSED,
-    "Deleted": Status.ENDED,
-}
 _ID: Final = re.compile(r"[0-9]{1,20}")
 
 
@@ -151,13 +146,15 @@ class Microsoft(AdAccount):
             "conversion_goal", "", r"[^\r\n]{0,100}", "write the name of a goal for offline conversions"
         )
         name = told.account(r"[0-9]{1,20}", "write the account's id, which is a number")
-        told.settings_known({"version", "conversion_goal"})
+        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        told.settings_known({"version", "conversion_goal", "per_minute"})
         told.require()
         line = Line(
             url,
             authorization=OAuth2(token_url, client_id, client_secret, refresh, fields={"scope": SCOPE}),
             headers={"DeveloperToken": developer, "CustomerId": customer, "CustomerAccountId": name},
             judge=judge,
+            per_minute=int(per_minute) if per_minute.isdigit() else None,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         urls = (url, url, url) if own else (CAMPAIGNS_URL, ACCOUNTS_URL, REPORTS_URL)
@@ -186,10 +183,11 @@ class Microsoft(AdAccount):
         same = [each for each in found if each.name == name]
         if not same:
             return done()
-        group = await self._ad_group(same[0].id)
+        chosen, living = foremost(same, lambda each: each.standing)
+        group = await self._ad_group(chosen.id)
         if isinstance(group, Outcome):
             return group
-        return shown_campaign(self._state(same[0], group, about), same_name=len(same))
+        return shown_campaign(self._state(chosen, group, about), same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -204,20 +202,21 @@ class Microsoft(AdAccount):
             return there
         if "campaign" in there.value:
             state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.status is not Status.PAUSED:
-                # Somebody else's, or of an earlier run: what may be spending is not built any further.
+            if state.whole or state.status is Status.ENDED:
                 return there
             campaign = state.id
         else:
             body = {"AccountId": self.account, "Campaigns": [parts["campaign"]]}
             made = await self._write(CampaignIds, "POST", "Campaigns", body)
             if isinstance(made, Outcome):
-                return await self.lookup(spec.name) if made.code == CONFLICT else made
+                # The name was taken since: by an effect that came late, or by another runner.
+                shown = await self.lookup(spec.name) if made.code == CONFLICT else made
+                return shown if "campaign" in shown.value else made
             if len(made.campaign_ids) != 1 or made.campaign_ids[0] is None:
-                return unknown("unreadable", "the campaign was taken and has no id")
+                return unknown(UNREADABLE, "the campaign was taken and has no id")
             campaign = made.campaign_ids[0]
         failure = await self._complete(campaign, parts)
-        return await self.lookup(spec.name) if failure is None else failure
+        return read_back(await self.lookup(spec.name)) if failure is None else failure
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
@@ -321,7 +320,8 @@ class Microsoft(AdAccount):
             return wrong
         group: dict[str, Any] = {
             "Name": AD_GROUP,
-            "Status": "Active",
+            # Without its countries it would be shown in all.
+            "Status": "Paused" if locations else "Active",
             "StartDate": _date(spec.starts),
             "EndDate": _date(spec.ends),
         }
@@ -355,14 +355,22 @@ class Microsoft(AdAccount):
         there = await self._read(CampaignCriterions, f"{self._campaigns}/CampaignCriterions/QueryByIds", asked)
         if isinstance(there, Outcome):
             return there
+        if group is None:
+            # Made just now, or by another runner that was quicker.
+            group = await self._ad_group(campaign)
+        if isinstance(group, Outcome) or group is None:
+            return group or unknown(UNREADABLE, "the ad group was made and is not shown")
         known = {each.criterion.location_id for each in there.campaign_criterions or () if each and each.criterion}
         lacking = [each for each in parts["locations"] if each not in known]
-        if not lacking:
-            return None
         criterions = [_location(campaign, each) for each in lacking]
-        body = {"CriterionType": "Targets", "CampaignCriterions": criterions}
-        added = await self._write(CriterionIds, "POST", "CampaignCriterions", body)
-        return added if isinstance(added, Outcome) else None
+        if criterions:
+            body = {"CriterionType": "Targets", "CampaignCriterions": criterions}
+            added = await self._write(CriterionIds, "POST", "CampaignCriterions", body)
+            if isinstance(added, Outcome):
+                return added
+        body = {"CampaignId": campaign, "AdGroups": [{"Id": group.id, "Status": "Active"}]}
+        put = await self._write(Updated, "PUT", "AdGroups", body)
+        return put if isinstance(put, Outcome) else None
 
     async def _list(self) -> list[CampaignShown] | Outcome:
         asked = {"AccountId": self.account, "CampaignType": ALL_TYPES}
@@ -381,12 +389,13 @@ class Microsoft(AdAccount):
         return CampaignState(
             id=campaign.id,
             name=campaign.name,
-            # A status of tomorrow's API may spend.
-            status=_STATUS.get(campaign.status, Status.ACTIVE),
+            status=campaign.standing,
             daily_budget=None if budget is None else exact_micros(budget),
             bid=None if bid is None else exact_micros(bid),
             currency=about.currency,
             account=self.account,
+            # The ad group is active once its countries are there.
+            whole=group is not None and group.status == "Active",
         )
 
     async def _update(self, campaign: str, change: Mapping[str, Any]) -> Outcome:

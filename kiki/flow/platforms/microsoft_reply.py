@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from kiki.clock import SECOND
-from kiki.flow.platform import SpendReport
+from kiki.flow.platform import SpendReport, Status
 from kiki.flow.platforms.amounts import billed_micros
 from kiki.outbound.exchange import (
     CONFLICT,
@@ -34,6 +34,16 @@ CREDENTIALS: Final = {105, 106, 109, 110}
 """InvalidCredentials, UserIsNotAuthorized, AuthenticationTokenExpired, and a developer token of no use."""
 
 
+_STATUS: Final[Mapping[str, Status]] = {
+    "Active": Status.ACTIVE,
+    "BudgetPaused": Status.ACTIVE,
+    "Paused": Status.PAUSED,
+    "BudgetAndManualPaused": Status.PAUSED,
+    "Suspended": Status.PAUSED,
+    "Deleted": Status.ENDED,
+}
+
+
 class CampaignShown(msgspec.Struct, rename="pascal"):
     """A campaign."""
 
@@ -41,6 +51,11 @@ class CampaignShown(msgspec.Struct, rename="pascal"):
     name: str
     status: str
     daily_budget: Decimal | None = None
+
+    @property
+    def standing(self) -> Status:
+        """Whether it may spend; a status of tomorrow's API may."""
+        return _STATUS.get(self.status, Status.ACTIVE)
 
 
 class Campaigns(msgspec.Struct, rename="pascal"):
@@ -60,6 +75,7 @@ class AdGroup(msgspec.Struct, rename="pascal"):
 
     id: str
     name: str
+    status: str = ""
     cpc_bid: Bid | None = None
 
 

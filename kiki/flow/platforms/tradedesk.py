@@ -18,11 +18,14 @@ from kiki.clock import Clock, wall_micros
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     day_start,
+    endless,
     foremost,
+    read_back,
     shown_campaign,
     shown_report,
 )
@@ -111,13 +114,14 @@ class TradeDesk(AdAccount):
         template = told.setting("report_template", "", r"[0-9]{0,20}", "write the number of a MyReports template")
         zone = told.setting("time_zone", "UTC", r"[A-Za-z0-9_+/-]{1,64}", "write a zone such as Europe/Vienna")
         name = told.account(r"[0-9a-z]{1,32}", "write the advertiser's id, such as abc123d")
-        told.settings_known({"version", "report_template", "time_zone"})
+        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        told.settings_known({"version", "report_template", "time_zone", "per_minute"})
         told.require()
         line = Line(
             url,
             authorization=FixedToken(token, header="TTD-Auth", scheme=""),
             judge=judge,
-            per_minute=PER_MINUTE,
+            per_minute=int(per_minute) if per_minute.isdigit() else PER_MINUTE,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, url=url, version=version, template=template, time_zone=zone)
@@ -142,15 +146,15 @@ class TradeDesk(AdAccount):
             return found
         states = []
         for each in found:
-            if each.campaign_name != name:
-                continue
-            groups = await self._ad_groups(each.campaign_id)
-            if isinstance(groups, Outcome):
-                return groups
-            states.append(self._state(each, groups, about))
+            if each.campaign_name == name:
+                # Whether one may spend is known of its ad groups alone.
+                groups = await self._ad_groups(each.campaign_id)
+                if isinstance(groups, Outcome):
+                    return groups
+                states.append(self._state(each, groups, about))
         if not states:
             return done()
-        chosen, living = foremost(states, lambda state: state.status)
+        chosen, living = foremost(states, lambda each: each.status)
         return shown_campaign(chosen, same_name=living)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
@@ -169,8 +173,7 @@ class TradeDesk(AdAccount):
             return there
         if "campaign" in there.value:
             state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.status is not Status.PAUSED:
-                # Somebody else's, or of an earlier run: what may be spending is not built any further.
+            if state.whole or state.status is Status.ENDED:
                 return there
             campaign = state.id
         else:
@@ -186,7 +189,7 @@ class TradeDesk(AdAccount):
             added = await self._write(AdGroupPayload, "POST", "adgroup", body)
             if isinstance(added, Outcome):
                 return added
-        return await self.lookup(spec.name)
+        return read_back(await self.lookup(spec.name))
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. The daily target of the campaign's own ad group."""
@@ -304,17 +307,19 @@ class TradeDesk(AdAccount):
         return groups if isinstance(groups, Outcome) else next((each for each in groups if each.name == AD_GROUP), None)
 
     def _state(self, campaign: CampaignShown, groups: Sequence[AdGroup], about: AboutAccount) -> CampaignState:
-        own = next((each.attributes for each in groups if each.name == AD_GROUP), None)
-        daily = own.budget_settings.daily_budget if own is not None and own.budget_settings is not None else None
+        own = next((each for each in groups if each.name == AD_GROUP), None)
+        how = own.attributes if own is not None else None
+        daily = how.budget_settings.daily_budget if how is not None and how.budget_settings is not None else None
         status = Status.ACTIVE if any(each.is_enabled for each in groups) else Status.PAUSED
         return CampaignState(
             id=campaign.campaign_id,
             name=campaign.campaign_name,
             status=Status.ENDED if _is_archived(campaign) else status,
             daily_budget=_micros(daily),
-            bid=_micros(own.max_bid) if own is not None else None,
+            bid=_micros(how.max_bid) if how is not None else None,
             currency=about.currency,
             account=self.account,
+            whole=own is not None,
         )
 
     async def _change_own(self, campaign: str, change: Mapping[str, Any]) -> Outcome:
@@ -386,7 +391,7 @@ class TradeDesk(AdAccount):
     async def _all(self, kind: type[Kind], path: str, query: Mapping[str, Any]) -> list[Kind] | Outcome:
         """Everything that a query finds, page by page."""
         found: list[Kind] = []
-        while True:
+        for _ in range(PAGES_MAX):
             asked = {**query, "PageStartIndex": len(found), "PageSize": PAGE}
             page: Result[Kind] | Outcome = await self._rest_read(Result[kind], "POST", path, asked)  # type: ignore[valid-type]
             if isinstance(page, Outcome):
@@ -394,6 +399,7 @@ class TradeDesk(AdAccount):
             found.extend(page.result)
             if not page.result or len(found) >= page.total_filtered_count:
                 return found
+        return endless(path)
 
     async def _rest_read(
         self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any] | None = None

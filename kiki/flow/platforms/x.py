@@ -1,7 +1,7 @@
 """X Ads, API version 12. Money there is `local_micro`: micros as they are here.
 
-A campaign has one line item of its own name, which carries the bid, the days and the countries; it is active from the
-beginning, because a paused campaign lets nothing spend. Parameters of reads and of writes are in the query.
+A campaign has one line item of its own name, which carries the bid, the days and the countries; it is active once they are
+there, because a paused campaign lets nothing spend. Parameters of reads and of writes are in the query.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms.ad_account import (
+    PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
     consented,
     day_start,
+    endless,
     foremost,
     in_batches,
+    read_back,
     shown_campaign,
     shown_report,
     zone_of,
@@ -109,13 +112,15 @@ class X(AdAccount):
         pixel = told.setting("pixel", "", r"[a-z0-9]{0,32}", ids)
         event = told.setting("event", "", r"(tw-[a-z0-9]+-[a-z0-9]+)?", "write an event's id such as tw-abc12-def34")
         name = told.account(r"[a-z0-9]{1,32}", "write the account's id, such as 18ce54d4x5t")
-        told.settings_known({"version", "funding_instrument", "pixel", "event"})
+        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        told.settings_known({"version", "funding_instrument", "pixel", "event", "per_minute"})
         told.require()
         line = Line(
             f"{url}/{version}",
             authorization=OAuth1(consumer_key, consumer_secret, token, token_secret),
             judge=judge,
             rates=rates,
+            per_minute=int(per_minute) if per_minute.isdigit() else None,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, funding_instrument=funding, pixel=pixel, event=event)
@@ -153,7 +158,7 @@ class X(AdAccount):
         same = [each for each in found if each.name == name]
         if not same:
             return done()
-        chosen, living = foremost(same, lambda each: self._state(each, None).status)
+        chosen, living = foremost(same, lambda each: each.status)
         item = await self._line_item(chosen)
         if isinstance(item, Outcome):
             return item
@@ -192,11 +197,10 @@ class X(AdAccount):
             campaign = self._state(made, None)
         else:
             campaign = msgspec.convert(there.value["campaign"], CampaignState)
-            if campaign.status is not Status.PAUSED:
-                # Somebody else's, or of an earlier run: what may be spending is not built any further.
+            if campaign.whole or campaign.status is Status.ENDED:
                 return there
         failure = await self._complete(campaign.id, spec, parts)
-        return await self.lookup(spec.name) if failure is None else failure
+        return read_back(await self.lookup(spec.name)) if failure is None else failure
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
@@ -218,7 +222,7 @@ class X(AdAccount):
             return refused(NOT_FOUND, f"campaign {campaign} has no line item of its name")
         params = {"bid_amount_local_micro": str(micros), "bid_strategy": "MAX"}
         put = await self._one(LineItem, "PUT", f"line_items/{_part(item.id)}", params)
-        return put if isinstance(put, Outcome) else shown_campaign(self._state(shown, put))
+        return put if isinstance(put, Outcome) else done()
 
     async def pause(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
@@ -310,7 +314,8 @@ class X(AdAccount):
             **parts,
             **bid,
             "name": spec.name,
-            "entity_status": "ACTIVE",
+            # Without its countries it would be shown in all.
+            "entity_status": "PAUSED" if spec.countries else "ACTIVE",
             "start_time": day_start(spec.starts, about.time_zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "end_time": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
@@ -328,9 +333,7 @@ class X(AdAccount):
             if isinstance(made, Outcome):
                 return made
             item = made
-        if not values:
-            return None
-        there = await self._all(Targeting, "targeting_criteria", {"line_item_ids": item.id})
+        there = await self._all(Targeting, "targeting_criteria", {"line_item_ids": item.id}) if values else []
         if isinstance(there, Outcome):
             return there
         known = {str(each.targeting_value) for each in there if each.targeting_type == "LOCATION"}
@@ -340,7 +343,10 @@ class X(AdAccount):
                 added = await self._one(Targeting, "POST", "targeting_criteria", params)
                 if isinstance(added, Outcome):
                     return added
-        return None
+        if item.entity_status == "ACTIVE":
+            return None
+        put = await self._one(LineItem, "PUT", f"line_items/{_part(item.id)}", {"entity_status": "ACTIVE"})
+        return put if isinstance(put, Outcome) else None
 
     async def _locations(self, countries: Iterable[str]) -> list[str] | Outcome:
         """What X calls those countries."""
@@ -367,15 +373,16 @@ class X(AdAccount):
         return next((each for each in found if each.name == name), None)
 
     def _state(self, campaign: CampaignShown, item: LineItem | None) -> CampaignState:
-        status = Status.ACTIVE if campaign.entity_status == "ACTIVE" else Status.PAUSED
         return CampaignState(
             id=campaign.id,
             name=campaign.name,
-            status=Status.ENDED if campaign.deleted else status,
+            status=campaign.status,
             daily_budget=campaign.daily_budget_amount_local_micro,
             bid=item.bid_amount_local_micro if item is not None else None,
             currency=campaign.currency,
             account=self.account,
+            # The line item is active once its countries are there.
+            whole=item is not None and item.entity_status == "ACTIVE",
         )
 
     def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
@@ -396,7 +403,7 @@ class X(AdAccount):
 
     async def _put(self, campaign: str, params: Mapping[str, str]) -> Outcome:
         put = await self._one(CampaignShown, "PUT", f"campaigns/{_part(campaign)}", params)
-        return put if isinstance(put, Outcome) else shown_campaign(self._state(put, None))
+        return put if isinstance(put, Outcome) else done()
 
     async def _one(
         self, kind: type[Kind], method: str, path: str, params: Mapping[str, str] | None = None
@@ -412,7 +419,7 @@ class X(AdAccount):
         """Everything that a list below the account holds, page by page."""
         found: list[Kind] = []
         cursor: str | None = ""
-        while cursor is not None:
+        for _ in range(PAGES_MAX):
             query = {**(params or {}), "count": str(PAGE), **({"cursor": cursor} if cursor else {})}
             request = Request(method="GET", path=f"accounts/{self.account}/{path}", write=False, params=query)
             reply = await self.line.send(request)
@@ -423,7 +430,9 @@ class X(AdAccount):
                 return page
             found.extend(page.data)
             cursor = page.next_cursor or None
-        return found
+            if cursor is None:
+                return found
+        return endless(path)
 
 
 def _local(day: date, time_zone: str) -> str:

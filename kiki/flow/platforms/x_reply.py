@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platform import Status
 from kiki.outbound.exchange import INVALID, THROTTLED, Reply
 from kiki.outbound.outcome import Outcome, refused
 from kiki.outbound.rate_budget import reset_at
@@ -53,12 +54,20 @@ class CampaignShown(msgspec.Struct):
     daily_budget_amount_local_micro: int | None = None
     deleted: bool = False
 
+    @property
+    def status(self) -> Status:
+        """Whether it may spend."""
+        if self.deleted:
+            return Status.ENDED
+        return Status.PAUSED if self.entity_status in {"PAUSED", "DRAFT"} else Status.ACTIVE
+
 
 class LineItem(msgspec.Struct):
     """A line item."""
 
     id: str
     name: str | None = None
+    entity_status: str = ""
     bid_amount_local_micro: int | None = None
     deleted: bool = False
 

@@ -197,7 +197,7 @@ class XFake(Fake):
 
     def _bid(self, item: dict[str, Any], request: web.Request) -> None:
         text = request.query.get("bid_amount_local_micro")
-        item["bid_amount_local_micro"] = int(text) if text else None
+        item["bid_amount_local_micro"] = int(text) if text else item.get("bid_amount_local_micro")
         self.campaigns[item["campaign_id"]].bid = item["bid_amount_local_micro"]
 
     async def locations(self, request: web.Request) -> web.Response:
