@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from kiki.cli import show
+from kiki.cli.doctor_engage import engage
 from kiki.cli.options import DataDir, Json
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Environ = Mapping[str, str]
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Check the surroundings: settings, files, keys, checkpoints, archive, clock, Redis, disk.
+    """Check the surroundings: settings, files, keys, checkpoints, archive, clock, Redis, disk, and the providers of SyncEngage.
 
     Each line is ok, warn or fail, with what to do. Exit code 1 when something fails.
     """
@@ -113,5 +114,5 @@ def _verifier_key(found: Access, reader: Reader) -> str | None:
         return None
 
 
-GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield,)
+GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield, engage)
 """What is looked at, service by service: each takes the environment and answers with checks."""

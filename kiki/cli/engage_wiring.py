@@ -211,7 +211,13 @@ def source_of(settings: EngageSettings, kind: str | None = None) -> Source | Non
         token = _needed(settings.shopify_token, kind, "SHOPIFY_ACCESS_TOKEN")
         url = settings.shopify_shop or settings.shopify_store or ""
         base = url if _is_stand_in(url) else None
-        return ShopifySource(_shop(settings), token, version=connectors.shopify_version, base_url=base)
+        return ShopifySource(
+            _shop(settings),
+            token,
+            version=connectors.shopify_version,
+            base_url=base,
+            webhooks=settings.shopify_secret is not None,
+        )
     if kind == "hubspot":
         from kiki.engage.crm.hubspot import HubSpotSource
 

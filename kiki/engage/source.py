@@ -54,3 +54,7 @@ class Source(Protocol):
     def check(self) -> tuple[str, ...]:
         """What is wrong with the access, for `kiki doctor`: a missing scope, an expired version. Empty: nothing."""
         ...
+
+    def close(self) -> None:
+        """Give connections free."""
+        ...

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 from kiki.cli.engage_wiring import channels_of, source_of, webhook_readers
+from kiki.cli.main import app
 from kiki.engage.crm.salesforce import SalesforceSource
+from kiki.engage.crm.shopify_text import SUBSCRIPTIONS_NEEDED
 from kiki.errors import ConfigurationError, SettingsError
 from kiki.settings import CRM_NEEDS, EngageSettings
 from tests.engage.fakes.hubspot import FakeHubSpot
@@ -103,3 +108,29 @@ def test_channels_and_readers_of_everything_and_no_secret_is_shown(tmp_path):
     assert "geheim" not in repr(settings)
     for channel in channels.values():
         channel.close()
+
+
+def checks(monkeypatch, **environ):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    reply = CliRunner().invoke(app, ["doctor", "--json"])
+    return [
+        one for one in json.loads(reply.stdout)["checks"] if one["name"] in {"customers", "webhooks", "engage settings"}
+    ]
+
+
+def test_the_doctor_asks_the_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("KIKI_REDIS", "off")
+    assert [] == checks(monkeypatch)
+    with FakeShopify() as shop:
+        shop.scopes = ("read_customers", "read_orders", "write_customers")
+        given = {"SYNCENGAGE_CRM_PROVIDER": "shopify", "SHOPIFY_SHOP_URL": shop.url, "SHOPIFY_ACCESS_TOKEN": TOKEN}
+        [scope] = checks(monkeypatch, **given)
+        assert ("fail", True) == (scope["state"], "60 days" in scope["said"])
+        shop.scopes += ("read_all_orders",)
+        shop.subscriptions = set(SUBSCRIPTIONS_NEEDED)
+        customers, webhooks = checks(monkeypatch, SHOPIFY_API_SECRET="geheim")
+    assert ("ok", "warn") == (customers["state"], webhooks["state"])
+    [problem, *_] = checks(monkeypatch, SYNCENGAGE_CRM_PROVIDER="hubspot")
+    assert ("engage settings", True) == (problem["name"], "HUBSPOT_API_KEY" in problem["said"])

@@ -31,6 +31,8 @@ from kiki.engage.crm.shopify_text import (
     ORDERS,
     SCOPES,
     SCOPES_NEEDED,
+    SUBSCRIPTIONS,
+    SUBSCRIPTIONS_NEEDED,
     TAGS_ADD,
     CustomerNode,
     OrderNode,
@@ -88,10 +90,15 @@ class ShopifySource:
         version: str = VERSION,
         base_url: str | None = None,
         bulk: bool = True,
+        webhooks: bool = False,
         clock: Clock = wall_micros,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`shop` is the permanent domain, my-shop.myshopify.com; `base_url` is for a stand-in of it."""
+        """`shop` is the permanent domain, my-shop.myshopify.com; `base_url` is for a stand-in of it.
+
+        `webhooks` has `check` look for the app's subscriptions: Shopify deletes one whose calls fail for four hours.
+        """
+        self._webhooks = webhooks
         self._version = version
         self._bulk = bulk
         self._clock = clock
@@ -138,11 +145,26 @@ class ShopifySource:
         served = reply.headers.get("x-shopify-api-version", self._version)
         if served != self._version:
             problems.append(f"version {self._version} is no more: Shopify answers as {served}")
+        if self._webhooks:
+            problems += self._subscription_problems()
         return tuple(problems)
 
     def close(self) -> None:
         """Give connections free."""
         self._connection.close()
+
+    def _subscription_problems(self) -> list[str]:
+        try:
+            data = self._data(self._connection.ask(_request(SUBSCRIPTIONS, {}, write=False)))
+        except KikiError as error:
+            return [str(error)]
+        nodes = (data.get("webhookSubscriptions") or {}).get("nodes") or ()
+        there = {node.get("topic") for node in nodes}
+        return [
+            f"no webhook is subscribed for {topic}: subscribe it again; Shopify deletes one whose calls fail for four hours"
+            for topic in SUBSCRIPTIONS_NEEDED
+            if topic not in there
+        ]
 
     def _recent(self, stream: Stream, cursor: _Cursor) -> Iterator[Page]:
         """What changed since the stream's mark, the oldest first."""

@@ -58,6 +58,15 @@ FIELDS_SET: Final = (
     "mutation Fields($fields: [MetafieldsSetInput!]!) { done: metafieldsSet(metafields: $fields) {"
     " userErrors { field message } } }"
 )
+SUBSCRIPTIONS: Final = "{ webhookSubscriptions(first: 100) { nodes { topic } } }"
+SUBSCRIPTIONS_NEEDED: Final = (
+    "ORDERS_CREATE",
+    "REFUNDS_CREATE",
+    "CUSTOMERS_UPDATE",
+    "CUSTOMERS_EMAIL_MARKETING_CONSENT_UPDATE",
+    "CUSTOMERS_MARKETING_CONSENT_UPDATE",
+)
+"""The three privacy topics are not among them: they stand in the app's own settings."""
 SCOPES: Final = "{ currentAppInstallation { accessScopes { handle } } }"
 
 SCOPES_NEEDED: Final = {

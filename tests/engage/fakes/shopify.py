@@ -48,6 +48,8 @@ type Order implements Node { id: ID! legacyResourceId: UnsignedInt64! updatedAt:
   totalPriceSet: MoneyBag! refunds(first: Int): [Refund!]! lineItems(first: Int): LineItemConnection! }
 type OrderEdge { node: Order! cursor: String! }
 type OrderConnection { pageInfo: PageInfo! nodes: [Order!]! edges: [OrderEdge!]! }
+type WebhookSubscription { topic: String! }
+type WebhookSubscriptionConnection { nodes: [WebhookSubscription!]! }
 type AccessScope { handle: String! }
 type AppInstallation { accessScopes: [AccessScope!]! }
 enum BulkOperationStatus { CREATED RUNNING COMPLETED FAILED CANCELED EXPIRED }
@@ -57,6 +59,7 @@ enum CustomerSortKeys { UPDATED_AT ID }
 enum OrderSortKeys { UPDATED_AT ID }
 type Shop { name: String! }
 type QueryRoot { shop: Shop! currentAppInstallation: AppInstallation! node(id: ID!): Node
+  webhookSubscriptions(first: Int): WebhookSubscriptionConnection!
   customers(first: Int, after: String, sortKey: CustomerSortKeys, query: String): CustomerConnection!
   orders(first: Int, after: String, sortKey: OrderSortKeys, query: String): OrderConnection! }
 type UserError { field: [String!] message: String! }
@@ -82,6 +85,7 @@ class FakeShopify(FakeService):
         self.files: dict[str, bytes] = {}
         self._shelves: dict[str, _Shelf] = {}
         self.scopes: tuple[str, ...] = SCOPES
+        self.subscriptions: set[str] = set()
         self.served_version = VERSION
         self.token = TOKEN
         self.throttled = 0
@@ -231,6 +235,9 @@ class _Root:
         self._fake = fake
         self.shop = {"name": "Tea"}
         self.currentAppInstallation = {"accessScopes": [{"handle": each} for each in fake.scopes]}
+
+    def webhookSubscriptions(self, info: Any, first: int) -> dict[str, Any]:
+        return {"nodes": [{"topic": topic} for topic in sorted(self._fake.subscriptions)]}
 
     def customers(self, info: Any, **asked: Any) -> dict[str, Any]:
         return self._fake.shelf("customers").connection(asked)
