@@ -73,6 +73,8 @@ class CampaignRunner:
     ) -> None:
         """`executor` is this runner's stable name: only one process may bear it at a time.
 
+        An `AsyncShieldClient` becomes the runner's own and is closed with it; a `BudgetGuard` stays open.
+
         `sandbox` is the address of a sandbox for plans that say `platforms: sandbox`, or gives one for each. `values` tells what customers are
         worth; without it the old rule does. Credentials of platforms are in `environ`. A run of a runner that is gone is
         taken over once its lease is over and `grace_seconds` have passed, the longest time for which a call may still
@@ -279,6 +281,7 @@ class CampaignRunner:
                 self._working.exception()
             if self._worlds is not None:
                 asyncio.run_coroutine_threadsafe(self._worlds.close(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._guard.close(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()

@@ -55,6 +55,10 @@ class GuardLine(Protocol):
         """Every hold that is open: done with `holds`, each with its `id`, `micros` and `scopes`."""
         ...
 
+    async def close(self) -> None:
+        """Let go of a connection; a guard in this process stays open."""
+        ...
+
 
 class EmbeddedGuard:
     """A `BudgetGuard` in this process; its commits wait on a thread."""
@@ -107,6 +111,9 @@ class EmbeddedGuard:
     async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
         return await _asked(lambda: asyncio.to_thread(lambda: _open(self._guard.holds())))
+
+    async def close(self) -> None:
+        """See `GuardLine`."""
 
 
 class RemoteGuard:
@@ -172,6 +179,10 @@ class RemoteGuard:
             return _open(await self._client.reservations())
 
         return await _asked(ask)
+
+    async def close(self) -> None:
+        """See `GuardLine`."""
+        await self._client.close()
 
 
 def _open(holds: Sequence[OpenHold]) -> Outcome:

@@ -21,6 +21,7 @@ from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status,
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
+from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.outcome import Fate, Outcome, refused
 
 PAUSE: Final = "pause"
@@ -102,7 +103,7 @@ class _Lane:
                 return False
 
     async def _ensure(self) -> Outcome:
-        currency = await self._writes.read("currency", self._world.platform.currency)
+        currency = await self._currency()
         if not currency.is_done:
             return currency
         if currency.value["currency"] != self._plan.currency:
@@ -125,6 +126,20 @@ class _Lane:
         self._id = state.id
         self._take_note_of(state)
         return made
+
+    async def _currency(self) -> Outcome:
+        """The account's; a platform that cannot be asked is asked until the campaign is over."""
+        calendar, number = self._world.calendar, 0
+        while True:
+            step = f"currency/{number}"
+            told = await self._writes.read(step, self._world.platform.currency)
+            if told.is_done or (told.fate is Fate.REFUSED and not told.is_transient and told.code != UNREADABLE):
+                return told
+            now = await self._port.now(f"{step}/now")
+            if now >= calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY):
+                return told
+            await self._port.sleep(f"{step}/wait", max(now + calendar.span(Timing.RETRY), told.retry_at or 0))
+            number += 1
 
     def _spec(self) -> CampaignSpec:
         campaign = self._campaign
@@ -406,11 +421,12 @@ class _Lane:
     async def _settle_rest(self) -> None:
         """After the last day: wait for the reports, and for the guard."""
         calendar = self._world.calendar
-        last = max([self._campaign.ends, *self._money.holds])
-        deadline = calendar.start_of(last + timedelta(days=Timing.SETTLE_DAYS))
-        revised = calendar.start_of(last + timedelta(days=1 + Timing.REVISE_DAYS))
         number = 0
         while True:
+            # A pause that came late adds days after the last one, whose reports are followed as long.
+            last = max([self._campaign.ends, *self._money.holds, *self._money.books])
+            deadline = calendar.start_of(last + timedelta(days=Timing.SETTLE_DAYS))
+            revised = calendar.start_of(last + timedelta(days=1 + Timing.REVISE_DAYS))
             await self._resolve_doubts(f"rest/{number}")
             now = await self._port.now(f"rest/{number}/now")
             await self._look(f"rest/{number}/look")

@@ -40,6 +40,7 @@ COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 
+IDLE_SECONDS: Final = 5
 _BATCH_MAX: Final = 1000
 _ROWS_AT_ONCE: Final = 500
 
@@ -497,7 +498,11 @@ def open_engine(where: str | Path) -> sa.Engine:
     text = str(where)
     if text.startswith(("postgresql://", "postgres://")):
         address = sa.engine.make_url(text).set(drivername="postgresql+psycopg")
-        return sa.create_engine(address, pool_pre_ping=True, pool_size=5, max_overflow=10)
+        # A runner that is frozen within a transaction must not keep its runs from whoever takes them over.
+        options = f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
+        return sa.create_engine(
+            address, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args={"options": options}
+        )
     path = Path(where)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})

@@ -202,6 +202,8 @@ class ModelGuard:
 
         return self._faulty(effect)
 
+    async def close(self) -> None: ...
+
     async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
         fits = self.spent + sum(self.holds.values()) + micros <= self.limit
         return done() if fits else refused("budget_exhausted")

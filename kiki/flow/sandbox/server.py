@@ -299,6 +299,8 @@ async def _speak_json(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
+    except ConnectionError:
+        return web.Response(status=400)  # whoever asked is gone, in the middle of asking
     except KikiError as error:
         return _refusal(error)
 

@@ -1,0 +1,33 @@
+"""Real runners killed, frozen and taken over in the middle of a plan: the platforms' own books say that nothing was lost or doubled.
+
+`python -m bench flow_kills` does two thousand of the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.flow.killed_flows import Verdict, killed, zombies
+
+
+def clean(verdict: Verdict) -> None:
+    found = (verdict.double_effects, verdict.lost, verdict.leaked, verdict.over)
+    assert (0, 0, 0, 0) == found, verdict.problems
+    assert verdict.faults > 20
+    assert verdict.steps > 200
+
+
+@pytest.mark.slow
+def test_a_plan_on_eight_platforms_whose_runner_is_killed_again_and_again(tmp_path: Path):
+    verdict = killed(tmp_path, 7, 50, day_seconds=3.5)
+    clean(verdict)
+    assert verdict.kills > 20
+
+
+@pytest.mark.slow
+def test_a_runner_that_wakes_up_after_a_takeover_changes_nothing(tmp_path: Path, postgres: str):
+    verdict = zombies(tmp_path, 11, 2, store=postgres, day_seconds=4.0)
+    clean(verdict)
+    assert verdict.stops > 0
