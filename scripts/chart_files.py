@@ -151,6 +151,18 @@ RULES: dict[str, dict[str, Any]] = {
     "*.labels": LABELS,
     "*.annotations": LABELS,
     "*.extraArgs": listed({"type": "string"}),
+    "syncengage.mailFrom": text("^([^@ ]+@[^@ ]+)?$", "an address of mail, or nothing"),
+    "syncengage.smsFrom": text(
+        "^([+][0-9]{6,15}|MG[0-9a-zA-Z]{10,40})?$", "a number as +15551234567, a messaging service MG…, or nothing"
+    ),
+    "syncengage.playbooks": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "propertyNames": {
+            "pattern": "^[a-z0-9][a-z0-9_.-]*[.]yaml$",
+            "x-accepted": "the name of a file, for example winback.yaml",
+        },
+    },
     "*.extraSecrets": listed(DNS_NAME),
     "*.extraEnv": {
         "type": "object",

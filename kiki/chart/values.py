@@ -24,7 +24,7 @@ def coalesce(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
             seen[key] = default
         elif isinstance(value, Mapping):
             seen[key] = coalesce(default if isinstance(default, Mapping) else {}, value)
-        elif value is not None:
+        elif value is not None or key not in defaults:  # a null with nothing to take away stays, as in Helm
             seen[key] = value
     return seen
 

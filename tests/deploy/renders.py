@@ -84,12 +84,14 @@ PROFILES = ("dev", "staging", "prod")
 # Answers one line of JSON with one line of JSON: the texts, or what was refused.
 _SERVER = """
 import json, logging, sys
-from helm_python import Chart, HelmError, lint
+from helm_python import Chart, HelmError, lint, parse_set_string
 charts = {}
 for line in sys.stdin:
     asked = json.loads(line)
     try:
-        if asked.get("lint"):
+        if asked.get("set"):
+            answer = parse_set_string(asked["set"])
+        elif asked.get("lint"):
             answer = lint(asked["chart"], asked["values"], strict=True, namespace="kiki", kube_version=asked["lint"])
         else:
             chart = charts.get(asked["chart"]) or charts.setdefault(asked["chart"], Chart.load(asked["chart"]))

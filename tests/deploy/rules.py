@@ -14,7 +14,7 @@ import kubernetes_validate
 
 from kiki.chart.pods import other_users, pods_of, unlimited, unrestricted, writable_roots
 from kiki.errors import SettingsError
-from kiki.settings import FlowSettings, ShieldSettings, ValueSettings, parse_listen, unknown_names
+from kiki.settings import EngageSettings, FlowSettings, ShieldSettings, ValueSettings, parse_listen, unknown_names
 from tests.deploy.crds import SPECS
 from tests.deploy.object_rules import budgets, ingress, network, references, scaling, secrets, services
 
@@ -247,6 +247,7 @@ def _environment(found: list[dict[str, Any]]) -> Iterator[str]:
         ("syncshield", ShieldSettings.parse),
         ("syncvalue", ValueSettings.parse),
         ("syncflow", FlowSettings.parse),
+        ("syncengage", EngageSettings.parse),
     ):
         if name not in present:
             continue

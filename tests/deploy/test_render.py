@@ -29,6 +29,7 @@ ODD = {
     "telemetry off": ("prod", "otel.enabled=false"),
     "everything in the release": ("staging", "serviceMonitor.enabled=true", "clusterIssuer.create=true"),
     "only the shield": ("dev", "syncvalue.enabled=false", "syncflow.enabled=false", "syncengage.enabled=false"),
+    "mail and SMS": ("prod", "syncengage.mailFrom=hello@kiki.io", "syncengage.smsFrom=+15551234567", "syncengage.playbooks.winback\\.yaml=name: x"),
     "google's bucket": ("prod", *GCP, "audit.shipTo=gs://kiki-audits/"),
     "azure's bucket": ("prod", *AZURE, "audit.shipTo=az://kiki-audits/"),
     "nobody scaled": ("prod", "syncshield.autoscaling.enabled=false", "syncvalue.autoscaling.enabled=false", "syncengage.autoscaling.enabled=false"),

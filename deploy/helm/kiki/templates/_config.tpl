@@ -91,6 +91,18 @@ KIKI_DATA_DIR: "/var/lib/kiki"
 {{- define "kiki.config.syncengage" -}}
 PORT: "8083"
 KIKI_DATA_DIR: "/var/lib/kiki"
+{{- if include "kiki.public" . }}
+KIKI_ENGAGE_PUBLIC_URL: {{ printf "https://%s" .Values.global.domain.engage | quote }}
+{{- end }}
+{{- with .Values.syncengage.mailFrom }}
+SENDGRID_FROM_EMAIL: {{ . | quote }}
+{{- end }}
+{{- with .Values.syncengage.smsFrom }}
+TWILIO_FROM_PHONE: {{ . | quote }}
+{{- end }}
+{{- if .Values.syncengage.playbooks }}
+KIKI_ENGAGE_PLAYBOOKS: "/etc/kiki/playbooks"
+{{- end }}
 {{- include "kiki.config.public" (dict "root" . "port" "9083") }}
 {{ include "kiki.config.clients" . }}
 {{- end -}}
@@ -111,6 +123,10 @@ KIKI_DATA_DIR: "/var/lib/kiki"
 
 {{- define "kiki.policyName" -}}
 {{- printf "kiki-policy-syncshield-%s" (.Values.syncshield.policy | sha256sum | trunc 10) -}}
+{{- end -}}
+
+{{- define "kiki.playbooksName" -}}
+{{- printf "kiki-playbooks-syncengage-%s" (toYaml .Values.syncengage.playbooks | sha256sum | trunc 10) -}}
 {{- end -}}
 
 {{/* What comes from Secrets and from the pod itself. */}}
@@ -153,17 +169,29 @@ KIKI_DATA_DIR: "/var/lib/kiki"
       {{- end }}
 {{- end }}
 {{- if eq .name "syncengage" }}
-{{- range (include "kiki.channelKeys" . | splitList " ") }}
-- name: {{ . }}
+{{- range $variable, $key := include "kiki.channelKeys" .root | fromYaml }}
+- name: {{ $variable }}
   valueFrom:
     secretKeyRef:
       name: kiki-runtime-secrets
-      key: {{ . }}
+      key: {{ $key }}
       optional: true
 {{- end }}
 {{- end }}
 {{- end -}}
 
+{{/* Variables of SyncEngage by the guide's names of the keys. A provider is used when somebody says who sends. */}}
 {{- define "kiki.channelKeys" -}}
-SENDGRID_API_KEY TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN SALESFORCE_CLIENT_ID SALESFORCE_CLIENT_SECRET HUBSPOT_PRIVATE_APP_TOKEN SHOPIFY_API_KEY SHOPIFY_API_SECRET
+HUBSPOT_API_KEY: HUBSPOT_PRIVATE_APP_TOKEN
+SALESFORCE_CLIENT_ID: SALESFORCE_CLIENT_ID
+SALESFORCE_CLIENT_SECRET: SALESFORCE_CLIENT_SECRET
+SHOPIFY_API_KEY: SHOPIFY_API_KEY
+SHOPIFY_API_SECRET: SHOPIFY_API_SECRET
+{{- if .Values.syncengage.mailFrom }}
+SENDGRID_API_KEY: SENDGRID_API_KEY
+{{- end }}
+{{- if .Values.syncengage.smsFrom }}
+TWILIO_ACCOUNT_SID: TWILIO_ACCOUNT_SID
+TWILIO_AUTH_TOKEN: TWILIO_AUTH_TOKEN
+{{- end }}
 {{- end -}}
