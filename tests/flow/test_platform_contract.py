@@ -138,6 +138,16 @@ async def test_a_name_that_begins_like_another_is_another(fake: Fake, platform: 
     assert [NAME, f"{NAME}-2"] == sorted(each.name for each in await fake.truth())
 
 
+async def test_ids_are_the_platforms_own(fake: Fake, platform: Platform) -> None:
+    # The first kiki made ids of the second in which it was asked, without asking anybody.
+    began = int(time.time())
+    first = await made(platform, fake)
+    second = campaign(await platform.ensure_campaign(spec(fake, name=f"{NAME}-2"), "another" + KEY[7:]))
+    assert {first.id, second.id} == {each.id for each in await fake.truth()}
+    assert 2 == len({first.id, second.id})
+    assert not [each for each in (first.id, second.id) if str(began)[:6] in each]
+
+
 async def test_a_campaign_that_bids_by_itself(fake: Fake, platform: Platform) -> None:
     state = campaign(await platform.ensure_campaign(spec(fake, bid=None), KEY))
     [truth] = await fake.truth()

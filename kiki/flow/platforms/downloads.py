@@ -12,7 +12,7 @@ import zlib
 from typing import Final
 from urllib.parse import urlsplit
 
-from kiki.outbound.exchange import UNREADABLE, Reply, Request
+from kiki.outbound.exchange import INVALID, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, UNREADABLE, Reply, Request
 from kiki.outbound.line import Line
 from kiki.outbound.outcome import Outcome, refused
 from kiki.settings import is_loopback
@@ -33,7 +33,11 @@ class Downloads:
         parts = urlsplit(url)
         if parts.scheme != "https" and not (self._loopback and is_loopback(parts.hostname or "")):
             return refused(UNREADABLE, "the platform names no https:// address for its report")
-        return await self._line.send(Request(method="GET", path=url, write=False))
+        file = await self._line.send(Request(method="GET", path=url, write=False))
+        if isinstance(file, Outcome) and file.code in {UNAUTHORIZED, NOT_FOUND, INVALID}:
+            # Nobody's credentials are wrong: the address has had its time, and the platform gives another one.
+            return refused(UNAVAILABLE, "the report's file is no longer at its address")
+        return file
 
     async def close(self) -> None:
         """Give connections free."""

@@ -9,7 +9,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.platform import Status
-from kiki.outbound.exchange import INVALID, THROTTLED, Reply
+from kiki.outbound.exchange import INVALID, THROTTLED, Reply, by_status
 from kiki.outbound.outcome import Outcome, refused
 from kiki.outbound.rate_budget import reset_at
 
@@ -129,7 +129,8 @@ def judge(reply: Reply) -> Outcome | None:
         return refused(THROTTLED, _words(errors), retry_at=_reset(reply.headers))
     if 200 <= reply.status < 300 and errors and not said.get("data"):
         return refused(INVALID, _words(errors))
-    return None
+    meaning, words = by_status(reply), _words(errors)
+    return meaning if meaning is None or not words else msgspec.structs.replace(meaning, message=words)
 
 
 def _words(errors: Any) -> str:
