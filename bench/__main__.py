@@ -27,6 +27,7 @@ PARTS = (
     "start",
     "value_fit",
     "value_predict",
+    "value_rfm",
     "value_accuracy",
     "value_peers",
     "value_serve",

@@ -64,9 +64,9 @@ def run() -> list[Row]:
         ("Pareto/NBD", ONE, {}, None),
         ("three models, own factors", SEVERAL, {"factor": factor}, None),
         (
-            "three models, own factors, level, recalibration",
+            "three models, own factors, level, drift, recalibration",
             SEVERAL,
-            {"factor": factor, "level": Level(1.1, 0.1)},
+            {"factor": factor, "level": Level(1.1, 0.1), "drift": 0.004},
             recalibration,
         ),
     ):

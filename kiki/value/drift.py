@@ -23,8 +23,8 @@ DRIFTS: Final = tuple(0.00025 * 2**step for step in range(8))
 REJECTED: Final = 1.0
 """A drift whose log score, over the customers of an origin, is this much below the best one's is rejected."""
 
-ROOM: Final = 2.0
-"""Tables have room for factors of so many standard deviations: beyond are one in 50, and in them one in a million purchases."""
+ROOM: Final = 1.0
+"""Tables have room for factors of so many standard deviations: of what lies beyond them, little lies beyond the table too."""
 
 _FURTHEST: Final = 3.2
 """Factors of so many standard deviations to both sides are mixed."""
@@ -35,8 +35,8 @@ _FELT: Final = 0.01
 _SD_MOST: Final = 0.7
 """However long it takes, a rate is not expected to double or halve: customers change within bounds."""
 
-_UP: Final = 12
-_DOWN: Final = 18
+_UP: Final = 8
+_DOWN: Final = 12
 """So many points of the grid lie above 0, and below."""
 
 _ROUNDS: Final = 8

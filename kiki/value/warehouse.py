@@ -38,13 +38,19 @@ def purchases_expression(log: Any, calibration_end: date, *, columns: OrderColum
     Raises `InvalidInput` for columns that are missing or of a type that does not fit. What the rows hold is checked by `require_sound`.
     """
     end = day_number(calibration_end)
-    lines = _lines(log, _columns(log, columns)).filter(lambda line: line.day <= end)
+    chosen = _columns(log, columns)
+    lines = _lines(log, chosen).filter(lambda line: line.day <= end)
     bought = lines.filter(lines.amount >= 0).group_by(_KEYS).agg(gross=_whole(lines.amount.sum()))
     refunded = _refunded(lines, bought)
-    joined = bought.left_join(refunded, [bought[key] == refunded[f"{key}_of"] for key in _KEYS])
-    orders = joined.select(*_KEYS, "gross", net=joined.gross - joined.taken.fill_null(0))
+    # Without order ids every account is empty: what is not compared costs nothing.
+    keys = _KEYS if chosen.order is not None else ("customer", "day")
+    joined = bought.left_join(refunded, [bought[key] == refunded[f"{key}_of"] for key in keys])
+    orders = joined.select("customer", "day", "gross", net=joined.gross - joined.taken.fill_null(0))
     orders = orders.filter((orders.net > 0) | (orders.gross == 0))
-    days = orders.group_by("customer", "day").agg(amount=_whole(orders.net.sum()))
+    if chosen.order is None:  # orders are days already
+        days = orders.select("customer", "day", amount="net")
+    else:
+        days = orders.group_by("customer", "day").agg(amount=_whole(orders.net.sum()))
     before = days.day.lag().over(ibis.window(group_by="customer", order_by="day"))
     days = days.mutate(gap=days.day - before)
     first = _absent(days.gap)
