@@ -17,8 +17,8 @@ import numpy as np
 
 from kiki.value.groups import DAYS_PER_UNIT, Floats
 
-DRIFTS: Final = tuple(0.00025 * 2**step for step in range(8))
-"""Variances a week that are tried: the largest adds a standard deviation of a quarter within two weeks, of 1.3 within a year."""
+DRIFTS: Final = tuple(0.00025 * 2**step for step in range(6))
+"""Variances a week that are tried: with the largest, the year to come differs from the year before by a standard deviation of a half."""
 
 REJECTED: Final = 1.0
 """A drift whose log score, over the customers of an origin, is this much below the best one's is rejected."""
@@ -70,12 +70,13 @@ def spread(pmf: Floats, sd: Floats) -> Floats:
     if not rows.size:
         return pmf
     found = pmf.copy()
-    # ln(theta) that moves the logarithm of the mean by one standard deviation; rows of nearly the same share a grid.
-    step = sd[rows] * mean[rows] / variance[rows]
-    kind = np.ceil(2 * np.log2(step)).astype(np.int64)
-    for each in np.unique(kind):
-        alike = rows[kind == each]
-        logs = _thetas(2 ** (each / 2), float(sd[alike].max()), n[-1])
+    # ln(theta) that moves the logarithm of the mean by one standard deviation. Rows of nearly the same share a grid, whatever other
+    # rows there are: who is forecast alone gets what he gets among others.
+    kinds = np.stack([sd[rows] * mean[rows] / variance[rows], sd[rows]], axis=1)
+    kinds = np.ceil(2 * np.log2(kinds)).astype(np.int64)
+    for kind in np.unique(kinds, axis=0):
+        alike = rows[(kinds == kind).all(axis=1)]
+        logs = _thetas(float(2 ** (kind[0] / 2)), float(2 ** (kind[1] / 2)), n[-1])
         found[alike] = _mixed(pmf[alike], sd[alike], mean[alike], np.exp(np.multiply.outer(n, logs)))
     return found
 

@@ -308,6 +308,10 @@ class FittedModel:
         """What a reader of the parameters has to know, in words, each thing once."""
         said = [f"{part.model}: {note}" for part in self.parts for note in part.notes]
         said += [f"spend: {note}" for note in self.spend.notes]
+        if self.drift:
+            said.append(
+                f"rates wander: the variance of a customer's, in logarithms, grows by {self.drift:.2g} a {self.unit}"
+            )
         return list(dict.fromkeys([*said, *self.fitted_on.notes]))
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kiki.errors import InvalidInput
 # Names as people write them, without case and signs, the surest first.
 _CUSTOMER: Final = (
     *("customerid", "customer", "customernumber", "customerno", "custid", "cust", "clientid", "client"),
-    *("userid", "user", "accountid", "account", "memberid", "buyerid", "shopperid", "personid", "id"),
+    *("userid", "user", "accountid", "account", "memberid", "buyerid", "shopperid", "householdid", "personid", "id"),
 )
 _DATE: Final = (
     *("date", "orderdate", "purchasedate", "transactiondate", "invoicedate", "orderedat", "purchasedat", "createdat"),

@@ -27,6 +27,9 @@ _NUMBER: Final = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*$"
 FIRST_DAY: Final = day_number(date(1900, 1, 1))
 # Up to here a float64 keeps every micro.
 AMOUNT_MAX: Final = 4_000_000_000
+_AMOUNT_SAID: Final = (
+    "an amount is a decimal number such as 1234.50, up to 4,000,000,000, without signs of a currency or of thousands"
+)
 _NAMED_MAX: Final = 10
 
 
@@ -95,7 +98,7 @@ def check_lines(
     ):
         problems.add(kind, row[bad], dates[bad])
     amount, numbers = _micros(amounts)
-    problems.add("an amount is a decimal number up to 4,000,000,000", row[~numbers], amounts[~numbers])
+    problems.add(_AMOUNT_SAID, row[~numbers], amounts[~numbers])
     currency = None
     if columns.currency is not None and len(frame):
         currencies = _text(frame[columns.currency]).str.strip().str.upper()

@@ -65,16 +65,16 @@ def test_doubt_grows_with_the_history_and_with_the_horizon():
 
 
 def test_the_largest_drift_that_is_not_rejected_is_taken():
-    gains = np.array([0, 1, 3, 6, 9, 8.5, -5, -40, -90.0])
+    gains = np.array([0, 1, 3, 6, 9, 8.5, -5.0])
     assert drift.DRIFTS[4] == drift.chosen([gains], [10])
     assert drift.DRIFTS[3] == drift.chosen([gains * 3], [10])
-    assert 0 == drift.chosen([-np.arange(9.0)], [10])
-    assert drift.DRIFTS[-1] == drift.chosen([np.zeros(9)], [10])
+    assert 0 == drift.chosen([-np.arange(7.0)], [10])
+    assert drift.DRIFTS[-1] == drift.chosen([np.zeros(7)], [10])
 
 
 def test_origins_that_look_less_far_do_not_decide_about_drift():
-    gains = np.array([0, 1, 3, 6, 9, 8.5, -5, -40, -90.0])
-    assert drift.DRIFTS[4] == drift.chosen([gains, -100 * np.arange(9.0)], [90, 10])
+    gains = np.array([0, 1, 3, 6, 9, 8.5, -5.0])
+    assert drift.DRIFTS[4] == drift.chosen([gains, -100 * np.arange(7.0)], [90, 10])
     assert drift.DRIFTS[3] == drift.chosen([gains, 4 * gains, 0 * gains], [26, 25.9, 10])
 
 
