@@ -56,6 +56,8 @@ def sync(
         f"{found['source']}: {found['profiles']} customers and {found['events']} events on {found['pages']} pages, "
         f"{found['repeated']} known already, {found['erased']} of people who were erased, {found['gone']} gone"
     )
+    for problem in found["problems"]:
+        show.talk(f"not read: {problem}")
 
 
 @app.command()

@@ -59,7 +59,8 @@ def profile_of(
         try:
             told[_TARGETS.get(ours, ours)] = READERS[ours](value)
         except (InvalidInput, ValueError, ArithmeticError):
-            problem = f"field {theirs}: a {type(value).__name__} that is no {ours}"
+            # The value is not shown: it is a person's.
+            problem = f"field {theirs}: {ours} is {ACCEPTED.get(ours, 'something else')}"
             if problems is None:
                 raise InvalidInput(problem) from None
             problems.append(f"customer {customer[:60]!r}: {problem}")
@@ -148,4 +149,12 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "engagement_score": _score,
 }
 """How each field of a profile is read."""
+ACCEPTED: Final = {
+    "total_spend": "an amount such as 12.34, not below zero",
+    "purchase_count": "a whole number, not below zero",
+    "last_purchase": "a moment such as 2026-11-22T10:00:00Z, or a day",
+    "last_engagement": "a moment such as 2026-11-22T10:00:00Z, or a day",
+    "engagement_score": "a number from 0 to 10",
+}
+"""What a field takes that does not take every text."""
 _TARGETS: Final = {"email_opt_out": "email_marketing", "sms_opt_out": "sms_marketing"}
