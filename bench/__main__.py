@@ -34,6 +34,8 @@ PARTS = (
     "flow_pacing",
     "engage_allocation",
     "engage_peeking",
+    "engage_policy",
+    "engage_loyalty",
     "engage_verifiers",
     "engage_sync",
 )
