@@ -22,7 +22,7 @@ BENCH := $(VENV)/.kiki-bench
 QUICKSTART := $(QUICKSTART_VENV)/.kiki-base
 NEEDS := pyproject.toml constraints.txt scripts/make_venv.sh
 
-.PHONY: help quickstart demo-flow test lint format bench docs servers clean
+.PHONY: help quickstart demo-flow demo-engage test lint format bench docs servers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ quickstart: $(QUICKSTART) ## set up the base alone and watch a budget being enfo
 
 demo-flow: $(QUICKSTART) ## two weeks of campaigns on eight sandbox platforms in a minute, killed again and again
 	@$(QUICKSTART_VENV)/bin/python scripts/demo_flow.py $(ARGS)
+
+demo-engage: $(DEV) ## a month of a simulated shop: Shopify, plan, outbox, report, and whether the report tells the truth
+	@$(BIN)/python scripts/demo_engage.py $(ARGS)
 
 test: $(DEV) servers ## every test; ARGS="-k scope" narrows them
 	$(BIN)/python -m pytest $(ARGS)

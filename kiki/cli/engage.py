@@ -49,6 +49,8 @@ def sync(
     given = {name: str(path) for name, path in options if path is not None}
     with open_engage(data_dir, service, given=given) as engage:
         found = engage.sync(source)
+    for problem in found["problems"]:
+        show.talk(f"left out: {problem}")
     if as_json:
         show.as_json(found)
         return

@@ -84,6 +84,30 @@ class Limit(NamedTuple):
     channel: str = ""
 
 
+class Wanted(NamedTuple):
+    """A message that a place is asked for."""
+
+    playbook: str
+    step: str
+    person: str
+    channel: str
+    offer: str
+    cost: int
+    dedup: str
+    limits: Sequence[Limit] = ()
+    propensity: float = 1.0
+
+
+class Claim(NamedTuple):
+    """A message that somebody is about to send."""
+
+    action: str
+    hold: str
+    """The reservation of its money. What is killed before the claim has one under the action's key, too."""
+    may: Callable[[Statements], bool] | None = None
+    """The last look at suppression, in the transaction of the claim."""
+
+
 class ActionLog:
     """Thread-safe."""
 
@@ -94,93 +118,108 @@ class ActionLog:
 
     # -- reserving -----------------------------------------------------------------------------------
 
-    def reserve(
-        self,
-        playbook: str,
-        step: str,
-        person: str,
-        channel: str,
-        offer: str,
-        *,
-        cost: int,
-        dedup: str,
-        limits: Sequence[Limit] = (),
-        propensity: float = 1.0,
-        transactional: bool = False,
-    ) -> Action | None:
-        """A place for one message; the same one again for the same `dedup`. None when a cap is reached."""
-        now = self.clock()
+    def reserve(self, *wanted: Wanted) -> list[Action | None]:
+        """A place for each of these messages, in one commit; the same one again for the same `dedup`.
+
+        None for who has reached a cap, counted in the same transaction.
+        """
         with self.database.writing() as tx:
-            known = tx.run(f"SELECT {_READ} FROM engage_actions WHERE dedup = ?", (dedup,))  # noqa: S608
-            if known:
-                return action_of(known[0])
-            if self.database.is_shared:
-                # Two workers that count the same person's messages take turns.
-                tx.run("SELECT person FROM engage_profiles WHERE person = ? FOR UPDATE", (person,))
-            own = [limit for limit in limits if limit.channel in {"", channel}]
-            if not transactional and any(self._is_reached(tx, person, limit) for limit in own):
-                return None
-            values = (
-                *(secrets.token_hex(16), dedup, playbook, step, person, channel, offer, State.RESERVED, "", cost),
-                *(propensity, now, now, None, "", None, "", 0, "", ""),
-            )
-            marks = ", ".join("?" * len(_COLUMNS))
-            made = tx.run(
-                f"INSERT INTO engage_actions ({_READ}, cap) VALUES ({marks}, ?) "  # noqa: S608
-                f"ON CONFLICT (dedup) DO NOTHING RETURNING {_READ}",
-                (*values, int(not transactional)),
-            )
-            if not made:  # another worker was first, after we looked
-                made = tx.run(f"SELECT {_READ} FROM engage_actions WHERE dedup = ?", (dedup,))  # noqa: S608
-            return action_of(made[0])
+            return [self._reserve(tx, each) for each in wanted]
+
+    def _reserve(self, tx: Statements, wanted: Wanted) -> Action | None:
+        now = self.clock()
+        known = tx.run(f"SELECT {_READ} FROM engage_actions WHERE dedup = ?", (wanted.dedup,))  # noqa: S608
+        if known:
+            return action_of(known[0])
+        if self.database.is_shared:
+            # Two workers that count the same person's messages take turns.
+            tx.run("SELECT person FROM engage_profiles WHERE person = ? FOR UPDATE", (wanted.person,))
+        own = [limit for limit in wanted.limits if limit.channel in {"", wanted.channel}]
+        if any(self._is_reached(tx, wanted.person, limit) for limit in own):
+            return None
+        values = (
+            *(secrets.token_hex(16), wanted.dedup, wanted.playbook, wanted.step, wanted.person, wanted.channel),
+            *(
+                wanted.offer,
+                State.RESERVED,
+                "",
+                wanted.cost,
+                wanted.propensity,
+                now,
+                now,
+                None,
+                "",
+                None,
+                "",
+                0,
+                "",
+                "",
+            ),
+        )
+        marks = ", ".join("?" * len(_COLUMNS))
+        made = tx.run(
+            f"INSERT INTO engage_actions ({_READ}) VALUES ({marks}) "  # noqa: S608
+            f"ON CONFLICT (dedup) DO NOTHING RETURNING {_READ}",
+            values,
+        )
+        if not made:  # another worker was first, after we looked
+            made = tx.run(f"SELECT {_READ} FROM engage_actions WHERE dedup = ?", (wanted.dedup,))  # noqa: S608
+        return action_of(made[0])
 
     @staticmethod
     def _is_reached(tx: Statements, person: str, limit: Limit) -> bool:
         counted = tx.run(
-            f"SELECT count(*) FROM engage_actions WHERE person = ? AND counted_at >= ? AND cap = 1 "  # noqa: S608
+            f"SELECT count(*) FROM engage_actions WHERE person = ? AND counted_at >= ? "  # noqa: S608
             f"AND state IN ({_COUNTED}) AND (? = '' OR channel = ?)",
             (person, limit.since, limit.channel, limit.channel),
         )
         return int(counted[0][0]) >= limit.messages
 
-    def take(
-        self, action: str, worker: str, may: Callable[[Statements], bool] | None = None, *, hold: str = ""
-    ) -> bool:
-        """Take a message to `sending`, if nobody else has and `may` says yes in the same transaction.
-
-        `hold` is the reservation of its money. What is killed before this has one under the action's key, too.
-        """
+    def take(self, worker: str, *claims: Claim) -> set[str]:
+        """Take messages to `sending`, in one commit: those that nobody else has, and whose last look says yes."""
         with self.database.writing() as tx:
-            rows = tx.run(
-                f"SELECT person FROM engage_actions WHERE action = ? AND state = 'reserved'{self.database.for_update}",  # noqa: S608
-                (action,),
-            )
-            if not rows:
-                return False
-            if self.database.is_shared:
-                # An opt-out takes the same row: it is either seen here, or it was acknowledged after this commit.
-                tx.run("SELECT person FROM engage_profiles WHERE person = ? FOR UPDATE", (rows[0][0],))
-            if may is not None and not may(tx):
-                return False
-            taken = tx.run(
-                "UPDATE engage_actions SET state = 'sending', taken_at = ?, taken_by = ?, counted_at = ?, hold = ? "
-                "WHERE action = ? AND state = 'reserved' RETURNING action",
-                (self.clock(), worker, self.clock(), hold, action),
-            )
-            return bool(taken)
+            return {claim.action for claim in claims if self._take(tx, worker, claim)}
+
+    def _take(self, tx: Statements, worker: str, claim: Claim) -> bool:
+        rows = tx.run(
+            f"SELECT person FROM engage_actions WHERE action = ? AND state = 'reserved'{self.database.for_update}",  # noqa: S608
+            (claim.action,),
+        )
+        if not rows:
+            return False
+        if self.database.is_shared:
+            # An opt-out takes the same row: it is either seen here, or it was acknowledged after this commit.
+            tx.run("SELECT person FROM engage_profiles WHERE person = ? FOR UPDATE", (rows[0][0],))
+        if claim.may is not None and not claim.may(tx):
+            return False
+        now = self.clock()
+        taken = tx.run(
+            "UPDATE engage_actions SET state = 'sending', taken_at = ?, taken_by = ?, counted_at = ?, hold = ? "
+            "WHERE action = ? AND state = 'reserved' RETURNING action",
+            (now, worker, now, claim.hold, claim.action),
+        )
+        return bool(taken)
 
     # -- ending --------------------------------------------------------------------------------------
 
-    def end(self, action: str, outcome: Outcome) -> None:
-        """Write down what became of a message that is being sent. A provider's word that came first stands."""
-        reason = "" if outcome.fate is Fate.DONE else outcome.code or "unknown"
-        provider = str(outcome.value.get("provider_id", ""))
+    def end(self, ended: Mapping[str, Outcome]) -> None:
+        """Write down what became of messages that are being sent. A provider's word that came first stands."""
+        now = self.clock()
         with self.database.writing() as tx:
-            tx.run(
+            tx.many(
                 "UPDATE engage_actions SET state = ?, reason = ?, ended_at = ?, "
                 "provider_id = CASE WHEN provider_id = '' THEN ? ELSE provider_id END "
                 "WHERE action = ? AND state IN ('sending', 'unknown')",
-                (FATES[outcome.fate], reason, self.clock(), provider, action),
+                [
+                    (
+                        str(FATES[outcome.fate]),
+                        "" if outcome.fate is Fate.DONE else outcome.code or "unknown",
+                        now,
+                        str(outcome.value.get("provider_id", "")),
+                        action,
+                    )
+                    for action, outcome in ended.items()
+                ],
             )
 
     def drop(self, action: str, reason: str, hold: str = "") -> None:
@@ -248,6 +287,12 @@ class ActionLog:
         rows = self.database.read(f"SELECT {_READ} FROM engage_actions WHERE action = ?", (action,))  # noqa: S608
         return action_of(rows[0]) if rows else None
 
+    def get_many(self, actions: Sequence[str]) -> dict[str, Action]:
+        """Some messages."""
+        marks = ", ".join("?" * len(actions))
+        rows = self.database.read(f"SELECT {_READ} FROM engage_actions WHERE action IN ({marks})", actions)  # noqa: S608
+        return {row[0]: action_of(row) for row in rows}
+
     def find(self, dedup: str) -> Action | None:
         """The message of a person, playbook and step."""
         rows = self.database.read(f"SELECT {_READ} FROM engage_actions WHERE dedup = ?", (dedup,))  # noqa: S608
@@ -299,7 +344,7 @@ class ActionLog:
         """Person, channel, moment and playbook of what counts against caps since a moment."""
         rows = self.database.read(
             f"SELECT person, channel, counted_at, playbook FROM engage_actions "  # noqa: S608
-            f"WHERE counted_at >= ? AND cap = 1 AND state IN ({_COUNTED})",
+            f"WHERE counted_at >= ? AND state IN ({_COUNTED})",
             (since,),
         )
         return [(person, channel, int(at), playbook) for person, channel, at, playbook in rows]

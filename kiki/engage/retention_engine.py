@@ -11,9 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -106,10 +104,9 @@ class RetentionEngine:
         self.shield = shield
         self.value = value
         self.links = links
-        self.sender = Sender(store, self.log, shield, channels, links, worker=worker, clock=clock)
+        self.sender = Sender(store, self.log, shield, channels, links, worker=worker, workers=workers, clock=clock)
         self._key = store.keys.secret("holdout")
         self.everywhere = Holdout(self._key, holdout)
-        self._workers = workers
         self._clock = clock
         self._turn = threading.Lock()
 
@@ -420,37 +417,19 @@ class RetentionEngine:
         waits = {id(who) for who, _, _ in later}
         chosen = [place for place, line in enumerate(lines) if line.verdict is Verdict.CHOSEN]
         posts = [self._post(look, journey, send, some[place], lines[place]) for place in chosen]
-        results, failure = self._in_parallel([partial(self.sender.send, maker, post) for post in posts])
-        sent = [action for action in results.values() if isinstance(action, Action)]
-        for action in results.values():
-            messages[action.state if isinstance(action, Action) else State.DROPPED] += 1
-        worked = {chosen[number] for number in results}
+        sent = self.sender.send(maker, *posts)
+        for action in sent.actions.values():
+            messages[State.DROPPED if action is None else action.state] += 1
+        worked = {place for place, post in zip(chosen, posts, strict=True) if post.dedup in sent.actions}
         moved = [
             due.traveller
             for place, due in enumerate(some)
             if id(due.traveller) not in waits and (lines[place].verdict is not Verdict.CHOSEN or place in worked)
         ]
         self._move(look, journey, moved, set())
-        self._note_fates(sent)
-        if failure is not None:
-            raise failure
-
-    def _in_parallel(self, works: Sequence[Callable[[], Any]]) -> tuple[dict[int, Any], BaseException | None]:
-        """What became of each piece of work by its number; after a failure no further one is begun."""
-        results: dict[int, Any] = {}
-        failures: list[BaseException] = []
-
-        def work(number: int) -> None:
-            if failures:
-                return
-            try:
-                results[number] = works[number]()
-            except BaseException as error:
-                failures.append(error)
-
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="kiki-engage") as pool:
-            list(pool.map(work, range(len(works))))
-        return results, failures[0] if failures else None
+        self._note_fates([action for action in sent.actions.values() if action is not None])
+        if sent.failure is not None:
+            raise sent.failure
 
     def _post(self, look: Look, journey: Journey, send: Send, due: _Due, line: Line) -> Post:
         playbook, people = look.playbook, look.people

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from kiki.clock import Clock, wall_micros
-from kiki.engage.action_log import Action, ActionLog, Limit, State
+from kiki.engage.action_log import Action, ActionLog, Claim, Limit, State, Wanted
 from kiki.engage.address import address_on, source_forbids
 from kiki.engage.channel import Channel, Message
 from kiki.engage.customer_store import CustomerStore
@@ -46,6 +47,8 @@ LATE: Final = 24 * 3600 * 1_000_000
 FRESH: Final = 1_000_000
 """For so long after its decision a message is on its first attempt."""
 
+RESERVED_AT_ONCE: Final = 500
+
 Links = Callable[[str], str]
 """The unsubscribe link of an action."""
 
@@ -61,6 +64,23 @@ class Post(NamedTuple):
     propensity: float = 1.0
 
 
+class Sent(NamedTuple):
+    """What became of messages, by what makes each one and no other; None: a cap was reached meanwhile."""
+
+    actions: dict[str, Action | None]
+    failure: BaseException | None
+    """What ended the work early."""
+
+
+class _Ready(NamedTuple):
+    """A message with its money, about to be claimed."""
+
+    action: Action
+    message: Message
+    hold: str
+    may: Callable[[Statements], bool]
+
+
 class Sender:
     """Thread-safe. `worker` is a name that no other process has at the same time."""
 
@@ -73,6 +93,7 @@ class Sender:
         links: Links,
         *,
         worker: str = "engage",
+        workers: int = 8,
         clock: Clock = wall_micros,
     ) -> None:
         self._store = store
@@ -81,36 +102,85 @@ class Sender:
         self.channels = channels
         self._links = links
         self._worker = worker
+        self._workers = workers
         self._clock = clock
 
     # -- sending -------------------------------------------------------------------------------------
 
-    def send(self, maker: MessageMaker, post: Post) -> Action | None:
-        """Send one message, or go on with it; None when a cap was reached meanwhile.
+    def send(self, maker: MessageMaker, *posts: Post) -> Sent:
+        """Send messages, or go on with them: what became of each that was worked on.
 
-        Raises what keeps the shield or the store from answering: then nothing was sent, and it may be tried again.
+        What keeps the shield or the store from answering ends the work: then nothing was sent of what is not told, and it
+        may be tried again.
         """
         playbook = maker.playbook
-        action = self.log.reserve(  # (1)
-            playbook.name,
-            post.step,
-            post.person,
-            playbook.channel_of(post.offer),
-            post.offer,
-            cost=playbook.cost_of(post.offer),
-            dedup=post.dedup,
-            limits=post.limits,
-            propensity=post.propensity,
-        )
-        return None if action is None else self.go_on(maker, action)
+        sent = Sent({}, None)
+        for first in range(0, len(posts), RESERVED_AT_ONCE):
+            some = posts[first : first + RESERVED_AT_ONCE]
+            actions = self.log.reserve(  # (1)
+                *(
+                    Wanted(
+                        playbook.name,
+                        post.step,
+                        post.person,
+                        playbook.channel_of(post.offer),
+                        post.offer,
+                        playbook.cost_of(post.offer),
+                        post.dedup,
+                        post.limits,
+                        post.propensity,
+                    )
+                    for post in some
+                )
+            )
+            capped = {post.dedup: None for post, action in zip(some, actions, strict=True) if action is None}
+            found = self.go_on(maker, *(action for action in actions if action is not None))
+            sent = Sent({**sent.actions, **capped, **found.actions}, found.failure)
+            if found.failure is not None:
+                break
+        return sent
 
-    def go_on(self, maker: MessageMaker, action: Action) -> Action:
-        """Do what is left to do for a message that is reserved; another state stays as it is."""
-        if action.state is not State.RESERVED:
-            return action
+    def go_on(self, maker: MessageMaker, *actions: Action) -> Sent:
+        """Do what is left to do for messages that are reserved; another state stays as it is."""
+        found: dict[str, Action | None] = {each.dedup: each for each in actions if each.state is not State.RESERVED}
+        waiting = [each for each in actions if each.state is State.RESERVED]
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="kiki-engage") as pool:
+            # As many at once as are sent at the same time: between the last look and the channel nothing waits.
+            for first in range(0, len(waiting), self._workers):
+                some = waiting[first : first + self._workers]
+                failure = self._go_on_together(pool, maker, some, found)
+                if failure is not None:
+                    return Sent(found, failure)
+        return Sent(found, None)
+
+    def _go_on_together(
+        self, pool: ThreadPoolExecutor, maker: MessageMaker, some: Sequence[Action], found: dict[str, Action | None]
+    ) -> BaseException | None:
+        tried = [pool.submit(self._prepare, maker, action) for action in some]
+        failure = next((error for each in tried if (error := each.exception()) is not None), None)
+        prepared = [each.result() for each in tried if each.exception() is None]
+        ready = {each.action.action: each for each in prepared if isinstance(each, _Ready)}
+        found.update((each.dedup, each) for each in prepared if isinstance(each, Action))
+        if not ready:
+            return failure
+        taken = self.log.take(self._worker, *(Claim(name, each.hold, each.may) for name, each in ready.items()))  # (4)
+        for name, each in ready.items():
+            if name not in taken:
+                known = self.log.get(name)
+                # Another worker has it, or it must not be sent.
+                is_ours = known is None or known.state is State.RESERVED
+                found[each.action.dedup] = self._dropped(each.action, SUPPRESSED, each.hold) if is_ours else known
+        sending = [each for name, each in ready.items() if name in taken]
+        outcomes = list(pool.map(lambda each: self._sent(each.message), sending))  # (5)
+        self._end(sending, outcomes)  # (6)
+        now_known = self.log.get_many([each.action.action for each in sending]) if sending else {}
+        found.update((each.action.dedup, now_known.get(each.action.action, each.action)) for each in sending)
+        return failure
+
+    def _prepare(self, maker: MessageMaker, action: Action) -> _Ready | Action:
+        """Everything before the claim; the action where it is dropped."""
         profile = self._store.profile_of(action.person)
         refusal = self._why_not(maker.playbook, action, profile)
-        hold = action.hold
         message: Message | None = None
         if profile is not None and not refusal:
             try:
@@ -119,29 +189,22 @@ class Sender:
                 log_event(logger, logging.WARNING, "a message cannot be made", action=action.action, problem=str(error))
                 refusal = "template"
         if profile is None or message is None:
-            return self._dropped(action, refusal or "unknown_customer", hold)
+            return self._dropped(action, refusal or "unknown_customer", action.hold)
         scopes = {"campaign": action.playbook, "platform": action.channel, "customer": profile.customer}
         key = f"engage:{action.action}"
         reserved = self._shield.reserve(action.cost, scopes, key, maker.playbook.purpose)  # (2)
         if reserved.refusal:
-            return self._dropped(action, reserved.refusal, hold)
-        hold = reserved.hold
+            return self._dropped(action, reserved.refusal, action.hold)
         # The answer to a repeated key may be as old as the first: then consent is asked for by itself.  (3)
         is_old = self._clock() - action.decided_at > FRESH
         if is_old and not self._shield.consents([profile.customer], maker.playbook.purpose)[0]:
-            return self._dropped(action, "no_consent", hold)
+            return self._dropped(action, "no_consent", reserved.hold)
+        customer, channel, to = profile.customer, action.channel, message.to
 
         def may(tx: Statements) -> bool:
-            return not self._store.is_suppressed(tx, profile.customer, action.channel, message.to)
+            return not self._store.is_suppressed(tx, customer, channel, to)
 
-        if not self.log.take(action.action, self._worker, may, hold=hold):  # (4)
-            found = self.log.get(action.action)
-            if found is None or found.state is State.RESERVED:
-                return self._dropped(action, SUPPRESSED, hold)
-            return found  # another worker has it
-        outcome = self._sent(message)  # (5)
-        self._end(action, profile.customer, message, outcome)  # (6)
-        return self.log.get(action.action) or action
+        return _Ready(action, message, reserved.hold, may)
 
     def _why_not(self, playbook: Playbook, action: Action, profile: Profile | None) -> str:
         """What stopped being true since the decision; empty: nothing."""
@@ -170,22 +233,29 @@ class Sender:
             log_event(logger, logging.ERROR, "a channel failed", action=message.action, exc_info=error)
             return unknown("channel_failed", type(error).__name__)
 
-    def _end(self, action: Action, customer: str, message: Message, outcome: Outcome) -> None:
-        if outcome.fate is Fate.REFUSED and outcome.is_transient:
-            self.log.put_back(action.action)
-            return
-        if outcome.fate is Fate.REFUSED and outcome.code in {SUPPRESSED, INVALID_ADDRESS}:
-            # The provider knows better than we do that this person or address must be left alone.
-            reason = OptOutReason.STOPPED if outcome.code == SUPPRESSED else OptOutReason.BOUNCED
-            told = OptOut(
-                id=f"action:{action.action}:{outcome.code}",
-                at=self._clock(),
-                reason=reason,
-                channel=action.channel,
-                address=message.to,
-            )
-            self._store.keep("engage", [told])
-        self.log.end(action.action, outcome)
+    def _end(self, sending: Sequence[_Ready], outcomes: Sequence[Outcome]) -> None:
+        ended: dict[str, Outcome] = {}
+        told: list[OptOut] = []
+        for each, outcome in zip(sending, outcomes, strict=True):
+            if outcome.fate is Fate.REFUSED and outcome.is_transient:
+                self.log.put_back(each.action.action)
+                continue
+            ended[each.action.action] = outcome
+            if outcome.fate is Fate.REFUSED and outcome.code in {SUPPRESSED, INVALID_ADDRESS}:
+                # The provider knows better than we do that this person or address must be left alone.
+                told.append(
+                    OptOut(
+                        id=f"action:{each.action.action}:{outcome.code}",
+                        at=self._clock(),
+                        reason=OptOutReason.STOPPED if outcome.code == SUPPRESSED else OptOutReason.BOUNCED,
+                        channel=each.action.channel,
+                        address=each.message.to,
+                    )
+                )
+        if told:
+            self._store.keep("engage", told)
+        if ended:
+            self.log.end(ended)
 
     def _dropped(self, action: Action, reason: str, hold: str) -> Action:
         self.log.drop(action.action, reason, hold)
@@ -199,8 +269,10 @@ class Sender:
 
     def resume(self, maker: MessageMaker) -> list[Action]:
         """Go on with messages of a playbook that were reserved and not sent: after a crash, or a provider's trouble."""
-        waiting = self.log.in_state(State.RESERVED, playbook=maker.playbook.name)
-        return [self.go_on(maker, action) for action in waiting]
+        found = self.go_on(maker, *self.log.in_state(State.RESERVED, playbook=maker.playbook.name))
+        if found.failure is not None:
+            raise found.failure
+        return [action for action in found.actions.values() if action is not None]
 
     def settle(self) -> int:
         """Commit or release the money of what has ended; how many."""
@@ -229,6 +301,6 @@ class Sender:
             except KikiError:
                 continue
             if outcome.fate is not Fate.UNKNOWN:
-                self.log.end(action.action, outcome)
+                self.log.end({action.action: outcome})
                 found.append(self.log.get(action.action) or action)
         return found

@@ -111,8 +111,7 @@ TABLES: Final = (
         settled SMALLINT NOT NULL DEFAULT 0,
         provider_id TEXT NOT NULL DEFAULT '',
         delivery_rank BIGINT NOT NULL DEFAULT -1,
-        delivery TEXT NOT NULL DEFAULT '',
-        cap SMALLINT NOT NULL DEFAULT 1
+        delivery TEXT NOT NULL DEFAULT ''
     )""",
     "CREATE INDEX IF NOT EXISTS engage_actions_by_person ON engage_actions (person, counted_at)",
     "CREATE INDEX IF NOT EXISTS engage_actions_by_state ON engage_actions (state, taken_at)",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kiki.engage.action_log import ActionLog, Limit, State
+from kiki.engage.action_log import ActionLog, Claim, Limit, State, Wanted
 from kiki.engage.event import Delivery, DeliveryState, OptOut, OptOutReason
 from kiki.engage.profile import Profile
 from kiki.outbound.outcome import done, refused, unknown
@@ -21,7 +21,11 @@ def log(store, clock):
 
 
 def reserved(log, store, dedup="d", customer="c-1", limits=(), channel="email"):
-    return log.reserve("book", "step", store.person(customer), channel, "hello", cost=5, dedup=dedup, limits=limits)
+    return log.reserve(Wanted("book", "step", store.person(customer), channel, "hello", 5, dedup, limits))[0]
+
+
+def take(log, action, worker, may=None, *, hold=""):
+    return action in log.take(worker, Claim(action, hold, may))
 
 
 def test_the_same_person_playbook_and_step_is_the_same_message(log, store):
@@ -36,18 +40,18 @@ def test_the_same_person_playbook_and_step_is_the_same_message(log, store):
 def test_it_is_taken_by_one_worker_only(log, store):
     action = reserved(log, store).action
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda n: log.take(action, f"w{n}"), range(8)))
+        taken = list(pool.map(lambda n: take(log, action, f"w{n}"), range(8)))
     assert taken.count(True) == 1
-    assert not log.take(action, "later")
+    assert not take(log, action, "later")
 
 
 def test_nobody_takes_what_the_last_look_forbids(log, store):
     action = reserved(log, store).action
-    assert not log.take(action, "w", lambda _: False)
+    assert not take(log, action, "w", lambda _: False)
     assert log.get(action).state is State.RESERVED
     log.drop(action, "suppressed")
     assert log.get(action).state is State.DROPPED
-    assert not log.take(action, "w")
+    assert not take(log, action, "w")
 
 
 @pytest.mark.parametrize(
@@ -60,10 +64,10 @@ def test_nobody_takes_what_the_last_look_forbids(log, store):
 )
 def test_what_became_of_it(log, store, outcome, state, reason):
     action = reserved(log, store).action
-    log.end(action, outcome)
+    log.end({action: outcome})
     assert log.get(action).state is State.RESERVED  # it was never taken
-    log.take(action, "w")
-    log.end(action, outcome)
+    take(log, action, "w")
+    log.end({action: outcome})
     found = log.get(action)
     assert (found.state, found.reason) == (state, reason)
     assert found.provider_id == ("SM1" if state == "done" else "")
@@ -75,8 +79,8 @@ def told(log, action, state, number=0, code=""):
 
 def test_a_provider_s_word_closes_an_unknown_message(log, store):
     action = reserved(log, store).action
-    log.take(action, "w")
-    log.end(action, unknown("timeout"))
+    take(log, action, "w")
+    log.end({action: unknown("timeout")})
     assert told(log, action, DeliveryState.SENT).state is State.DONE
     assert told(log, action, DeliveryState.ACCEPTED) is None  # of a lower rank, and later
     assert told(log, action, DeliveryState.DELIVERED).provider_id == "P"
@@ -86,9 +90,9 @@ def test_a_provider_s_word_closes_an_unknown_message(log, store):
 
 def test_a_provider_s_word_that_comes_before_ours_stands(log, store):
     action = reserved(log, store).action
-    log.take(action, "w")
+    take(log, action, "w")
     told(log, action, DeliveryState.FAILED, code="bounced")
-    log.end(action, done(provider_id="x"))
+    log.end({action: done(provider_id="x")})
     assert log.get(action).state is State.REFUSED
     assert told(log, "nobody", DeliveryState.SENT) is None
 
@@ -101,14 +105,14 @@ def test_a_message_that_was_never_sent_is_not_closed_by_anybody_s_word(log, stor
 
 def test_what_a_lost_worker_was_sending_is_unknown_and_stays_so(log, store, clock):
     mine, others = reserved(log, store, "a").action, reserved(log, store, "b").action
-    log.take(mine, "me")
-    log.take(others, "you")
+    take(log, mine, "me")
+    take(log, others, "you")
     assert log.give_up("me", 0) == 1
     assert (log.get(mine).state, log.get(others).state) == (State.UNKNOWN, State.SENDING)
     assert log.give_up(None, clock()) == 0
     clock.advance(DAY)
     assert log.give_up(None, clock()) == 1
-    assert not log.take(mine, "me")
+    assert not take(log, mine, "me")
 
 
 def test_caps_count_what_is_reserved_and_sent_in_the_same_step(log, store, clock):
@@ -128,8 +132,8 @@ def test_a_dropped_or_refused_message_does_not_count(log, store, clock):
     assert reserved(log, store, "b", limits=limits) is None
     log.drop(first, "suppressed")
     second = reserved(log, store, "b", limits=limits).action
-    log.take(second, "w")
-    log.end(second, refused("invalid_address"))
+    take(log, second, "w")
+    log.end({second: refused("invalid_address")})
     assert reserved(log, store, "c", limits=limits) is not None
 
 
@@ -142,7 +146,7 @@ def test_an_opt_out_that_was_acknowledged_is_seen_by_every_later_send(log, store
     def worker() -> None:
         for customer, action in actions:
             gone = customer in acknowledged  # known before the send was begun
-            if log.take(action, "w", lambda tx, c=customer: not store.is_suppressed(tx, c, "email", "")) and gone:
+            if take(log, action, "w", lambda tx, c=customer: not store.is_suppressed(tx, c, "email", "")) and gone:
                 wrong.append(action)
 
     def leave() -> None:
@@ -160,9 +164,9 @@ def test_an_opt_out_that_was_acknowledged_is_seen_by_every_later_send(log, store
 
 def test_ended_messages_with_money_are_settled_once(log, store):
     action = reserved(log, store).action
-    log.take(action, "w", hold="hold-1")
+    take(log, action, "w", hold="hold-1")
     assert log.unsettled() == []
-    log.end(action, done())
+    log.end({action: done()})
     assert [each.hold for each in log.unsettled()] == ["hold-1"]
     log.settled([action])
     assert log.unsettled() == []
@@ -172,6 +176,6 @@ def test_a_dropped_message_frees_its_money_and_one_that_was_put_back_is_taken_ag
     dropped, back = reserved(log, store, "a").action, reserved(log, store, "b").action
     log.drop(dropped, "quiet", "hold-1")
     assert [(each.action, each.hold) for each in log.unsettled()] == [(dropped, "hold-1")]
-    log.take(back, "w")
+    take(log, back, "w")
     log.put_back(back)
-    assert log.take(back, "w2")
+    assert take(log, back, "w2")

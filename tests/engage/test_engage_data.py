@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kiki.engage.action_log import ActionLog, State
+from kiki.engage.action_log import ActionLog, State, Wanted
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import open_database
 from kiki.engage.engage_data import EngageData
@@ -40,7 +40,7 @@ def filled(store):
     person = store.person("shop-c-12345")
     log = ActionLog(store.database, store.clock)
     JourneyBook(store.database, store.clock).enter("book", "j", [Entrant(person, 0, TREATED, 0.9, features=b"x")])
-    log.reserve("book", "j/first", person, "email", "ten", cost=1, dedup="d")
+    log.reserve(Wanted("book", "j/first", person, "email", "ten", 1, "d"))
     return log
 
 

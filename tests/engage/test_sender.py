@@ -63,6 +63,13 @@ class ToldChannel:
         return outcome
 
 
+def sent(sender, post):
+    found = sender.send(MAKER, post)
+    if found.failure is not None:
+        raise found.failure
+    return found.actions[post.dedup]
+
+
 class Desk:
     def __init__(self, *outcomes, limit="100"):
         self.clock = MovedClock(NOON)
@@ -84,7 +91,7 @@ class Desk:
         )
 
     def send(self, customer="c-1", offer="ten", dedup="d", limits=()):
-        return self.sender.send(MAKER, Post(self.store.person(customer), offer, "j/send-1", dedup, limits))
+        return sent(self.sender, Post(self.store.person(customer), offer, "j/send-1", dedup, limits))
 
     @property
     def money(self):
@@ -160,7 +167,7 @@ def test_an_offer_without_cost_asks_for_consent_and_holds_no_money(desk):
 def test_what_changed_since_the_decision_stops_the_message(desk, change, reason):
     person = desk.store.person("c-1")
     change(desk)
-    action = desk.sender.send(MAKER, Post(person, "ten", "j/send-1", "d"))
+    action = sent(desk.sender, Post(person, "ten", "j/send-1", "d"))
     assert (action.state, action.reason) == (State.DROPPED, reason)
     assert desk.channel.sent == []
     desk.sender.settle()
@@ -177,7 +184,7 @@ def test_an_opt_out_between_the_reservation_and_the_send_is_seen(desk):
             return found
 
     sender = desk.made(Late(desk.guard))
-    action = sender.send(MAKER, Post(desk.store.person("c-1"), "ten", "s", "d"))
+    action = sent(sender, Post(desk.store.person("c-1"), "ten", "s", "d"))
     assert (action.state, action.reason) == (State.DROPPED, "suppressed")
     assert desk.channel.sent == []
     sender.settle()
@@ -240,7 +247,7 @@ def test_a_shield_that_does_not_answer_lets_nothing_through(desk):
 
     sender = desk.made(Down(desk.guard))
     with pytest.raises(ShieldUnreachable):
-        sender.send(MAKER, Post(desk.store.person("c-1"), "ten", "s", "d"))
+        sent(sender, Post(desk.store.person("c-1"), "ten", "s", "d"))
     assert desk.channel.sent == []
     assert desk.log.find("d").state is State.RESERVED
     (action,) = desk.sender.resume(MAKER)
