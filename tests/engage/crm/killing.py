@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.engage.fakes.salesforce import FakeSalesforce
-
 from tests.engage.fakes.hubspot import FakeHubSpot
+from tests.engage.fakes.salesforce import FakeSalesforce
 from tests.engage.fakes.service import FakeService
 from tests.engage.fakes.shopify import FakeShopify
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import sqlite3
 import sys
 
-from kiki.engage.crm.salesforce import SalesforceSource
-
 from kiki.engage.crm.hubspot import HubSpotSource
+from kiki.engage.crm.salesforce import SalesforceSource
 from kiki.engage.crm.shopify import ShopifySource
 from kiki.engage.source import Source
 from kiki.outbound.oauth import FixedToken
