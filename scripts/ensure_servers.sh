@@ -14,6 +14,7 @@ SERVERS=(
   "redis-server:redis-server"
   "postgres:postgresql"
   "openssl:openssl"
+  "promtool:prometheus"
 )
 
 say() { printf '%s\n' "$*" >&2; }
