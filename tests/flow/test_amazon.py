@@ -1,6 +1,6 @@
 """Amazon Ads: a community package (Amazon has none for Python) drives the fake, and its documented fields judge our bodies.
 
-Both were also held, by hand, against the specification that Amazon publishes of its unified API.
+The lists of answers and the error codes were compared by hand with the specification of global campaigns that Amazon publishes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def test_their_documentation_knows_every_field_that_we_send() -> None:
             "/adsApi/v1/query/campaigns": documented(Campaigns.query_campaigns),
             "/adsApi/v1/create/campaigns": documented(Campaigns.create_campaigns)
             | documented(AdGroups.create_ad_groups)  # where the shape of a budget is told in full
-            | {"marketplaceScope", "autoCreateTargets"},  # of Amazon's own specification
+            | {"marketplaceScope", "autoCreateTargets"},  # of Amazon's own migration guide and specification
             "/adsApi/v1/update/campaigns": documented(Campaigns.update_campaigns)
             | documented(AdGroups.create_ad_groups),
             "/adsApi/v1/query/adGroups": documented(AdGroups.query_ad_groups),
