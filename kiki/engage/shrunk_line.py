@@ -33,7 +33,7 @@ class ShrunkLine(NamedTuple):
         """The line through these values."""
         rows, count = columns.shape
         mean = float(values.mean()) if rows else 0.0
-        variance = float(values.var()) / max(rows, 1)
+        variance = float(values.var()) / rows if rows else 0.0
         centre = columns.mean(axis=0) if rows else np.zeros(count)
         none = cls(mean, np.zeros(count), centre, variance, np.zeros((count, count)), 0.0)
         if rows < 3 * count + 10 or not count or variance <= 0:

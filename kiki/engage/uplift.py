@@ -19,7 +19,6 @@ from kiki.engage.feature_coder import FeatureCoder
 from kiki.engage.outcomes import Floats, Ints, Outcomes
 from kiki.engage.policy import Evidence, Policy
 from kiki.engage.shrunk_line import ShrunkLine
-from kiki.errors import InvalidInput
 
 CAUTIONS: Final = (0.0, 1.0)
 """How many standard deviations a person's gain must be above zero; the policies that are tried."""
@@ -38,7 +37,7 @@ def learn_policy(outcomes: Outcomes, *, incumbent: str | None = None, alpha: flo
     counts = np.bincount(outcomes.arm, minlength=len(outcomes.arms))
     known = [place for place, count in enumerate(counts.tolist()) if count >= _PERSONS_LEAST]
     costs = tuple(outcomes.costs.tolist())
-    if len(known) < 2:
+    if len(known) < 2 or known[0] != 0:  # nothing to compare with, or no control
         return Policy.constant(start, outcomes.arms if start in outcomes.arms else (*outcomes.arms, start), costs)
     if len(known) < len(outcomes.arms):
         return _padded(learn_policy(_only(outcomes, known), alpha=alpha, seed=seed), outcomes)
@@ -64,10 +63,6 @@ def learn_policy(outcomes: Outcomes, *, incumbent: str | None = None, alpha: flo
 
 def _only(data: Outcomes, known: list[int]) -> Outcomes:
     """The outcomes of the arms that are known well enough."""
-    if data.arms[0] not in [data.arms[place] for place in known]:
-        raise InvalidInput(
-            f"the control {data.arms[0]!r} has fewer than {_PERSONS_LEAST} persons: nothing can be learned"
-        )
     kept = data.take(np.isin(data.arm, known))
     chances = kept.propensity[:, known]
     return Outcomes(

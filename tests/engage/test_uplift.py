@@ -206,3 +206,35 @@ def test_slopes_that_noise_explains_are_shrunk_to_nothing_and_real_ones_are_kept
     assert np.abs(noise.slopes).max() < 0.02
     assert real.slopes[0] == pytest.approx(1, abs=0.05)
     assert real.deviation(columns).max() < 0.2
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_the_log_looks_like_there_is_a_policy_and_it_survives_its_json(seed: int):
+    chance = np.random.default_rng(seed)
+    rows, count = int(chance.choice([0, 1, 5, 150, 300, 1200])), int(chance.integers(1, 5))
+    arms = np.array(["control", "a", "b", "c"])[chance.choice(count, rows, p=chance.dirichlet(np.ones(count)))]
+    if rows:
+        arms[0] = "control"
+    features = {
+        "wide": chance.normal(size=rows) * 10.0 ** chance.integers(-6, 9),
+        "constant": np.zeros(rows),
+        "absent": np.full(rows, np.nan),
+        "word": chance.choice(np.array(["u", "v", ""]), rows),
+        "id": np.array([f"customer-{number}" for number in range(rows)]),
+    }
+    kept = {name: column for name, column in features.items() if chance.random() < 0.6}
+    margin = np.where(chance.random(rows) < 0.1, chance.pareto(1.2, rows) * 10.0 ** chance.integers(0, 9), 0.0)
+    early = [None, chance.poisson(0.3, rows), np.zeros(rows)][int(chance.integers(0, 3))]
+    costs = {arm: float(chance.choice([0, 1e6])) for arm in set(arms.tolist()) - {"control"}}
+    outcomes = Outcomes.of(kept, arms, margin, control="control", early=early, costs=costs)
+    policy = learn_policy(outcomes)
+    again = Policy.load(policy.dump())
+    assert again.choose(outcomes.features) == policy.choose(outcomes.features)
+    if kept:
+        assert policy.incremental(outcomes.features).shape == (rows, len(policy.arms))
+
+
+def test_without_a_control_that_is_known_the_incumbent_stays():
+    data, _ = mailing(6000, 1)
+    policy = learn_policy(data.take((data.arm != 0) | (np.arange(6000) < 60)), incumbent="b")
+    assert (policy.incumbent, policy.deviates) == ("b", False)
