@@ -19,9 +19,10 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from kiki.clock import Clock, wall_micros
-from kiki.engage.database import Database, Row, Statements, open_database
-from kiki.engage.loyalty_account import Account, Balance, Entry, Kind, Lot, Taking
+from kiki.engage.database import Database, Statements, open_database
+from kiki.engage.loyalty_account import Account, Balance, Entry, Kind
 from kiki.engage.loyalty_program import Program, Standing, standing
+from kiki.engage.loyalty_rows import ENTRIES, entry_of, keep, load
 from kiki.engage.loyalty_tables import SCHEMA_VERSION, TABLES
 from kiki.errors import Conflict, InvalidInput, KeyReused, NotFound
 from kiki.money import parse_micros
@@ -210,16 +211,16 @@ class LoyaltyLedger:
         name = self._name(customer)
         with self.database.writing() as tx:
             person = self._person(tx, name, may_make=may_make)
-            account = self._load(tx, person, about)
-            first = tx.run(f"{_ENTRIES} AND call_key = ?", (person, key))
+            account = load(tx, person, self.database.for_update, about)
+            first = tx.run(f"{ENTRIES} AND call_key = ?", (person, key))
             if first:
                 if first[0][6] != said:
                     raise KeyReused(f"the key {key!r} was used for another change of this customer's points")
                 account.advance(self.clock())
-                return Receipt(_entry(first[0]), account.balance(), repeated=True)
+                return Receipt(entry_of(first[0]), account.balance(), repeated=True)
             before = account.last_place
             entry = change(account, self.clock(), tx, person)
-            self._keep(tx, person, account, before, {entry.place: (key, said)})
+            keep(tx, person, account, before, {entry.place: (key, said)})
         return Receipt(entry, account.balance(), repeated=False)
 
     def expire(self, most: int = 100_000) -> int:
@@ -239,10 +240,10 @@ class LoyaltyLedger:
                 break
             for (person,) in people:
                 with self.database.writing() as tx:
-                    account = self._load(tx, person)
+                    account = load(tx, person, self.database.for_update)
                     before = account.last_place
                     account.advance(now)
-                    self._keep(tx, person, account, before, {})
+                    keep(tx, person, account, before, {})
                     written += len(account.entries)
         return written
 
@@ -254,7 +255,7 @@ class LoyaltyLedger:
             person = self._find(tx, self._name(customer))
             if person is None:
                 return Account().balance()
-            account = self._load(tx, person)
+            account = load(tx, person, self.database.for_update)
         account.advance(self.clock())
         return account.balance()
 
@@ -263,7 +264,7 @@ class LoyaltyLedger:
         found = self.database.read("SELECT person FROM loyalty_people WHERE name = ?", (self._name(customer),))
         if not found:
             return []
-        return [_entry(row) for row in self.database.read(f"{_ENTRIES} ORDER BY place", (found[0][0],))]
+        return [entry_of(row) for row in self.database.read(f"{ENTRIES} ORDER BY place", (found[0][0],))]
 
     def of_order(self, customer: str, order: str) -> list[Entry]:
         """The customer's earnings, spends and holds for one order."""
@@ -274,7 +275,7 @@ class LoyaltyLedger:
         return standing(self.program, self.history(customer), self.clock())
 
     def _standing(self, tx: Statements, person: str, now: int) -> Standing:
-        return standing(self.program, [_entry(row) for row in tx.run(f"{_ENTRIES} ORDER BY place", (person,))], now)
+        return standing(self.program, [entry_of(row) for row in tx.run(f"{ENTRIES} ORDER BY place", (person,))], now)
 
     def totals(self) -> dict[str, int]:
         """Over all customers: accounts, points outstanding, debts and entries."""
@@ -313,10 +314,10 @@ class LoyaltyLedger:
             person = self._find(tx, name)
             if person is None:
                 return 0
-            account = self._load(tx, person)
+            account = load(tx, person, self.database.for_update)
             before = account.last_place
             account.close(self.clock())
-            self._keep(tx, person, account, before, {})
+            keep(tx, person, account, before, {})
             # Orders and keys are the shop's own numbers, and would lead back to the person.
             tx.run("UPDATE loyalty_entries SET order_id = '', call_key = NULL, asked = '' WHERE person = ?", (person,))
             tx.run("UPDATE loyalty_codes SET person = '', order_id = '', lock_key = '' WHERE person = ?", (person,))
@@ -355,101 +356,6 @@ class LoyaltyLedger:
                 (person,),
             )
         return person
-
-    # -- rows ----------------------------------------------------------------------------------------
-
-    def _load(self, tx: Statements, person: str, about: int = 0) -> Account:
-        """The account, kept from others until the transaction ends; of what is over only what `about` needs."""
-        row = tx.run(
-            f"SELECT last_place, last_at, debt FROM loyalty_accounts WHERE person = ?{self.database.for_update}",  # noqa: S608  # our own word
-            (person,),
-        )
-        if not row:
-            raise NotFound("this customer has no account any more")
-        takings = {
-            place: Taking(place, points, Kind(state), until, {}, returned)
-            for place, points, state, until, returned in tx.run(
-                "SELECT place, points, state, until, returned FROM loyalty_takings "
-                "WHERE person = ? AND (state = 'hold' OR place = ?)",
-                (person, about),
-            )
-        }
-        for place, taking in takings.items():
-            parts = tx.run("SELECT lot, points FROM loyalty_parts WHERE person = ? AND taking = ?", (person, place))
-            taking.parts = dict(parts)
-        wanted = sorted({about, *(lot for taking in takings.values() for lot in taking.parts)})
-        marks = ", ".join("?" * len(wanted))
-        lots = {
-            row[0]: Lot(*row)
-            for row in tx.run(
-                "SELECT place, points, opens_at, ends_at, remaining, expired, returned, forgiven FROM loyalty_lots "  # noqa: S608  # marks
-                f"WHERE person = ? AND (remaining > 0 OR place IN ({marks}))",
-                (person, *wanted),
-            )
-        }
-        return Account(lots, takings, debt=row[0][2], last_place=row[0][0], last_at=row[0][1])
-
-    @staticmethod
-    def _keep(tx: Statements, person: str, account: Account, before: int, keys: dict[int, tuple[str, str]]) -> None:
-        """Write down what changed; raises `Conflict` where the account is not where it was read."""
-        added = sum(entry.points for entry in account.entries)
-        moved = tx.run(
-            "UPDATE loyalty_accounts SET last_place = ?, last_at = ?, debt = ?, total = total + ? "
-            "WHERE person = ? AND last_place = ? RETURNING person",
-            (account.last_place, account.last_at, account.debt, added, person, before),
-        )
-        if not moved:
-            raise Conflict("the account was changed meanwhile; ask again with the same key")
-        tx.many(
-            "INSERT INTO loyalty_entries (person, place, kind, points, at, about, order_id, call_key, asked) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(person, *_values(entry), *keys.get(entry.place, (None, ""))) for entry in account.entries],
-        )
-        lots = [account.lots[place] for place in sorted(account.changed_lots)]
-        tx.many(
-            "INSERT INTO loyalty_lots "
-            "(person, place, points, opens_at, ends_at, remaining, expired, returned, forgiven) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (person, place) DO UPDATE SET "
-            "remaining = excluded.remaining, expired = excluded.expired, returned = excluded.returned, "
-            "forgiven = excluded.forgiven",
-            [
-                (
-                    person,
-                    lot.place,
-                    lot.points,
-                    lot.opens_at,
-                    lot.ends_at,
-                    lot.left,
-                    lot.expired,
-                    lot.returned,
-                    lot.forgiven,
-                )
-                for lot in lots
-            ],
-        )
-        takings = [account.takings[place] for place in sorted(account.changed_takings)]
-        tx.many(
-            "INSERT INTO loyalty_takings (person, place, points, state, until, returned) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (person, place) DO UPDATE SET state = excluded.state, returned = excluded.returned",
-            [(person, each.place, each.points, each.state.value, each.until, each.returned) for each in takings],
-        )
-        tx.many(
-            "INSERT INTO loyalty_parts (person, taking, lot, points) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (person, taking, lot) DO UPDATE SET points = excluded.points",
-            [(person, each.place, lot, points) for each in takings for lot, points in each.parts.items()],
-        )
-
-
-_ENTRIES: Final = "SELECT place, kind, points, at, about, order_id, asked FROM loyalty_entries WHERE person = ?"
-
-
-def _entry(row: Row) -> Entry:
-    place, kind, points, at, about, order, _ = row
-    return Entry(place, Kind(kind), points, at, about, order)
-
-
-def _values(entry: Entry) -> tuple[object, ...]:
-    return (entry.place, entry.kind.value, entry.points, entry.at, entry.about, entry.order)
 
 
 def _order(given: str) -> str:
