@@ -13,8 +13,10 @@ from kiki.cli.consent_ledger import LedgerPath, actor
 from kiki.cli.options import Json, TokenFile, Url
 
 if TYPE_CHECKING:
+    from kiki.flow.campaign_report import CampaignReport
     from kiki.flow.campaign_runner import CampaignRunner
     from kiki.flow.run_status import RunStatus
+    from kiki.flow.spend_forecast import SpendForecast
 
 app = typer.Typer(help="Plan, run and watch campaigns on ad platforms.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -267,6 +269,71 @@ def reconcile(
         campaign_show.reconciliation(found)
     if not found.is_clean:
         raise typer.Exit(show.EXIT_REFUSED)
+
+
+@app.command()
+def report(
+    run_name: RunName,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots there, too.")
+    ] = None,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run came to so far: spend, value and pacing of each platform."""
+    from kiki.cli import campaign_show
+    from kiki.flow.campaign_report import report_of
+
+    with open_runs(data_dir) as runner:
+        name = resolve(runner, run_name).run
+        found = report_of(runner.status(name), runner.plan(name))
+    forecast = _forecast(found)
+    if html is not None:
+        _write_page(found, html, forecast)
+    if as_json:
+        import msgspec
+
+        show.as_json({**msgspec.to_builtins(found), "forecast": msgspec.to_builtins(forecast)})
+    else:
+        campaign_show.report(found)
+        if forecast is not None:
+            show.line(campaign_show.forecast_in_words(forecast, found.currency))
+
+
+def _forecast(found: CampaignReport) -> SpendForecast | None:
+    """What a run that goes on will have cost; None where there is too little to tell it from, or no extra `flow`."""
+    from kiki.errors import InvalidInput
+
+    if found.state != "running":
+        return None
+    try:
+        from kiki.flow.spend_forecast import forecast_spend
+
+        return forecast_spend(found.settled_days, found.ends)
+    except (InvalidInput, ModuleNotFoundError):
+        return None
+
+
+def _write_page(found: CampaignReport, file: Path, forecast: SpendForecast | None) -> None:
+    from kiki.cli.campaign_show import forecast_in_words
+    from kiki.errors import InvalidInput, MissingExtra
+    from kiki.flow.report_page import page
+
+    notes = [] if forecast is None else [forecast_in_words(forecast, found.currency)]
+    pictures: list[str] = []
+    try:
+        from kiki.flow import report_pictures
+
+        pictures = [
+            draw(found) for draw in (report_pictures.over_days, report_pictures.pacing, report_pictures.returns)
+        ]
+    except MissingExtra as error:
+        notes.append(f"Without plots: {error}; {error.hint}.")
+    try:
+        file.write_text(page(found, pictures, notes), encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written: {error.strerror}") from None
+    show.talk(f"written: {file}", dim=True)
 
 
 @app.command()

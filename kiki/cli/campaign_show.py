@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from kiki.clock import to_datetime
+from kiki.flow.campaign_report import CampaignReport
 from kiki.flow.event_words import sentence
 from kiki.flow.plan_diff import Step
 from kiki.flow.preview import Preview
 from kiki.flow.progress import Phase
 from kiki.flow.reconcile import Reconciliation
+from kiki.flow.report_page import share, times
 from kiki.flow.run_status import RunStatus
 from kiki.flow.run_store import RunRow
 from kiki.flow.words import amount_in_words
+
+if TYPE_CHECKING:
+    from kiki.flow.spend_forecast import SpendForecast
 
 _MARKS = {
     Step.CREATE: ("+", "green"),
@@ -131,6 +137,39 @@ def reconciliation(found: Reconciliation) -> None:
         out.print(Text(said + (" (in order now)" if each.solved else ""), style="green" if each.solved else "yellow"))
     left = sum(not each.solved for each in found.findings)
     out.print(f"{found.run}: {found.days} days compared, {len(found.findings)} findings, {left} left")
+
+
+def report(found: CampaignReport) -> None:
+    """Spend, value and pacing of each platform."""
+    out, money = console(), found.currency
+    kind = "sandbox, " if found.sandbox else ""
+    out.print(Text(f"{found.plan}, {found.starts} to {found.ends}: {kind}{found.state}", style="bold"))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("platform", no_wrap=True)
+    for name in ("campaigns", "planned", "planned so far", "spent", "pacing", "held", "value", "return"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in (*found.platforms, found.total):
+        table.add_row(
+            each.platform,
+            str(each.campaigns),
+            amount_in_words(each.planned, money),
+            amount_in_words(each.planned_so_far, money),
+            amount_in_words(each.spent, money),
+            share(each.pacing),
+            amount_in_words(each.held, money),
+            amount_in_words(each.value, money),
+            times(each.returned),
+            style="bold" if each is found.total else "",
+        )
+    out.print(table)
+
+
+def forecast_in_words(found: SpendForecast, currency: str) -> str:
+    """What a run will have cost, and how sure that is."""
+    mean, low, high = (
+        amount_in_words(micros // 10_000 * 10_000, currency) for micros in (found.mean, found.low, found.high)
+    )
+    return f"by {found.until}: about {mean}, with a chance of {found.covered:.0%} from {low} to {high} ({found.method})"
 
 
 def watch(look: Callable[[], RunStatus], seconds: float) -> None:
