@@ -32,6 +32,8 @@ PARTS = (
     "value_peers",
     "value_serve",
     "flow_pacing",
+    "engage_decide",
+    "engage_kills",
     "engage_allocation",
     "engage_peeking",
     "engage_policy",

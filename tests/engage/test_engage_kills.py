@@ -1,0 +1,13 @@
+"""A real process killed at random moments while it sends: nothing twice, nobody forgotten, what is unknown is closed by webhook."""
+
+from __future__ import annotations
+
+from bench.engage_kills import rounds
+
+
+def test_nothing_goes_out_twice_and_nobody_is_forgotten():
+    found = rounds(2_000, 6)
+    assert found.kills >= 2
+    assert (found.duplicates, found.lost, found.wrong, found.open_after_words) == (0, 0, 0, 0)
+    assert found.states["unknown"] > 0
+    assert found.states["done"] > 1_500
