@@ -83,6 +83,16 @@ EXPECTED = {
         "somebody else: anothers",
         "codes: {'winback': {'free': 99, 'redeemed': 1}}",
     ],
+    "14_retention": [
+        "40 customers, 39 concerned",
+        "c-01: no_consent; c-02: suppressed; c-00 is not in the segment: True",
+        "37 entered",
+        "nobody got two: True",
+        "the first two of the list got none: True",
+        "the budget of 45 holds: True",
+        "a second run sends 0",
+        "the report knows an effect already: False; to the control group: 0",
+    ],
     "13_did_it_help": [
         "the best constant arm: nothing; leaving it for some is carried by the evidence: True",
         "written to: 34%, those who bought at most 4 months ago: 34%",
