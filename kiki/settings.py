@@ -816,8 +816,16 @@ OTEL_VARIABLES: Final = (
     Variable("OTEL_SERVICE_NAME", "service_name", _word, None, "name of the service in traces; its own when unset"),
 )  # fmt: skip
 
+UP_VARIABLES: Final = (
+    Variable("KIKI_SHIELD_PORT", "shield_port", whole_number(0, 65535), "8081", "SyncShield's port under `kiki up`, which ignores PORT"),
+    Variable("KIKI_FLOW_PORT", "flow_port", whole_number(0, 65535), "8082", "SyncFlow's port under `kiki up`"),
+    Variable("KIKI_ENGAGE_PORT", "engage_port", whole_number(0, 65535), "8083", "SyncEngage's port under `kiki up`"),
+)  # fmt: skip
+"""What `kiki up` reads by itself, beside KIKI_VALUE_PORT, KIKI_VALUE_HTTP_PORT and KIKI_FLOW_GRPC_PORT."""
+
 VARIABLES: Final = (
     *LISTEN_VARIABLES,
+    *UP_VARIABLES,
     *OTEL_VARIABLES,
     *SHIELD_VARIABLES,
     *KEY_VARIABLES,

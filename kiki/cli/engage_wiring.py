@@ -45,7 +45,7 @@ from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
 from kiki.settings import EngageSettings, Secret, is_loopback, shield_url
 from kiki.shield.shield_client import ShieldClient, default_token
 from kiki.telemetry import configure_logging
-from kiki.web import load_tokens, run
+from kiki.web import Prepared, load_tokens, run_all
 
 if TYPE_CHECKING:
     from kiki.value.ltv_client import LtvClient
@@ -57,6 +57,11 @@ _Value = TypeVar("_Value")
 
 def run_engage(environ: Mapping[str, str]) -> None:
     """Run SyncEngage until it is told to stop; raises what is wrong with its settings, playbooks or store."""
+    run_all([prepare_engage(environ)])
+
+
+def prepare_engage(environ: Mapping[str, str]) -> Prepared:
+    """SyncEngage, ready to listen."""
     settings = EngageSettings.parse(environ)
     configure_logging(settings.log_level)
     for chatty in ("httpx", "httpcore"):
@@ -89,7 +94,7 @@ def run_engage(environ: Mapping[str, str]) -> None:
         listen = settings.listen
         if "KIKI_BODY_BYTES_MAX" not in environ:
             listen = replace(listen, body_bytes_max=2 * 2**20)  # providers gather events into calls of this size
-        run(service.service(), listen, tokens)
+        return Prepared(service.service(), listen, tokens)
     except BaseException:
         store.close()
         raise

@@ -41,7 +41,7 @@ from kiki.shield.service import ShieldService, audit_view_path, ledger_path
 from kiki.shield.subject_data import SubjectData
 from kiki.shield.subject_systems import load_systems
 from kiki.telemetry import configure_logging
-from kiki.web import Tokens, load_tokens, run
+from kiki.web import Prepared, Tokens, load_tokens, run_all
 
 if TYPE_CHECKING:
     from kiki.value.ltv_client import AsyncLtvClient
@@ -51,6 +51,11 @@ logger = logging.getLogger("kiki")
 
 def run_shield(environ: Mapping[str, str]) -> None:
     """Run SyncShield until it is told to stop; raises what is wrong with its settings, policy or ledger."""
+    run_all([prepare_shield(environ)])
+
+
+def prepare_shield(environ: Mapping[str, str]) -> Prepared:
+    """SyncShield, ready to listen."""
     settings = ShieldSettings.parse(environ)
     configure_logging(settings.log_level)
     read = _policy_reader(settings, environ)
@@ -94,11 +99,16 @@ def run_shield(environ: Mapping[str, str]) -> None:
         ),
         desk=request_desk(guard.consents, settings.data_dir, settings, environ),
     )
-    run(service.service(), settings.listen, tokens)
+    return Prepared(service.service(), settings.listen, tokens)
 
 
 def run_value(environ: Mapping[str, str]) -> None:
     """Run SyncValue until it is told to stop; raises what is wrong with its settings, tokens, model or customers."""
+    run_all([prepare_value(environ)])
+
+
+def prepare_value(environ: Mapping[str, str]) -> Prepared:
+    """SyncValue, ready to listen."""
     settings = ValueSettings.parse(environ)
     configure_logging(settings.log_level)
     try:
@@ -106,7 +116,7 @@ def run_value(environ: Mapping[str, str]) -> None:
     except ModuleNotFoundError as error:
         raise MissingExtra("value", "SyncValue") from error
     tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
-    run(ValueService(settings, tokens).service(), settings.listen, tokens)
+    return Prepared(ValueService(settings, tokens).service(), settings.listen, tokens)
 
 
 def embedded_guard(environ: Mapping[str, str], ledger: Path) -> BudgetGuard:
@@ -141,6 +151,11 @@ def _decider(settings: ShieldSettings, ledger: Path, policy: Policy) -> Decider:
 
 def run_flow(environ: Mapping[str, str]) -> None:
     """Run SyncFlow until it is told to stop; raises what is wrong with its settings, tokens or store."""
+    run_all([prepare_flow(environ)])
+
+
+def prepare_flow(environ: Mapping[str, str]) -> Prepared:
+    """SyncFlow, ready to listen."""
     settings, listen = FlowSettings.parse(environ), parse_listen(environ, port=FLOW_PORT)
     configure_logging(settings.log_level)
     if settings.log_level != "debug":
@@ -174,10 +189,7 @@ def run_flow(environ: Mapping[str, str]) -> None:
     calls = CallMetrics()
     values = CustomerValue(customer_values(environ))
     bids = BidServer(runner, values, BidPort(listen, settings.grpc_port), tokens, calls)
-    try:
-        run(FlowService(runner, bids, calls).service(), listen, tokens)
-    finally:
-        sandboxes.close()
+    return Prepared(FlowService(runner, bids, calls).service(), listen, tokens, sandboxes.close)
 
 
 def request_desk(

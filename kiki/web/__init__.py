@@ -5,13 +5,14 @@ from kiki.web.refusals import HttpRefusal, headers_of, status_of, whole_seconds
 from kiki.web.reply import Reply, json_reply, page, plain, problem, refusal
 from kiki.web.request import Request, one, pairs, query, read_body, read_json, wants_json
 from kiki.web.routes import Check, Route, Service
-from kiki.web.serving import Listening, build_server, listening, run
+from kiki.web.serving import Listening, Prepared, build_server, listening, run, run_all
 from kiki.web.tokens import Principal, Role, Tokens, load_tokens, parse_tokens
 
 __all__ = [
     "Check",
     "HttpRefusal",
     "Listening",
+    "Prepared",
     "Principal",
     "Reply",
     "Request",
@@ -35,6 +36,7 @@ __all__ = [
     "read_json",
     "refusal",
     "run",
+    "run_all",
     "status_of",
     "stream",
     "wants_json",

@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -281,13 +281,32 @@ def _say(service: Service, running: Listening, settings: ListenSettings, tokens:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A service that is ready to listen, and what it is given. `release` runs when it has ended, however it did."""
+
+    service: Service
+    settings: ListenSettings
+    tokens: Tokens | None = None
+    release: Callable[[], None] = lambda: None
+
+
 def run(service: Service, settings: ListenSettings, tokens: Tokens | None = None) -> int:
     """Run a service until SIGTERM or SIGINT; the exit code, which is 0. SIGHUP reloads its tokens and the service.
 
     Blocks, on uvloop where there is one. Raises `ConfigurationError` when a port cannot be had, and what `on_start`
     raises. Logging is the caller's to configure.
     """
-    return _run(_until_told(service, settings, tokens))
+    return run_all([Prepared(service, settings, tokens)])
+
+
+def run_all(prepared: Sequence[Prepared]) -> int:
+    """The same for several services in one process: they start in this order, and stop in the opposite one."""
+    try:
+        return _run(_until_told(prepared))
+    finally:
+        for each in reversed(prepared):
+            each.release()
 
 
 def _settle_memory() -> None:
@@ -308,41 +327,29 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     return uvloop.run(main)
 
 
-async def _until_told(service: Service, settings: ListenSettings, tokens: Tokens | None) -> int:
+async def _until_told(prepared: Sequence[Prepared]) -> int:
     loop = asyncio.get_running_loop()
-    exporting = otlp.start(settings.otel, service.registry, service.name)
+    exporting = [otlp.start(each.settings.otel, each.service.registry, each.service.name) for each in prepared]
     stop = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
     turn = asyncio.Lock()
-    running: Listening | None = None
+    running: list[tuple[Prepared, Listening]] = []
+    names = " ".join(each.service.name for each in prepared)
 
     def told(number: int) -> None:
         if stop.is_set():
             # Whoever sends a second one does not want to wait. What was acknowledged is durable all the same.
             logging.shutdown()
             os._exit(128 + number)
-        log_event(logger, logging.INFO, "stopping", service=service.name, signal=signal.Signals(number).name)
+        log_event(logger, logging.INFO, "stopping", service=names, signal=signal.Signals(number).name)
         stop.set()
-        if running is not None:
-            running.gate.draining = True
+        for _, found in running:
+            found.gate.draining = True
 
     async def reload() -> None:
         async with turn:
-            try:
-                if settings.tokens_file is not None and running is not None:
-                    running.use_tokens(load_tokens(settings.tokens_file))
-            except ConfigurationError as error:
-                log_event(
-                    logger, logging.ERROR, "the token file was refused; the old one stays", problems=error.problems
-                )
-            if service.on_reload is None:
-                return
-            try:
-                await service.on_reload()
-            except ConfigurationError as error:
-                log_event(logger, logging.ERROR, "the reload was refused; nothing changed", problems=error.problems)
-            except Exception as error:
-                log_event(logger, logging.ERROR, "the reload failed; nothing changed", exc_info=error)
+            for each, found in running:
+                await _reload(each, found)
 
     def told_to_reload() -> None:
         task = loop.create_task(reload())
@@ -353,13 +360,35 @@ async def _until_told(service: Service, settings: ListenSettings, tokens: Tokens
         loop.add_signal_handler(number, told, number)
     loop.add_signal_handler(signal.SIGHUP, told_to_reload)
     try:
-        async with listening(service, settings, tokens) as running:
+        async with contextlib.AsyncExitStack() as stack:
+            for each in prepared:
+                entered = await stack.enter_async_context(listening(each.service, each.settings, each.tokens))
+                running.append((each, entered))
             _settle_memory()
             await stop.wait()
-        log_event(logger, logging.INFO, "stopped", service=service.name)
+        log_event(logger, logging.INFO, "stopped", service=names)
     finally:
-        if exporting is not None:
-            exporting.close()
+        for sending in exporting:
+            if sending is not None:
+                sending.close()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
     return 0
+
+
+async def _reload(each: Prepared, running: Listening) -> None:
+    """Take over new tokens, and let the service take over what is its own; what is wrong changes nothing."""
+    service, file = each.service, each.settings.tokens_file
+    try:
+        if file is not None:
+            running.use_tokens(load_tokens(file))
+    except ConfigurationError as error:
+        log_event(logger, logging.ERROR, "the token file was refused; the old one stays", problems=error.problems)
+    if service.on_reload is None:
+        return
+    try:
+        await service.on_reload()
+    except ConfigurationError as error:
+        log_event(logger, logging.ERROR, "the reload was refused; nothing changed", problems=error.problems)
+    except Exception as error:
+        log_event(logger, logging.ERROR, "the reload failed; nothing changed", exc_info=error)
