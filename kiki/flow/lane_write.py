@@ -58,8 +58,10 @@ class LaneWrites:
             now = await self._port.now(f"{step}/{sends}/now")
             if now >= until:
                 return outcome
-            pause = now + self._world.calendar.span(Timing.RETRY)
-            await self._port.sleep(f"{step}/{sends}/wait", min(until, max(pause, outcome.retry_at or 0)))
+            # Whoever says when it listens again is believed: a pause that was throttled for seconds must not wait longer.
+            span = self._world.calendar.span
+            again = outcome.retry_at or now + span(Timing.RETRY)
+            await self._port.sleep(f"{step}/{sends}/wait", min(until, max(again, now + span(Timing.RETRY_LEAST))))
             attempt += outcome.fate is Fate.REFUSED
             sends += 1
 

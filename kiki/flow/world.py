@@ -64,6 +64,8 @@ class Timing:
     """So long before a day begins without its money reserved, the campaign is paused."""
     RETRY = 0.25
     """Between two attempts at something that did not work."""
+    RETRY_LEAST = 0.005
+    """The same at least, where the platform says that it listens again sooner."""
     AGAIN = 3.0
     """So often money that was refused for a day is asked for again on that day."""
     DAY = 24.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -158,6 +159,14 @@ async def test_a_campaign_and_its_budget_are_made_in_one_mutate_or_not_at_all(
         wanted["containsEuPoliticalAdvertising"],
     )
     assert "partialFailure" not in made.json
+
+
+async def test_a_campaign_whose_first_day_has_passed_begins_today(platform: Platform, fake: GoogleAdsFake) -> None:
+    await platform.ensure_campaign(spec(fake, starts=TODAY - timedelta(days=9)), KEY)
+    wanted = fake.writes[-1].json["mutateOperations"][1]["campaignOperation"]["create"]
+    began = date.fromisoformat(wanted["startDateTime"][:10])
+    assert timedelta() <= TODAY - began <= timedelta(days=1)
+    assert f"{TODAY + timedelta(days=14)} 23:59:59" == wanted["endDateTime"]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,10 @@ class AdAccount:
         """See `Platform`."""
         await self.line.close()
 
+    def today(self, time_zone: str) -> date:
+        """The day that it is in the account."""
+        return datetime.fromtimestamp(self._clock() / SECOND, zone_of(time_zone)).date()
+
     def is_final(self, day: date, time_zone: str) -> bool:
         """Whether the platform has stopped changing a day's report much."""
         ends = datetime(day.year, day.month, day.day, tzinfo=zone_of(time_zone)) + timedelta(days=1)

@@ -51,7 +51,7 @@ Kind = TypeVar("Kind")
 URL: Final = "https://googleads.googleapis.com"
 TOKEN_URL: Final = "https://oauth2.googleapis.com/token"
 VERSION: Final = "v26"
-PER_MINUTE: Final = 100
+PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 2000
 LIMITS: Final = Limits(overdelivery=2.0, report_hours=24, timeout_seconds=60.0, late_seconds=900.0)
 
@@ -161,7 +161,7 @@ class GoogleAds(AdAccount):
         places = await self._places(spec.countries)
         if isinstance(places, Outcome):
             return places
-        body = {"mutateOperations": self._creation(spec, channel, strategy, places)}
+        body = {"mutateOperations": self._creation(spec, channel, strategy, places, self.today(about.time_zone))}
         made = await self._mutate("googleAds", body)
         if made.code == CONFLICT:
             # The name was taken since: by an effect that came late, or by another runner.
@@ -256,7 +256,9 @@ class GoogleAds(AdAccount):
             return refused(NOT_FOUND, f"Google Ads shows no customer {self.account}")
         return about_account(rows[0].customer.currency_code, rows[0].customer.time_zone)
 
-    def _creation(self, spec: CampaignSpec, channel: str, strategy: str, places: Sequence[str]) -> list[dict[str, Any]]:
+    def _creation(
+        self, spec: CampaignSpec, channel: str, strategy: str, places: Sequence[str], today: date
+    ) -> list[dict[str, Any]]:
         """One atomic mutate: budget, campaign, places and, where it bids by hand, a first ad group."""
         root = f"customers/{self.account}"
         budget, campaign = f"{root}/campaignBudgets/-1", f"{root}/campaigns/-2"
@@ -270,7 +272,7 @@ class GoogleAds(AdAccount):
             "advertisingChannelType": channel,
             "campaignBudget": budget,
             "containsEuPoliticalAdvertising": declared,
-            "startDateTime": f"{spec.starts} 00:00:00",
+            "startDateTime": f"{max(spec.starts, today)} 00:00:00",  # Google begins nothing in the past
             "endDateTime": f"{spec.ends} 23:59:59",
             "networkSettings": {
                 "targetGoogleSearch": channel == "SEARCH",

@@ -55,7 +55,7 @@ Kind = TypeVar("Kind")
 
 URL: Final = "https://graph.facebook.com"
 VERSION: Final = "v26.0"
-PER_MINUTE: Final = 200
+PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 1000
 EVENT_AGE_MAX: Final = timedelta(days=7)
 """One older event makes Meta refuse all that came with it."""
