@@ -155,6 +155,10 @@ RULES: dict[str, dict[str, Any]] = {
     "syncengage.smsFrom": text(
         "^([+][0-9]{6,15}|MG[0-9a-zA-Z]{10,40})?$", "a number as +15551234567, a messaging service MG…, or nothing"
     ),
+    "syncengage.crm.provider": one_of("", "shopify", "hubspot", "salesforce"),
+    "syncengage.crm.url": text(
+        "^((https://)?[a-z0-9.-]+[.][a-z]{2,}/?)?$", "a host name or an https:// URL, or nothing"
+    ),
     "syncengage.playbooks": {
         "type": "object",
         "additionalProperties": {"type": "string"},

@@ -90,6 +90,13 @@ def _rest(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
         for host in [*named, *(one["host"] for one in ingress["hosts"])]:
             if host not in covered:
                 yield f"ingress.tls: no certificate for {host}; list the host under one of them, or leave ingress.tls empty"
+    crm = values["syncengage"]["crm"]
+    if crm["provider"] in {"shopify", "salesforce"} and not crm["url"]:
+        yield f"syncengage.crm.url: the source {crm['provider']} needs it; set it to the shop or the instance"
+    if crm["url"] and crm["provider"] not in {"shopify", "salesforce"}:
+        yield (
+            "syncengage.crm.url: only shopify and salesforce have one; set syncengage.crm.provider, or leave it empty"
+        )
     if at(values, "audit.shipTo") and "syncshield" not in enabled:
         yield (
             "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave "

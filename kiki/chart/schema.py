@@ -71,7 +71,7 @@ class _Check:
     def _scalar(self, value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
         accepted = schema.get("x-accepted")
         if "enum" in schema and value not in schema["enum"]:
-            yield f"{path}: expected {' or '.join(schema['enum'])}, not {_shown(value)}"
+            yield f"{path}: expected {' or '.join(word or 'nothing' for word in schema['enum'])}, not {_shown(value)}"
         if isinstance(value, str) and not _allowed(value, schema):
             yield f"{path}: expected {accepted}, not {_shown(value)}"
         if isinstance(value, int | float) and not isinstance(value, bool):

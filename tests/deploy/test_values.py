@@ -289,6 +289,8 @@ CONTRADICTIONS = [
     ("prod", ["otel.collector.endpoint="]),
     ("prod", ["ingress.tls[0].secretName=t,ingress.tls[0].hosts={shield.kiki.io}"]),
     ("prod", ["syncshield.enabled=false"]),
+    ("prod", ["syncengage.crm.provider=shopify"]),
+    ("prod", ["syncengage.crm.url=shop.example.com"]),
 ]
 
 
@@ -349,6 +351,7 @@ BASES = {
     "azure": layers("prod", *AZURE),
     "gcp": layers("prod", *GCP),
     "staging": layers("staging"),
+    "a shop": layers("prod", "syncengage.crm.provider=shopify", "syncengage.crm.url=shop.example.com"),
     "any cloud": layers("prod", *AZURE, *GCP, "externalSecrets.provider=aws", "keys.existingSecret=mine"),
 }
 OTHER = {
@@ -375,6 +378,8 @@ def another(path: tuple, value: Any) -> Any:
         return 0
     if path == ("redis", "tls"):
         return True
+    if path[1:2] == ("crm",):
+        return {"provider": "hubspot" if not value else "salesforce", "url": "other.example.com"}[name]
     if path[:2] == ("postgres", "host"):
         return "other.example.com"
     if path == ("pdb", "minAvailable") or path[1:] == ("pdb", "minAvailable"):

@@ -100,6 +100,12 @@ SENDGRID_FROM_EMAIL: {{ . | quote }}
 {{- with .Values.syncengage.smsFrom }}
 TWILIO_FROM_PHONE: {{ . | quote }}
 {{- end }}
+{{- with .Values.syncengage.crm.provider }}
+SYNCENGAGE_CRM_PROVIDER: {{ . | quote }}
+{{- end }}
+{{- with .Values.syncengage.crm.url }}
+{{ ternary "SHOPIFY_SHOP_URL" "SALESFORCE_INSTANCE_URL" (eq $.Values.syncengage.crm.provider "shopify") }}: {{ . | quote }}
+{{- end }}
 {{- if .Values.syncengage.playbooks }}
 KIKI_ENGAGE_PLAYBOOKS: "/etc/kiki/playbooks"
 {{- end }}
@@ -180,13 +186,17 @@ KIKI_ENGAGE_PLAYBOOKS: "/etc/kiki/playbooks"
 {{- end }}
 {{- end -}}
 
-{{/* Variables of SyncEngage by the guide's names of the keys. A provider is used when somebody says who sends. */}}
+{{/* Variables of SyncEngage by the guide's names of the keys. One is read when its provider is chosen: a service refuses half of a configuration. */}}
 {{- define "kiki.channelKeys" -}}
+{{- if eq .Values.syncengage.crm.provider "shopify" }}
+SHOPIFY_ACCESS_TOKEN: SHOPIFY_API_KEY
+SHOPIFY_API_SECRET: SHOPIFY_API_SECRET
+{{- else if eq .Values.syncengage.crm.provider "hubspot" }}
 HUBSPOT_API_KEY: HUBSPOT_PRIVATE_APP_TOKEN
+{{- else if eq .Values.syncengage.crm.provider "salesforce" }}
 SALESFORCE_CLIENT_ID: SALESFORCE_CLIENT_ID
 SALESFORCE_CLIENT_SECRET: SALESFORCE_CLIENT_SECRET
-SHOPIFY_API_KEY: SHOPIFY_API_KEY
-SHOPIFY_API_SECRET: SHOPIFY_API_SECRET
+{{- end }}
 {{- if .Values.syncengage.mailFrom }}
 SENDGRID_API_KEY: SENDGRID_API_KEY
 {{- end }}

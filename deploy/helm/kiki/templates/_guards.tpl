@@ -49,6 +49,14 @@
 {{- if and .Values.audit.shipTo (not (include "kiki.components" . | contains "syncshield")) -}}
 {{- $wrong = append $wrong "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave audit.shipTo empty" -}}
 {{- end -}}
+{{- with .Values.syncengage.crm -}}
+{{- if and (has .provider (list "shopify" "salesforce")) (not .url) -}}
+{{- $wrong = append $wrong (printf "syncengage.crm.url: the source %s needs it; set it to the shop or the instance" .provider) -}}
+{{- end -}}
+{{- if and .url (not (has .provider (list "shopify" "salesforce"))) -}}
+{{- $wrong = append $wrong "syncengage.crm.url: only shopify and salesforce have one; set syncengage.crm.provider, or leave it empty" -}}
+{{- end -}}
+{{- end -}}
 {{- if $wrong -}}
 {{- fail (printf "\nvalues: %d wrong\n  - %s" (len $wrong) (join "\n  - " $wrong)) -}}
 {{- end -}}
