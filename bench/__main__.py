@@ -39,6 +39,8 @@ PARTS = (
     "engage_policy",
     "engage_loyalty",
     "engage_verifiers",
+    "chart_matrix",
+    "chart_mutants",
     "engage_sync",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.measure import Row
 from tests.deploy.reachability import table
 from tests.deploy.renders import CHART, ROOT, Engine, layers
 from tests.deploy.rules import objections
@@ -160,7 +162,7 @@ def spoil(chart: Path, template: str, text: str, instead: str) -> None:
     path.write_text(before.replace(text, instead), encoding="utf-8")
 
 
-def run(engine: Engine | None = None, mutants: Any = MUTANTS) -> list[tuple[tuple[str, str, str], str]]:
+def spoilt(engine: Engine | None = None, mutants: Any = MUTANTS) -> list[tuple[tuple[str, str, str], str]]:
     """Each mutant with what was noticed."""
     engine = engine or Engine()
     wanted = page() | {"dev": table(engine.objects(layers("dev")))}
@@ -175,15 +177,19 @@ def run(engine: Engine | None = None, mutants: Any = MUTANTS) -> list[tuple[tupl
     return results
 
 
-def main() -> None:
-    """Print what went unnoticed, and the share of what did not."""
-    results = run()
+def run() -> list[Row]:
+    """All rows of this part."""
+    results = spoilt()
     for (template, text, instead), found in results:
         if not found:
             print(f"UNNOTICED {template}: {text.strip()!r} -> {instead.strip()!r}")
-    caught = sum(bool(found) for _, found in results)
-    print(f"{caught} of {len(results)} mutants noticed ({100 * caught / len(results):.1f} %)")
+    share = sum(bool(found) for _, found in results) / len(results)
+    return [
+        Row(f"charts with one line spoilt, noticed of {len(results)}", f"{100 * share:.1f} %", ">= 95 %", share >= 0.95)
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    rows = run()
+    print(*(" | ".join(row.cells()) for row in rows), sep="\n")
+    sys.exit(any(row.met is False for row in rows))

@@ -13,5 +13,5 @@ if [ ! -x "$checkov" ]; then
   .cache/checkov-venv/bin/python -m pip install --quiet --disable-pip-version-check "checkov==$CHECKOV_VERSION"
 fi
 
-"$python" -m bench.chart_matrix --checkov "$checkov"
+CHECKOV="$checkov" "$python" -m bench.chart_matrix
 "$python" -m bench.chart_mutants

@@ -5,6 +5,8 @@ The tests ask it of the profiles and of odd values; bench/chart_mutants.py asks 
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -42,19 +44,25 @@ def objections(found: list[dict[str, Any]], *, minor: str = "1.29") -> list[str]
     return wrong
 
 
-def invalid(one: dict[str, Any], minor: str) -> Iterator[str]:
+def invalid(one: dict[str, Any], minor: str) -> tuple[str, ...]:
     """Where an object does not fit the strict schema of a Kubernetes minor, or the closed one of its CRD."""
+    return _invalid(json.dumps(one), minor)
+
+
+@functools.cache  # most objects are the same on every cloud
+def _invalid(text: str, minor: str) -> tuple[str, ...]:
+    one = json.loads(text)
     name = f"{one['kind']}/{one['metadata']['name']}"
     crd = SPECS.get((one["apiVersion"], one["kind"]))
     if crd is not None:
-        yield from (f"{name}: {error.message}" for error in jsonschema.Draft7Validator(crd).iter_errors(one["spec"]))
-        return
+        return tuple(f"{name}: {error.message}" for error in jsonschema.Draft7Validator(crd).iter_errors(one["spec"]))
     try:
         kubernetes_validate.validate(one, minor, strict=True)
     except kubernetes_validate.ValidationError as error:
-        yield f"{name} on {minor}: {error}"
+        return (f"{name} on {minor}: {error}",)
     except kubernetes_validate.SchemaNotFoundError:
-        yield f"{name}: {minor} knows no {one['apiVersion']}"
+        return (f"{name}: {minor} knows no {one['apiVersion']}",)
+    return ()
 
 
 def _pod(pod: Any) -> Iterator[str]:

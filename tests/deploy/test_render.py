@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.chart_mutants import MUTANTS, run
+from bench.chart_mutants import MUTANTS, spoilt
 from kiki.chart.manifest import documents
 from kiki.chart.pods import pods_of
 from tests.deploy.reachability import table
@@ -382,4 +382,4 @@ def test_every_mutant_of_the_bench_is_one():
 
 def test_a_sample_of_spoilt_charts_is_noticed(engine: Engine):
     """bench/chart_mutants.py spoils every line; here each ninth."""
-    assert [mutant for mutant, found in run(engine, MUTANTS[::9]) if not found] == []
+    assert [mutant for mutant, found in spoilt(engine, MUTANTS[::9]) if not found] == []
