@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -84,6 +85,9 @@ def open_engage(
         yield ServiceEngage(named)
         return
     settings = engage_settings(data_dir, given)
+    # A name of its own beside the services that share a database: what they are sending is theirs.
+    ledger_settings = replace(settings.ledger, replica=f"{settings.ledger.replica[:100]}-cli")
+    settings = replace(settings, ledger=ledger_settings)
     wiring = _wiring()
     try:
         store = wiring.open_store(settings)

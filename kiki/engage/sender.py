@@ -44,6 +44,8 @@ INVALID_ADDRESS: Final = "invalid_address"
 LATE: Final = 24 * 3600 * 1_000_000
 """What could not be sent for a day is not sent any more: its moment is over."""
 
+LOST: Final = 15 * 60 * 1_000_000
+"""No channel takes so long for one message: whoever was sending it is gone."""
 FRESH: Final = 1_000_000
 """For so long after its decision a message is on its first attempt."""
 
@@ -267,6 +269,10 @@ class Sender:
         """At a start: what this worker was sending when it was killed may have been sent. How many."""
         return self.log.give_up(self._worker, 0)
 
+    def give_up_others(self) -> int:
+        """What some worker took long ago, and never told what became of it, may have been sent, too. How many."""
+        return self.log.give_up(None, self._clock() - LOST)
+
     def resume(self, maker: MessageMaker) -> list[Action]:
         """Go on with messages of a playbook that were reserved and not sent: after a crash, or a provider's trouble."""
         found = self.go_on(maker, *self.log.in_state(State.RESERVED, playbook=maker.playbook.name))
@@ -289,6 +295,7 @@ class Sender:
 
     def reconcile(self, maker: MessageMaker) -> list[Action]:
         """Look up unknown messages where the provider can be asked; those that are known now."""
+        self.give_up_others()
         found = []
         for action in self.log.in_state(State.UNKNOWN, playbook=maker.playbook.name):
             find = getattr(self.channels.get(action.channel), "find", None)

@@ -76,3 +76,10 @@ def test_preview_and_power(place):
 
 def test_a_service_that_is_not_there_is_told(place):
     assert "does not answer" in kiki("report", "book.yaml", "--service", "http://127.0.0.1:1", code=1).output
+
+
+def test_customers_in_postgresql(place, postgres, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", postgres)
+    monkeypatch.setenv("KIKI_MASTER_KEY", "0" * 64)
+    assert "2 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
+    assert "0 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
