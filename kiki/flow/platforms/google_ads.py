@@ -7,10 +7,9 @@ strategy: a click's bid of its ad groups where it bids by hand, the limit or the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, ClassVar, Final, TypeVar
 
-from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
 from kiki.flow.platforms import google_ads_query as query
@@ -27,9 +26,18 @@ from kiki.flow.platforms.ad_account import (
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_count, whole_currency, wrong_amounts
+from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_count, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
+from kiki.flow.platforms.google_ads_campaign import (
+    BID_FIELDS,
+    BY_OBJECTIVE,
+    CHANNELS,
+    MANUAL_CPC,
+    STRATEGIES,
+    conversion,
+    creation,
+)
 from kiki.flow.platforms.google_ads_reply import (
     AccountRow,
     AdGroupRow,
@@ -55,18 +63,7 @@ PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 2000
 LIMITS: Final = Limits(overdelivery=2.0, report_hours=24, timeout_seconds=60.0, late_seconds=900.0)
 
-MANUAL_CPC: Final = "MANUAL_CPC"
-TARGET_SPEND: Final = "TARGET_SPEND"
-MAXIMIZE_CONVERSIONS: Final = "MAXIMIZE_CONVERSIONS"
-BY_OBJECTIVE: Final = {
-    Objective.AWARENESS: TARGET_SPEND,
-    Objective.TRAFFIC: TARGET_SPEND,
-    Objective.LEADS: MAXIMIZE_CONVERSIONS,
-    Objective.SALES: MAXIMIZE_CONVERSIONS,
-}
-"""Which strategy bids when the plan leaves it to Google."""
 STATUS: Final = {"ENABLED": Status.ACTIVE, "PAUSED": Status.PAUSED, "REMOVED": Status.ENDED}
-CHANNELS: Final = ("SEARCH", "DISPLAY")
 CLICK_IDS: Final = ("gclid", "gbraid", "wbraid")
 SETTINGS: Final = ("version", "login_customer", "eu_political", "conversion_action", "click_id", "per_minute")
 
@@ -148,7 +145,7 @@ class GoogleAds(AdAccount):
         settings = CampaignSettings(spec.settings)
         channel = settings.word("channel", "SEARCH", CHANNELS)
         strategy = settings.word(
-            "strategy", MANUAL_CPC if spec.bid else BY_OBJECTIVE.get(Objective(spec.objective), ""), _STRATEGIES
+            "strategy", MANUAL_CPC if spec.bid else BY_OBJECTIVE.get(Objective(spec.objective), ""), STRATEGIES
         )
         wrong = settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
         if wrong is not None:
@@ -161,7 +158,17 @@ class GoogleAds(AdAccount):
         places = await self._places(spec.countries)
         if isinstance(places, Outcome):
             return places
-        body = {"mutateOperations": self._creation(spec, channel, strategy, places, self.today(about.time_zone))}
+        body = {
+            "mutateOperations": creation(
+                spec,
+                customer=self.account,
+                channel=channel,
+                strategy=strategy,
+                places=places,
+                eu_political=self._eu_political,
+                today=self.today(about.time_zone),
+            )
+        }
         made = await self._mutate("googleAds", body)
         if made.code == CONFLICT:
             # The name was taken since: by an effect that came late, or by another runner.
@@ -188,9 +195,9 @@ class GoogleAds(AdAccount):
         strategy = row.campaign.bidding_strategy_type
         if strategy == MANUAL_CPC:
             return await self._set_bid_of_groups(row, micros)
-        if strategy not in _BID_FIELDS:
+        if strategy not in BID_FIELDS:
             return refused(INVALID, f"not sent: a campaign that bids by {strategy} has no bid to be set")
-        field, amount = _BID_FIELDS[strategy]
+        field, amount = BID_FIELDS[strategy]
         return await self._set(campaign, {field: {amount: str(micros)}}, f"{field}.{amount}")
 
     async def pause(self, campaign: str, key: str) -> Outcome:
@@ -255,59 +262,6 @@ class GoogleAds(AdAccount):
         if not rows:
             return refused(NOT_FOUND, f"Google Ads shows no customer {self.account}")
         return about_account(rows[0].customer.currency_code, rows[0].customer.time_zone)
-
-    def _creation(
-        self, spec: CampaignSpec, channel: str, strategy: str, places: Sequence[str], today: date
-    ) -> list[dict[str, Any]]:
-        """One atomic mutate: budget, campaign, places and, where it bids by hand, a first ad group."""
-        root = f"customers/{self.account}"
-        budget, campaign = f"{root}/campaignBudgets/-1", f"{root}/campaigns/-2"
-        declared = (
-            "CONTAINS_EU_POLITICAL_ADVERTISING" if self._eu_political else "DOES_NOT_CONTAIN_EU_POLITICAL_ADVERTISING"
-        )
-        wanted = {
-            "resourceName": campaign,
-            "name": spec.name,
-            "status": "PAUSED",
-            "advertisingChannelType": channel,
-            "campaignBudget": budget,
-            "containsEuPoliticalAdvertising": declared,
-            "startDateTime": f"{max(spec.starts, today)} 00:00:00",  # Google begins nothing in the past
-            "endDateTime": f"{spec.ends} 23:59:59",
-            "networkSettings": {
-                "targetGoogleSearch": channel == "SEARCH",
-                "targetSearchNetwork": False,
-                "targetContentNetwork": channel == "DISPLAY",
-            },
-            **_bidding(strategy, spec.bid),
-        }
-        operations: list[dict[str, Any]] = [
-            {
-                "campaignBudgetOperation": {
-                    "create": {
-                        "resourceName": budget,
-                        "amountMicros": str(spec.daily_budget),
-                        "deliveryMethod": "STANDARD",
-                        "explicitlyShared": False,
-                    }
-                }
-            },
-            {"campaignOperation": {"create": wanted}},
-        ]
-        operations += [
-            {"campaignCriterionOperation": {"create": {"campaign": campaign, "location": {"geoTargetConstant": place}}}}
-            for place in places
-        ]
-        if strategy == MANUAL_CPC and spec.bid:
-            group = {
-                "name": spec.name,
-                "campaign": campaign,
-                "status": "ENABLED",
-                "type": f"{channel}_STANDARD",
-                "cpcBidMicros": str(spec.bid),
-            }
-            operations.append({"adGroupOperation": {"create": group}})
-        return operations
 
     async def _places(self, countries: Sequence[str]) -> list[str] | Outcome:
         """Google's own names of countries."""
@@ -382,16 +336,8 @@ class GoogleAds(AdAccount):
         )
 
     def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
-        moment = datetime.fromtimestamp(value.at // SECOND, UTC)
-        return {
-            self._click_id: value.click,
-            "conversionAction": f"customers/{self.account}/conversionActions/{self._conversion_action}",
-            "conversionDateTime": moment.strftime("%Y-%m-%d %H:%M:%S+00:00"),
-            "conversionValue": whole_currency(value.value),
-            "currencyCode": currency,
-            "orderId": value.order,
-            "consent": {"adUserData": "GRANTED"},
-        }
+        action, click_id = self._conversion_action, self._click_id
+        return conversion(value, currency, customer=self.account, action=action, click_id=click_id)
 
     async def _set(self, campaign: str, change: Mapping[str, Any], mask: str) -> Outcome:
         if not query.is_id(campaign):
@@ -428,21 +374,6 @@ class GoogleAds(AdAccount):
         sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
         reply = await self.line.send(sent)
         return reply if isinstance(reply, Outcome) else reply.read(kind)
-
-
-_BID_FIELDS: Final = {
-    TARGET_SPEND: ("targetSpend", "cpcBidCeilingMicros"),
-    MAXIMIZE_CONVERSIONS: ("maximizeConversions", "targetCpaMicros"),
-}
-"""Where the bid of a strategy of Google's is written."""
-_STRATEGIES: Final = (MANUAL_CPC, TARGET_SPEND, MAXIMIZE_CONVERSIONS)
-
-
-def _bidding(strategy: str, bid: int | None) -> dict[str, Any]:
-    if strategy == MANUAL_CPC:
-        return {"manualCpc": {}}
-    field, amount = _BID_FIELDS[strategy]
-    return {field: {amount: str(bid)} if bid else {}}
 
 
 def _status(word: str) -> Status:

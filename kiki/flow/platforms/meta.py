@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -21,7 +21,6 @@ from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
     consented,
-    day_start,
     endless,
     foremost,
     in_batches,
@@ -29,9 +28,18 @@ from kiki.flow.platforms.ad_account import (
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import billed_micros, dump, whole_currency, wrong_multiples
+from kiki.flow.platforms.amounts import billed_micros, dump, wrong_multiples
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
+from kiki.flow.platforms.meta_campaign import (
+    PURPOSES,
+    STRATEGIES,
+    WITHOUT_BID,
+    ad_set_form,
+    campaign_form,
+    event,
+    json_text,
+)
 from kiki.flow.platforms.meta_reply import (
     AccountFields,
     AdSetFields,
@@ -61,8 +69,6 @@ EVENT_AGE_MAX: Final = timedelta(days=7)
 """One older event makes Meta refuse all that came with it."""
 LIMITS: Final = Limits(overdelivery=1.75, report_hours=72, timeout_seconds=60.0, late_seconds=900.0)
 
-WITHOUT_BID: Final = "LOWEST_COST_WITHOUT_CAP"
-STRATEGIES: Final = ("LOWEST_COST_WITH_BID_CAP", "COST_CAP")
 STATUS: Final = {
     "ACTIVE": Status.ACTIVE,
     "PAUSED": Status.PAUSED,
@@ -75,21 +81,6 @@ WHOLE_CURRENCIES: Final = frozenset(
 """Meta counts these in whole units, and every other currency in hundredths, dinars of a thousand fils too."""
 
 
-class _Purpose(msgspec.Struct, frozen=True):
-    """How Meta names an objective."""
-
-    objective: str
-    goal: str
-    event: str = ""
-    """The conversion that is optimised for; it needs a pixel."""
-
-
-PURPOSES: Final = {
-    Objective.AWARENESS: _Purpose("OUTCOME_AWARENESS", "REACH"),
-    Objective.TRAFFIC: _Purpose("OUTCOME_TRAFFIC", "LINK_CLICKS"),
-    Objective.LEADS: _Purpose("OUTCOME_LEADS", "OFFSITE_CONVERSIONS", "LEAD"),
-    Objective.SALES: _Purpose("OUTCOME_SALES", "OFFSITE_CONVERSIONS", "PURCHASE"),
-}
 SETTINGS: Final = (
     *("version", "special_ad_categories", "pixel", "value_event", "bid_strategy", "per_minute"),
     *("dsa_beneficiary", "dsa_payor"),
@@ -155,7 +146,7 @@ class Meta(AdAccount):
             return about
         asked = {
             "fields": _CAMPAIGN,
-            "filtering": _json([{"field": "name", "operator": "CONTAIN", "value": name}]),
+            "filtering": json_text([{"field": "name", "operator": "CONTAIN", "value": name}]),
             "effective_status": _ANY_STATUS,
         }
         found = await self._all(f"{self.account}/campaigns", asked, CampaignFields)
@@ -187,11 +178,13 @@ class Meta(AdAccount):
                 return there
             campaign = state.id
         else:
-            made = await self._post(f"{self.account}/campaigns", self._campaign_form(spec, about), Made)
+            made = await self._post(f"{self.account}/campaigns", campaign_form(spec, self._settings, about.unit), Made)
             if isinstance(made, Outcome):
                 return made
             campaign = made.id
-        group = await self._post(f"{self.account}/adsets", self._ad_set_form(spec, campaign, about), Made)
+        group = await self._post(
+            f"{self.account}/adsets", ad_set_form(spec, self._settings, campaign, about, self._moment()), Made
+        )
         return group if isinstance(group, Outcome) else read_back(await self.lookup(spec.name))
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
@@ -218,7 +211,7 @@ class Meta(AdAccount):
             return refused(INVALID, "not sent: the campaign has no ad set to bid for")
         amount = micros // about.unit
         if shown.bid_strategy in {"", WITHOUT_BID}:
-            amounts = _json({each.id: amount for each in groups})
+            amounts = json_text({each.id: amount for each in groups})
             return await self._set(
                 campaign, {"bid_strategy": self._settings["bid_strategy"], "adset_bid_amounts": amounts}
             )
@@ -241,7 +234,7 @@ class Meta(AdAccount):
         assert isinstance(about, AboutAccount)
         asked = {
             "fields": "spend,impressions,clicks,actions,action_values",
-            "time_range": _json({"since": str(day), "until": str(day)}),
+            "time_range": json_text({"since": str(day), "until": str(day)}),
             "level": "campaign",
         }
         rows = await self._all(f"{campaign}/insights", asked, Insight)
@@ -275,7 +268,9 @@ class Meta(AdAccount):
             return about
         accepted = 0
         for batch in in_batches(allowed, UPLOAD_MAX):
-            form = {"data": dump([self._event(each, about.currency) for each in batch]).decode()}
+            form = {
+                "data": dump([event(each, about.currency, self._settings["value_event"]) for each in batch]).decode()
+            }
             taken = await self._post(f"{self._settings['pixel']}/events", form, Received)
             if isinstance(taken, Outcome):
                 return taken
@@ -295,54 +290,10 @@ class Meta(AdAccount):
             settings.wrong("Meta wants to know where: write countries such as [US]")
         return settings.refusal or _inexact(about, spec.daily_budget, spec.bid)
 
-    def _campaign_form(self, spec: CampaignSpec, about: AboutAccount) -> dict[str, str]:
-        return {
-            "name": spec.name,
-            "objective": PURPOSES[Objective(spec.objective)].objective,
-            "status": "PAUSED",
-            "special_ad_categories": _json(self._settings["special_ad_categories"].split(",")),
-            "daily_budget": str(spec.daily_budget // about.unit),
-            "bid_strategy": self._settings["bid_strategy"] if spec.bid else WITHOUT_BID,
-        }
-
-    def _ad_set_form(self, spec: CampaignSpec, campaign: str, about: AboutAccount) -> dict[str, str]:
-        """The ad set is active in a paused campaign, so that one write starts and stops all of it."""
-        purpose = PURPOSES[Objective(spec.objective)]
-        targeting = {
-            "geo_locations": {"countries": list(spec.countries)},
-            "targeting_automation": {"advantage_audience": 0},
-        }
-        form = {
-            "name": spec.name,
-            "campaign_id": campaign,
-            "status": "ACTIVE",
-            "billing_event": "IMPRESSIONS",
-            "optimization_goal": purpose.goal,
-            "targeting": _json(targeting),
-            "end_time": _moment(day_start(spec.ends + timedelta(days=1), about.time_zone)),
-        }
-        starts = day_start(spec.starts, about.time_zone)
-        if starts > datetime.fromtimestamp(self._clock() / SECOND, UTC):
-            form["start_time"] = _moment(starts)
-        if spec.bid:
-            form["bid_amount"] = str(spec.bid // about.unit)
-        if purpose.event:
-            form["promoted_object"] = _json({"pixel_id": self._settings["pixel"], "custom_event_type": purpose.event})
-        return form | {name: self._settings[name] for name in ("dsa_beneficiary", "dsa_payor") if self._settings[name]}
-
-    def _event(self, value: ValueUpload, currency: str) -> dict[str, Any]:
-        worth = whole_currency(value.value)
-        click = value.click if value.click.startswith("fb.") else f"fb.1.{value.at // 1000}.{value.click}"
-        return {
-            "event_name": self._settings["value_event"],
-            "event_time": value.at // SECOND,
-            "event_id": value.order,
-            "action_source": "system_generated",
-            "user_data": {"fbc": click},
-            "custom_data": {"currency": currency, "value": worth, "predicted_ltv": worth, "order_id": value.order},
-        }
-
     # -- below ---------------------------------------------------------------------------------------
+
+    def _moment(self) -> datetime:
+        return datetime.fromtimestamp(self._clock() / SECOND, UTC)
 
     async def _ask_about(self) -> AboutAccount | Outcome:
         told = await self._get(self.account, {"fields": "currency,timezone_name,min_daily_budget"}, AccountFields)
@@ -433,11 +384,3 @@ def _no_id(node: str) -> Outcome | None:
     if node.isascii() and node.isdigit() and len(node) <= 20:
         return None
     return refused(NOT_FOUND, f"not sent: {node[:40]!r} is no campaign of Meta")
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S+0000")
