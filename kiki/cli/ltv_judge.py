@@ -85,7 +85,8 @@ def evaluate(
         return
     show.line(_what(holdout))
     for kind in ("purchases", "revenue"):
-        rows = {fitted.model: found[kind]} | {name: each[kind] for name, each in found["baselines"].items()}
+        points = {name: each[kind] | {"coverage": None} for name, each in found["baselines"].items()}
+        rows = {fitted.model: found[kind]} | points
         ltv_tables.metric_table(rows, f"{kind} in {holdout.horizon:.4g} {holdout.purchases.unit}s")
     if fitted.refusal is not None:
         show.line(f"no calibration is claimed: {fitted.refusal}")

@@ -91,6 +91,11 @@ def plot(
             discount_rate=None,
             told=told,
         )
+        if end not in {None, fitted.calibration_end}:
+            raise InvalidInput(
+                f"the model has seen everything up to {fitted.calibration_end}, so its plots cannot begin on {end}",
+                hint="leave --calibration-end out, or name a model to fit instead of its file",
+            )
         told("drawing", 0, 1)
         found = model_pictures(fitted, orders, last)
         told("drawing", 1, 1)

@@ -1,6 +1,6 @@
 """What a forecast has to beat: everybody's past rate, and the formula that this system began with. Pure.
 
-Both are points without a distribution: the same figure stands for mean and median, and there are no intervals.
+Both are points without a distribution: the same figure stands for mean and median, and for both ends of every interval.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from kiki.value.evaluation import Metrics, actual, measure
+from kiki.value.evaluation import LEVELS, Metrics, actual, measure
 from kiki.value.groups import DAYS_PER_UNIT, Floats
 from kiki.value.purchases import Outcomes, Purchases
 
@@ -49,8 +49,10 @@ def judged(purchases: Purchases, horizon: float, done: Outcomes) -> dict[str, di
     """The metrics of both, by name and then by kind of forecast."""
     found = {}
     for name, forecast in zip(NAMES, (naive(purchases, horizon), heuristic(purchases)), strict=True):
-        found[name] = {
-            kind: measure(actual(kind, done), getattr(forecast, kind), getattr(forecast, kind))
-            for kind in PointForecast._fields
-        }
+        found[name] = {kind: _judged(actual(kind, done), getattr(forecast, kind)) for kind in PointForecast._fields}
     return found
+
+
+def _judged(came: Floats, forecast: Floats) -> Metrics:
+    hit = float((came == forecast).mean())
+    return measure(came, forecast, forecast, coverage=dict.fromkeys(LEVELS, hit))

@@ -236,7 +236,10 @@ def report(
     for kind in KINDS:
         claim = {"coverage_claimed": refusal is None} | ({} if refusal is None else {"reason": refusal})
         whole[kind] = found[kind].as_dict() | claim
-    none = {"coverage_claimed": False, "reason": "a point forecast has no intervals"}
+    none = {
+        "coverage_claimed": False,
+        "reason": "a point has no interval: coverage is the share of outcomes that it hit",
+    }
     whole["baselines"] = {
         name: {kind: metrics[kind].as_dict() | none for kind in KINDS} for name, metrics in baselines.items()
     }

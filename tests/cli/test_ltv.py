@@ -435,6 +435,7 @@ def test_plot_draws_all_plots_or_one(log: Path, model: Path, here: Path):
         (("-o", "x.png"), "say with --kind what it shows"),
         (("-o", "nowhere"), "no directory that there is"),
         (("--format", "jpeg"), "take png or svg"),
+        (("--calibration-end", "2020-02-02"), "cannot begin on 2020-02-02"),
     ],
 )
 def test_a_plot_that_cannot_be_is_refused(log: Path, model: Path, here: Path, options, said: str):

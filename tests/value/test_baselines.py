@@ -31,9 +31,12 @@ def test_free_orders_are_counted_where_there_is_no_amount():
     assert [2 * 1.2 * 1.4 * 0.95] == pytest.approx(heuristic(free).purchases.tolist())
 
 
-def test_both_are_judged_by_the_same_metrics_without_intervals():
+def test_both_are_judged_by_the_same_metrics_and_cover_what_they_hit():
     orders = buyers.log(300, 52)
     purchases = summarise(orders, date(2020, 7, 6))
     found = judged(purchases, 10.0, outcomes(orders, purchases, date(2020, 9, 14)))
     assert ["naive", "heuristic"] == list(found)
-    assert all(metrics.coverage is None for kinds in found.values() for metrics in kinds.values())
+    done = outcomes(orders, purchases, date(2020, 9, 14)).purchases
+    hit = float((naive(purchases, 10.0).purchases == done).mean())
+    assert 0 < hit < 1
+    assert {80: hit, 90: hit, 95: hit} == found["naive"]["purchases"].coverage

@@ -145,6 +145,16 @@ def test_pareto_nbd_prints_the_digits_of_fader_and_hardie_2005():
     assert pareto_nbd.alive(fit.values, busy)[0] == pytest.approx(0.9979, abs=5e-5)
 
 
+def test_pareto_nbd_expects_of_new_customers_what_its_published_list_says():
+    """The list belongs to a slightly different fit, half a per cent lower: ours is pinned beside it."""
+    fit = maximise(pareto_nbd, cdnow.groups())
+    published = [0.0, 0.05077821, 0.09916088, 0.14542507, 0.18979930, 0.23247466]
+    published += [0.27361274, 0.31335159, 0.35181024, 0.38909211]
+    found = pareto_nbd.expected_new(fit.values, np.arange(10.0))
+    assert published == pytest.approx(found.tolist(), abs=0.01)
+    assert [0.0510, 0.0996, 0.1461] == found[1:4].round(4).tolist()
+
+
 def test_pareto_nbd_is_fitted_to_more_digits_than_are_published():
     """The likelihood in closed form (the note, equation 18, by 2F1 to 30 digits) is stationary at our fit, and nowhere higher."""
     fit = maximise(pareto_nbd, cdnow.groups())
