@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -74,6 +74,32 @@ class _Contact(msgspec.Struct):
 
 class _Found(msgspec.Struct):
     results: list[_Contact]
+
+
+class _Result(msgspec.Struct):
+    id: str
+    properties: dict[str, str | None] = {}
+
+
+class _Error(msgspec.Struct):
+    category: str = ""
+    context: dict[str, list[str]] = {}
+
+
+class _Written(msgspec.Struct):
+    """What became of a batch; 207 tells of some that failed."""
+
+    results: list[_Result]
+    errors: list[_Error] = []
+
+    def outcome(self, customer: str, id_property: str) -> Outcome | None:
+        """What it says about that one; None: nothing."""
+        if any(customer in {one.id, one.properties.get(id_property)} for one in self.results):
+            return done()
+        for error in self.errors:
+            if any(customer in named for named in error.context.values()):
+                return refused(INVALID, f"hubspot: {error.category[:80]}")
+        return None
 
 
 class HubSpotSource:
@@ -215,22 +241,13 @@ class HubSpotSource:
                 # One that is wrong makes HubSpot refuse all of them: each alone shows which.
                 return {customer: self._write({customer: fields})[customer] for customer, fields in batch.items()}
             return dict.fromkeys(batch, reply)
-        said = reply.json
-        if not isinstance(said, dict):
-            return dict.fromkeys(batch, reply.nonsense("no JSON"))
-        return {customer: _outcome_of(customer, said, self._id_property) for customer in batch}
-
-
-def _outcome_of(customer: str, said: dict[str, Any], id_property: str) -> Outcome:
-    """What a reply to a batch says about one of it; 207 tells of some that failed."""
-    for one in said.get("results") or ():
-        if customer in {str(one.get("id")), (one.get("properties") or {}).get(id_property)}:
-            return done()
-    errors = said.get("errors") or ()
-    for error in errors:
-        if any(customer in map(str, named) for named in (error.get("context") or {}).values() if named):
-            return refused(INVALID, f"hubspot: {str(error.get('category') or error.get('message'))[:200]}")
-    return refused(INVALID, "hubspot: not among the results") if errors else done()
+        told = reply.read(_Written)
+        if isinstance(told, Outcome):
+            return dict.fromkeys(batch, told)
+        if len(told.results) == len(batch) and not told.errors:
+            return dict.fromkeys(batch, done())
+        silent = reply.nonsense("not a word about this customer")
+        return {customer: told.outcome(customer, self._id_property) or silent for customer in batch}
 
 
 def judge(reply: Reply) -> Outcome | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -34,8 +34,13 @@ from kiki.engage.crm.shopify_text import (
     SUBSCRIPTIONS,
     SUBSCRIPTIONS_NEEDED,
     TAGS_ADD,
+    Changed,
     CustomerNode,
+    Installation,
+    NodePage,
+    Operation,
     OrderNode,
+    Subscriptions,
     bulk_nodes,
     read_node,
 )
@@ -60,6 +65,7 @@ NAMESPACE: Final = "kiki"
 """The namespace of the metafields that are written back."""
 RESTARTS_MAX: Final = 5
 
+Kind = TypeVar("Kind")
 Stream = Literal["customers", "orders"]
 _STREAMS: Final[tuple[Stream, ...]] = ("customers", "orders")
 _KINDS: Final[dict[Stream, type[CustomerNode | OrderNode]]] = {"customers": CustomerNode, "orders": OrderNode}
@@ -137,10 +143,10 @@ class ShopifySource:
         """See `Source`."""
         try:
             reply = self._connection.ask(_request(SCOPES, {}, write=False))
+            installed = _part(reply, "currentAppInstallation", Installation)
         except KikiError as error:
             return (f"{error}" + (f" ({error.hint})" if error.hint else ""),)
-        installed = (reply.json.get("data") or {}).get("currentAppInstallation") or {}
-        granted = {scope.get("handle") for scope in installed.get("accessScopes") or ()}
+        granted = {scope.handle for scope in installed.access_scopes}
         problems = [f"scope {scope} is missing: {why}" for scope, why in SCOPES_NEEDED.items() if scope not in granted]
         served = reply.headers.get("x-shopify-api-version", self._version)
         if served != self._version:
@@ -155,11 +161,10 @@ class ShopifySource:
 
     def _subscription_problems(self) -> list[str]:
         try:
-            data = self._data(self._connection.ask(_request(SUBSCRIPTIONS, {}, write=False)))
+            reply = self._connection.ask(_request(SUBSCRIPTIONS, {}, write=False))
+            there = {one.topic for one in _part(reply, "webhookSubscriptions", Subscriptions).nodes}
         except KikiError as error:
             return [str(error)]
-        nodes = (data.get("webhookSubscriptions") or {}).get("nodes") or ()
-        there = {node.get("topic") for node in nodes}
         return [
             f"no webhook is subscribed for {topic}: subscribe it again; Shopify deletes one whose calls fail for four hours"
             for topic in SUBSCRIPTIONS_NEEDED
@@ -176,10 +181,10 @@ class ShopifySource:
         after: str | None = None
         while True:
             variables = {"first": PAGES[stream], "after": after, "query": search}
-            page = self._data(self._connection.ask(_request(_QUERIES[stream], variables, write=False)))["page"]
+            page = _part(self._connection.ask(_request(_QUERIES[stream], variables, write=False)), "page", NodePage)
             records: list[Record] = []
             problems: list[str] = []
-            for each in page["nodes"]:
+            for each in page.nodes:
                 node = read_node(_KINDS[stream], each)
                 changed = parse_moment(node.updated_at)
                 if mark.is_new(changed, node.legacy_resource_id):
@@ -188,9 +193,9 @@ class ShopifySource:
             setattr(cursor, stream, mark)
             if records or problems:
                 yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
-            if not page["pageInfo"]["hasNextPage"]:
+            if not page.page_info.has_next_page or page.page_info.end_cursor in {None, after}:
                 return
-            after = page["pageInfo"]["endCursor"]
+            after = page.page_info.end_cursor
 
     def _whole(self, stream: Stream, cursor: _Cursor) -> Iterator[Page]:
         """Everything there is, by a bulk operation; one that was begun before is gone on with."""
@@ -198,17 +203,18 @@ class ShopifySource:
             if not cursor.bulk:
                 # Asked for as a read: a second operation, begun because nobody heard of the first, harms nobody.
                 reply = self._connection.ask(_request(BULK_RUN, {"query": _BULKS[stream]}, write=False))
-                made = self._data(reply)["done"]
-                if made["userErrors"]:
-                    raise SourceUnavailable(f"shopify: no bulk operation: {_said(made['userErrors'])}", retry_after=60)
-                cursor.bulk, cursor.bulk_of, cursor.line = made["bulkOperation"]["id"], stream, 0
+                made = _part(reply, "done", Changed)
+                if made.bulk_operation is None or made.user_errors:
+                    raise SourceUnavailable(f"shopify: no bulk operation: {made.problem or 'none'}", retry_after=60)
+                cursor.bulk, cursor.bulk_of, cursor.line = made.bulk_operation.id, stream, 0
                 # Known before it is waited for: whoever goes on after a crash begins no second one.
                 yield Page((), dump_cursor(cursor))
             state = self._finished(cursor.bulk)
             if state is not None:
-                if state.get("url"):
-                    yield from self._file(stream, state["url"], cursor)
-                setattr(cursor, stream, Mark(parse_moment(state["createdAt"]) - HORIZON))
+                began = parse_moment(state.created_at)
+                if state.url:
+                    yield from self._file(stream, state.url, cursor)
+                setattr(cursor, stream, Mark(began - HORIZON))
                 cursor.bulk, cursor.bulk_of, cursor.line = "", "", 0
                 yield Page((), dump_cursor(cursor))
                 return
@@ -217,15 +223,17 @@ class ShopifySource:
             f"shopify: {RESTARTS_MAX} bulk operations over {stream} came to no end", retry_after=600
         )
 
-    def _finished(self, operation: str) -> dict[str, Any] | None:
+    def _finished(self, operation: str) -> Operation | None:
         """The state of the operation once it is complete; None: it failed, was cancelled or is forgotten."""
         wait = POLL_SECONDS_MIN
         while True:
             reply = self._connection.ask(_request(BULK_STATE, {"id": operation}, write=False))
-            state = self._data(reply).get("node")
-            if not isinstance(state, dict) or state.get("status") in {"FAILED", "CANCELED", "CANCELING", "EXPIRED"}:
+            if _data(reply).get("node") is None:
                 return None
-            if state.get("status") == "COMPLETED":
+            state = _part(reply, "node", Operation)
+            if state.status in {"FAILED", "CANCELED", "CANCELING", "EXPIRED"}:
+                return None
+            if state.status == "COMPLETED":
                 return state
             self._connection.sleep(wait)
             wait = min(2 * wait, POLL_SECONDS_MAX)
@@ -275,25 +283,16 @@ class ShopifySource:
         reply = self._connection.tell(_request(mutation, variables, write=True))
         if isinstance(reply, Outcome):
             return reply
-        said = reply.json
-        result = (said.get("data") or {}).get("done") if isinstance(said, dict) else None
-        if not isinstance(result, dict):
-            return reply.nonsense("no result of the mutation")
-        if result.get("userErrors"):
-            return refused(INVALID, f"shopify: {_said(result['userErrors'])}")
-        return done()
-
-    def _data(self, reply: Reply) -> dict[str, Any]:
-        said = reply.json
-        data = said.get("data") if isinstance(said, dict) else None
-        if not isinstance(data, dict):
-            raise SourceUnavailable("shopify: an answer without data")
-        return data
+        try:
+            result = _part(reply, "done", Changed)
+        except SourceUnavailable as error:
+            return reply.nonsense(str(error))
+        return refused(INVALID, f"shopify: {result.problem}") if result.user_errors else done()
 
 
 def judge(reply: Reply) -> Outcome | None:
     """What Shopify says beside its status, which is 200 for nearly everything."""
-    if reply.status != 200:
+    if not 200 <= reply.status < 300:
         return None
     said = reply.json
     if not isinstance(said, dict):
@@ -302,7 +301,8 @@ def judge(reply: Reply) -> Outcome | None:
     if not errors:
         return None
     first = errors[0] if isinstance(errors, list) and isinstance(errors[0], dict) else {}
-    code = str((first.get("extensions") or {}).get("code") or "")
+    extensions = first.get("extensions")
+    code = str(extensions.get("code") or "") if isinstance(extensions, dict) else ""
     message = str(first.get("message") or errors)[:200]
     if code == "THROTTLED":
         return refused(THROTTLED, message, retry_at=_affordable_at(reply, said) or reply.now + SECOND)
@@ -320,9 +320,9 @@ def _rates(reply: Reply) -> int | None:
 
 
 def _affordable_at(reply: Reply, said: dict[str, Any]) -> int | None:
-    cost = (said.get("extensions") or {}).get("cost") or {}
-    status = cost.get("throttleStatus") or {}
     try:
+        cost = said["extensions"]["cost"]
+        status = cost["throttleStatus"]
         wanted = min(max(float(cost["requestedQueryCost"]), QUERY_COST_MAX), float(status["maximumAvailable"]))
         missing = wanted - float(status["currentlyAvailable"])
         rate = float(status["restoreRate"])
@@ -350,5 +350,17 @@ def _gid(customer: str) -> str:
     return f"gid://shopify/Customer/{customer}"
 
 
-def _said(errors: Any) -> str:
-    return "; ".join(str(one.get("message"))[:120] for one in errors if isinstance(one, dict))[:300]
+def _data(reply: Reply) -> dict[str, Any]:
+    said = reply.json
+    data = said.get("data") if isinstance(said, dict) else None
+    if not isinstance(data, dict):
+        raise SourceUnavailable("shopify: an answer without data")
+    return data
+
+
+def _part(reply: Reply, name: str, kind: type[Kind]) -> Kind:
+    """That member of the answer's data; raises `SourceUnavailable` for an answer that nobody understands."""
+    try:
+        return msgspec.convert(_data(reply).get(name), kind)
+    except msgspec.ValidationError as error:
+        raise SourceUnavailable(f"shopify: an answer that nobody understands: {error}") from None

@@ -78,6 +78,71 @@ SCOPES_NEEDED: Final = {
 FIELDS_PER_CALL_MAX: Final = 25
 
 
+class PageInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """Whether there is more, and from where on."""
+
+    has_next_page: bool
+    end_cursor: str | None = None
+
+
+class NodePage(msgspec.Struct, frozen=True, rename="camel"):
+    """One page of customers or orders."""
+
+    nodes: list[Any]
+    page_info: PageInfo
+
+
+class UserError(msgspec.Struct, frozen=True):
+    """Why a mutation did nothing, although the answer is 200."""
+
+    message: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, rename="camel"):
+    """A bulk operation."""
+
+    id: str
+    status: str = ""
+    created_at: str = ""
+    url: str | None = None
+
+
+class Changed(msgspec.Struct, frozen=True, rename="camel"):
+    """What a mutation says."""
+
+    user_errors: list[UserError]
+    bulk_operation: Operation | None = None
+
+    @property
+    def problem(self) -> str:
+        """The errors in one line; empty when it was done."""
+        return "; ".join(error.message[:120] or "refused" for error in self.user_errors)[:300]
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What an app may do."""
+
+    handle: str
+
+
+class Installation(msgspec.Struct, frozen=True, rename="camel"):
+    """The app in the shop."""
+
+    access_scopes: list[Scope]
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """A webhook."""
+
+    topic: str
+
+
+class Subscriptions(msgspec.Struct, frozen=True):
+    """The webhooks of the app."""
+
+    nodes: list[Subscription]
+
+
 class _Money(msgspec.Struct, frozen=True, rename="camel"):
     amount: str
     currency_code: str
