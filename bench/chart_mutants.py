@@ -105,7 +105,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("network-policies.yaml", "        {{- range $net.ingressNamespaces }}\n        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: {{ . | quote }}\n        {{- end }}", "        - namespaceSelector: {}"),
     ("_network.tpl", "8081: [syncengage, syncflow, kiki-test]", "8081: [syncengage, syncflow, syncvalue, kiki-test]"),
     ("_network.tpl", "50051: [syncengage, syncflow]", "50051: [syncengage]"),
-    ("_network.tpl", "        except: [169.254.169.254/32]\n", ""),
+    ("_network.tpl", "        except: [169.254.0.0/16]\n", ""),
     ("_network.tpl", "  ports:\n    - {protocol: TCP, port: 443}", "  ports:\n    - {protocol: TCP, port: 443}\n    - {protocol: TCP, port: 80}"),
     ("_network.tpl", "  ports:\n    - {protocol: TCP, port: 443}\n", ""),
     ("_network.tpl", "    - {protocol: TCP, port: {{ .port }}}", "    - {protocol: TCP}"),

@@ -205,6 +205,7 @@ RULES: dict[str, dict[str, Any]] = {
     "serviceAccount.name": DNS_NAME,
     "networkPolicy.ingressNamespaces": listed(DNS_NAME) | {"minItems": 1},
     "networkPolicy.monitoringNamespaces": listed(DNS_NAME),
+    "networkPolicy.dnsCIDRs": listed(CIDR),
     "networkPolicy.databaseCIDRs": listed(CIDR) | {"minItems": 1},
     "networkPolicy.httpsCIDRs": listed(CIDR) | {"minItems": 1},
     "*.samplingRate": {"type": "number", "minimum": 0, "maximum": 1},

@@ -11,6 +11,8 @@ OUTSIDE = {
     "the internet": Place(address="203.0.113.7"),
     "a private address": Place(address="10.0.0.9"),
     "the metadata address": Place(address="169.254.169.254"),
+    "the agent of Pod Identity": Place(address="169.254.170.23"),
+    "a DNS cache on the node": Place(address="169.254.20.10"),
 }
 NEIGHBOURS = {
     "a stranger in the namespace": Place("kiki", {"app": "stranger"}),

@@ -229,6 +229,16 @@ def test_the_metadata_server_is_for_googles_bucket_alone(engine: Engine):
     assert [line for line in table(found) if "metadata" in line] == ["syncshield -> the metadata address: 80, 988"]
 
 
+def test_other_link_local_addresses_are_reached_where_a_value_says_so(engine: Engine):
+    found = engine.objects(
+        layers("prod", "externalSecrets.aws.podIdentity=true", "networkPolicy.dnsCIDRs={169.254.20.10/32}")
+    )
+    lines = [line for line in table(found) if "agent" in line or "cache" in line]
+    assert lines.pop(lines.index("syncshield -> the agent of Pod Identity: 80"))
+    assert {line.partition(" -> ")[2] for line in lines} == {"a DNS cache on the node: 53/UDP, 53"}
+    assert len(lines) == 5
+
+
 def test_without_dns_nobody_asks_it(engine: Engine):
     assert not [line for line in table(engine.objects(layers("prod", "networkPolicy.allowDNS=false"))) if "DNS" in line]
 

@@ -78,7 +78,7 @@ metadata:
     - ipBlock:
         cidr: {{ . | quote }}
         {{- if eq . "0.0.0.0/0" }}
-        except: [169.254.169.254/32]
+        except: [169.254.0.0/16]
         {{- end }}
     {{- end }}
   ports:
@@ -94,6 +94,14 @@ metadata:
   ports:
     - {protocol: TCP, port: 80}
     - {protocol: TCP, port: 988}
+{{- end }}
+{{- if and (eq .name "syncshield") (hasPrefix "s3://" $v.audit.shipTo) $v.externalSecrets.aws.podIdentity }}
+# EKS Pod Identity gives pods their identity through an agent on the node.
+- to:
+    - ipBlock:
+        cidr: 169.254.170.23/32
+  ports:
+    - {protocol: TCP, port: 80}
 {{- end }}
 {{- if include "kiki.otlp" .root }}
 {{- $otlp := include "kiki.otlp" .root }}
