@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import httpx
+import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.engage.channel import Message
@@ -28,6 +29,16 @@ TIMEOUT_SECONDS: Final = 15.0
 INVALID_ADDRESS: Final = "invalid_address"
 
 _TO: Final = "personalizations.0.to"
+
+
+class _Error(msgspec.Struct):
+    field: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    """Which fields SendGrid does not take."""
+
+    errors: list[_Error]
 
 
 class SendGridChannel:
@@ -101,9 +112,8 @@ def _judge(reply: Reply) -> Outcome | None:
         return refused(THROTTLED, "429: too many requests", retry_at=until)
     if reply.status != 400:
         return None
-    said = reply.json
-    errors = said.get("errors") if isinstance(said, dict) else None
-    fields = [str(one.get("field")) for one in errors or () if isinstance(one, dict)]
+    told = reply.read(_Refusal)
+    fields = [] if isinstance(told, Outcome) else [str(one.field) for one in told.errors]
     if fields and all(field.startswith(_TO) for field in fields):
         # The words are not repeated: they may repeat the address.
         return refused(INVALID_ADDRESS, f"400: SendGrid does not take the address ({', '.join(fields)[:100]})")

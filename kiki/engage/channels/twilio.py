@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 import httpx
+import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.engage.channel import Message
@@ -38,6 +39,18 @@ PAGES_MAX: Final = 20
 
 _THROTTLED: Final = frozenset({"20429", "14107", "30001", "63038"})
 _UNAUTHORIZED: Final = frozenset({"20003", "20005", "21606", "21608"})
+
+
+class _Sent(msgspec.Struct):
+    sid: str
+    body: str = ""
+    direction: str = ""
+    date_created: str = ""
+
+
+class _Page(msgspec.Struct):
+    messages: list[_Sent]
+    next_page_uri: str | None = None
 
 
 class TwilioChannel:
@@ -102,19 +115,18 @@ class TwilioChannel:
             reply = self._line.send(request)
             if isinstance(reply, Outcome):
                 return unknown(reply.code, f"the list could not be read: {reply.message}")
-            page = reply.json
-            messages = page.get("messages") if isinstance(page, dict) else None
-            if not isinstance(messages, list):
+            page = reply.read(_Page)
+            if isinstance(page, Outcome):
                 return unknown(NOT_FOUND_YET, "the list could not be read")
-            for one in messages:
+            for one in page.messages:
                 created = _created(one)
                 if created is not None and created < sent_at - 60 * SECOND:
                     return unknown(NOT_FOUND_YET, "not in the account's list")
-                if one.get("body") == message.content.text and one.get("direction", "").startswith("outbound"):
-                    return done(provider_id=str(one.get("sid", "")))
-            following = page.get("next_page_uri")
+                if one.body == message.content.text and one.direction.startswith("outbound"):
+                    return done(provider_id=one.sid)
+            following = page.next_page_uri
             # Another host's address would be shown the account's token.
-            if not isinstance(following, str) or not following.startswith(f"/{VERSION}/"):
+            if following is None or not following.startswith(f"/{VERSION}/"):
                 return unknown(NOT_FOUND_YET, "not in the account's list")
             request = Request(method="GET", path=following, write=False)
         return unknown(NOT_FOUND_YET, f"not in the last {PAGES_MAX} pages of the account's list")
@@ -143,8 +155,8 @@ def _judge(reply: Reply) -> Outcome | None:
     return refused(INVALID, shown) if reply.status == 400 else None
 
 
-def _created(message: Any) -> int | None:
+def _created(message: _Sent) -> int | None:
     try:
-        return round(parsedate_to_datetime(message["date_created"]).timestamp()) * SECOND
-    except (KeyError, TypeError, ValueError):
+        return round(parsedate_to_datetime(message.date_created).timestamp()) * SECOND
+    except (ValueError, OverflowError):
         return None

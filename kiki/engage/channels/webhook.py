@@ -105,4 +105,4 @@ class WebhookChannel:
 def _judge(reply: Reply) -> Outcome | None:
     said = reply.json if 400 <= reply.status < 500 else None
     code = said.get("code") if isinstance(said, dict) else None
-    return refused(code, f"{reply.status}: {code}") if code in CODES else None
+    return refused(code, f"{reply.status}: {code}") if isinstance(code, str) and code in CODES else None

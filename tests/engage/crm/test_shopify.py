@@ -7,12 +7,13 @@ import pytest
 import shopify as kit
 
 from kiki.clock import SECOND
-from kiki.engage.crm.shopify import ShopifySource
+from kiki.engage.crm.shopify import ShopifySource, judge
 from kiki.engage.crm.shopify_text import SUBSCRIPTIONS_NEEDED
 from kiki.engage.event import Order, Refund
 from kiki.engage.moment import write_moment
 from kiki.engage.profile import Profile
 from kiki.errors import InvalidInput, SourceUnavailable
+from kiki.outbound.exchange import Reply
 from kiki.outbound.outcome import Fate
 from kiki.settings import Secret
 from tests.engage.fakes.service import Answer, Fault
@@ -185,6 +186,13 @@ def test_who_is_throttled_waits_and_goes_on(shop):
     began = time.monotonic()
     assert ["1"] == [one.customer for one in records(line.changes(""))]
     assert 0.5 < time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("extensions", [b"7", b"null", b'{"cost": 7}', b'{"cost": {"throttleStatus": null}}'])
+def test_throttled_without_a_word_about_points_waits_a_second(extensions):
+    content = b'{"errors": [{"extensions": {"code": "THROTTLED"}}], "extensions": ' + extensions + b"}"
+    outcome = judge(Reply(status=200, headers={}, content=content, write=True, now=5))
+    assert ("throttled", SECOND + 5) == (outcome.code, outcome.retry_at)
 
 
 def test_a_token_that_expires_in_the_middle_is_named_and_reading_goes_on(shop):
