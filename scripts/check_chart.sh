@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 CHECKOV_VERSION=3.3.30
 python=${PYTHON:-.venv/bin/python}
-[ -x "$python" ] || { make --no-print-directory test ARGS="--collect-only --quiet tests/deploy" >/dev/null; python=.venv/bin/python; }
+[ -x "$python" ] || make --no-print-directory .venv/.kiki-dev
 checkov=${CHECKOV:-.cache/checkov-venv/bin/checkov}
 if [ ! -x "$checkov" ]; then
   "$python" -m venv .cache/checkov-venv
