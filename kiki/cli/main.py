@@ -29,6 +29,7 @@ from kiki.cli import (
     services,
     show,
     spend,
+    up,
 )
 from kiki.cli.doctor import doctor
 from kiki.cli.options import JSON_META
@@ -81,6 +82,7 @@ def kiki(
     """
 
 
+app.command()(up.up)
 app.add_typer(services.app, name="serve")
 app.command()(spend.spend)
 app.command()(spend.check)

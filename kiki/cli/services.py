@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from kiki.cli.up import serve_all
+
 app = typer.Typer(help="Start a service and stay in the foreground.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -157,3 +159,6 @@ def engage(
     given = (("PORT", port), ("KIKI_HOST", host), ("KIKI_DATA_DIR", data_dir), ("KIKI_ENGAGE_PLAYBOOKS", playbooks))
     environ |= {name: str(option) for name, option in given if option is not None}
     run_engage(environ)
+
+
+app.command("all")(serve_all)

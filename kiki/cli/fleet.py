@@ -1,0 +1,231 @@
+"""The four services as processes of one supervisor: what each is told, started, looked after, and stopped together."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kiki.errors import ConfigurationError
+
+SHIELD, VALUE, FLOW, ENGAGE = "shield", "value", "flow", "engage"
+SERVICES: Final = (SHIELD, VALUE, FLOW, ENGAGE)
+_NEEDS: Final = {VALUE: ("numpy", "pandas", "scipy", "statsmodels"), FLOW: (), ENGAGE: ("numpy", "jinja2"), SHIELD: ()}
+"""What a service cannot be imported without, beyond the base install."""
+_STOP_SECONDS: Final = 45.0
+_BACKOFF_FIRST, _BACKOFF_MAX = 0.5, 10.0
+_STEADY_SECONDS: Final = 30.0
+"""Whoever ran so long has its backoff forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the services listen."""
+
+    shield: int
+    value: int
+    value_http: int
+    flow: int
+    flow_grpc: int
+    engage: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Ports:
+        """As the environment has them; raises `SettingsError`. `PORT` says nothing here: there are four of them."""
+        from kiki.errors import SettingsError
+        from kiki.settings import FLOW_VARIABLES, UP_VARIABLES, VALUE_VARIABLES
+
+        wanted = {
+            "KIKI_SHIELD_PORT": "shield",
+            "KIKI_VALUE_PORT": "value",
+            "KIKI_VALUE_HTTP_PORT": "value_http",
+            "KIKI_FLOW_PORT": "flow",
+            "KIKI_FLOW_GRPC_PORT": "flow_grpc",
+            "KIKI_ENGAGE_PORT": "engage",
+        }
+        ports, problems = {"value": 50051, "value_http": 9051, "flow_grpc": 50052}, []
+        for variable in (*UP_VARIABLES, *VALUE_VARIABLES, *FLOW_VARIABLES):
+            if variable.name in wanted and (variable.name in environ or variable.default is not None):
+                try:
+                    ports[wanted[variable.name]] = variable.read(environ)
+                except ValueError as error:
+                    problems.append(str(error))
+        if problems:
+            raise SettingsError(problems)
+        return cls(**{name: number or _free_port() for name, number in ports.items()})
+
+    def main(self, service: str) -> int:
+        """The HTTP port of a service: where its health and its metrics are."""
+        return {SHIELD: self.shield, VALUE: self.value_http, FLOW: self.flow, ENGAGE: self.engage}[service]
+
+    def all(self) -> dict[str, int]:
+        """Every port with the variable that sets it."""
+        return {
+            "KIKI_SHIELD_PORT": self.shield,
+            "KIKI_VALUE_PORT": self.value,
+            "KIKI_VALUE_HTTP_PORT": self.value_http,
+            "KIKI_FLOW_PORT": self.flow,
+            "KIKI_FLOW_GRPC_PORT": self.flow_grpc,
+            "KIKI_ENGAGE_PORT": self.engage,
+        }
+
+
+def environment(service: str, ports: Ports, data_dir: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a service is told: the caller's environment, the addresses of the others, and stores that need no server."""
+    told = {name: value for name, value in environ.items() if name not in {"PORT", "KIKI_PUBLIC_PORT"}}
+    told |= {
+        "KIKI_DATA_DIR": str(data_dir),
+        "KIKI_HOST": "127.0.0.1",
+        "SHIELD_URL": f"http://127.0.0.1:{ports.shield}/check",
+        "LTV_GRPC_ADDR": f"127.0.0.1:{ports.value}",
+        "PORT": str(ports.value if service == VALUE else ports.main(service)),
+        "KIKI_VALUE_PORT": str(ports.value),
+        "KIKI_VALUE_HTTP_PORT": str(ports.value_http),
+        "KIKI_FLOW_GRPC_PORT": str(ports.flow_grpc),
+    }
+    if "REDIS_ADDR" not in environ:
+        told.setdefault("KIKI_REDIS", "off")
+    told.setdefault("AUDIT_LOG_PATH", str(data_dir / "syncengage_audit.csv"))
+    return told
+
+
+def missing_extras() -> dict[str, str]:
+    """Services that this installation cannot run, and how to get what they need."""
+    return {
+        service: f"pip install 'kiki[{service}]'"
+        for service, needs in _NEEDS.items()
+        if any(importlib.util.find_spec(name) is None for name in needs)
+    }
+
+
+def require_free(ports: Ports, services: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` naming every port that another process has."""
+    own = {SHIELD: ("SHIELD",), VALUE: ("VALUE",), FLOW: ("FLOW",), ENGAGE: ("ENGAGE",)}
+    problems = []
+    for variable, port in ports.all().items():
+        if not any(f"KIKI_{word}_" in variable for service in services for word in own[service]):
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                problems.append(f"port {port} is taken by another process: stop it, or set {variable} to another port")
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Member:
+    """One service and its process."""
+
+    service: str
+    environ: Mapping[str, str]
+    log: Path | None
+    """Where it writes; None: where we do."""
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restarts: int = 0
+    last_exit: int | None = None
+    again_at: float = 0.0
+    backoff: float = _BACKOFF_FIRST
+
+    def start(self) -> None:
+        """Begin a process."""
+        command = [sys.executable, "-m", "kiki", "serve", self.service]
+        self.started_at = time.monotonic()
+        if self.log is None:
+            self.process = subprocess.Popen(command, env=dict(self.environ), start_new_session=True)
+            return
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command, env=dict(self.environ), stdout=file, stderr=file, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while it runs."""
+        return None if self.process is None or self.process.poll() is not None else self.process.pid
+
+    def last_words(self) -> str:
+        """The last line that it logged, for whoever wonders why it ended."""
+        if self.log is None or not self.log.exists():
+            return ""
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Keeps its members running until it is stopped. `say` hears what happens to them."""
+
+    members: list[Member]
+    say: Callable[[str], None]
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        """Start again whoever ended, with growing patience."""
+        now = time.monotonic()
+        for member in self.members:
+            process = member.process
+            if process is None or (code := process.poll()) is None:
+                if now - member.started_at > _STEADY_SECONDS:
+                    member.backoff = _BACKOFF_FIRST
+                continue
+            if member.last_exit is None:
+                member.last_exit, member.again_at = code, now + member.backoff
+                member.backoff = min(2 * member.backoff, _BACKOFF_MAX)
+                why = f": {words}" if (words := member.last_words()) else ""
+                self.say(
+                    f"{member.service} ended with {code}; it is started again in {member.again_at - now:.1f} s{why}"
+                )
+            elif now >= member.again_at:
+                member.last_exit = None
+                member.restarts += 1
+                member.start()
+
+    def stop(self) -> None:
+        """Ask all to end, callers before those they call, and wait until each has answered what it took."""
+        for member in reversed(self.members):
+            if member.process is not None and member.process.poll() is None:
+                member.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for member in self.members:
+            if member.process is None:
+                continue
+            try:
+                member.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.say(f"{member.service} does not end and is killed; what it acknowledged is durable")
+                member.process.kill()
+                member.process.wait()
+
+
+@contextmanager
+def running(members: list[Member], say: Callable[[str], None]) -> Iterator[Fleet]:
+    """The members started; stopped when the context is left, however that happens."""
+    fleet = Fleet(members, say)
+    try:
+        for member in members:
+            member.start()
+        yield fleet
+    finally:
+        fleet.stop()
