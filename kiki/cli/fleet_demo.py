@@ -26,7 +26,7 @@ budgets:
   - {name: everything, scope: "*", limit: "60000", window: 30d}
   - {name: minute-of-bids, scope: "team:bids", limit: "300", window: 60s}
   - {name: each-platform, scope: "bids:*", limit: "90", window: 60s}
-  - {name: messages, scope: "channel:email", limit: "25", window: 1h}
+  - {name: messages, scope: "platform:email", limit: "120", window: 1h}
 """
 PLAN: Final = """\
 plan: demo

@@ -82,7 +82,8 @@ class FleetView:
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         table.add_column(no_wrap=True, justify="right")
         for each in now.decisions:
-            told = each.detail.replace("amount=", "") or f"{each.what.replace('_', ' ')} {each.resource}"
+            spent = each.detail.replace("amount=", "") if each.detail.startswith("amount=") else ""
+            told = spent or f"{each.what.replace('_', ' ')} {each.resource}"
             table.add_row(
                 Text(each.at[11:19], style="dim"),
                 told,

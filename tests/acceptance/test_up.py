@@ -1,0 +1,171 @@
+"""`kiki up` with real processes: everything comes up, whoever dies is started again, and a signal ends all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VARIABLES = (
+    "KIKI_SHIELD_PORT",
+    "KIKI_VALUE_PORT",
+    "KIKI_VALUE_HTTP_PORT",
+    "KIKI_FLOW_PORT",
+    "KIKI_FLOW_GRPC_PORT",
+    "KIKI_ENGAGE_PORT",
+)
+
+
+def environment(folder: Path, **given: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KIKI_", "OTEL_", "REDIS_"))}
+    # PORT is for one service; here it must say nothing.
+    ports = dict.fromkeys(VARIABLES, "0")
+    return kept | ports | {"PORT": "1", "PYTHONPATH": str(ROOT), "KIKI_DATA_DIR": str(folder), "COLUMNS": "120"} | given
+
+
+class Up:
+    """One `kiki up --json`, and the frames that it has told."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.frames: list[dict[str, Any]] = []
+        self.talk: list[str] = []
+        for stream, take in (
+            (process.stdout, lambda text: self.frames.append(json.loads(text))),
+            (process.stderr, self.talk.append),
+        ):
+            threading.Thread(target=self._read, args=(stream, take), daemon=True).start()
+
+    @staticmethod
+    def _read(stream, take) -> None:
+        for line in stream:
+            take(line)
+
+    def until(self, condition, seconds: float = 90) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.frames and condition(self.frames[-1]):
+                return self.frames[-1]
+            assert self.process.poll() is None, "".join(self.talk)
+            time.sleep(0.05)
+        raise AssertionError(f"{self.frames[-1:]} {''.join(self.talk)}")
+
+
+@contextmanager
+def up(folder: Path, *options: str, **given: str) -> Iterator[Up]:
+    command = [sys.executable, "-m", "kiki", "up", "--json", *options]
+    process = subprocess.Popen(
+        command, env=environment(folder, **given), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield Up(process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        process.stdout.close()
+        process.stderr.close()
+
+
+def states(frame: dict[str, Any]) -> dict[str, str]:
+    return {each["service"]: each["state"] for each in frame["services"]}
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.timeout(240)
+def test_a_demonstration_lives_heals_and_ends(tmp_path):
+    with up(tmp_path, "--demo", KIKI_FLOW_SANDBOX_DAY_SECONDS="1") as found:
+        found.until(lambda frame: {"ready"} == set(states(frame).values()) and 4 == len(frame["services"]))
+        alive = found.until(lambda frame: frame["admitted"] > 20 and frame["predictions"] > 3 and frame["runs"])
+        assert {"search-brand", "social", "short-videos", "decision-makers"} <= {
+            run["campaign"] for run in alive["runs"]
+        }
+        assert alive["decisions"]
+        found.until(lambda frame: sum(frame["messages"].values()) > 0)
+
+        pids = children(found.process.pid)
+        assert 4 <= len(pids)
+        engage = next(pid for pid in pids if b"engage" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(engage, signal.SIGKILL)
+        found.until(lambda frame: states(frame)["engage"] != "ready")
+        healed = found.until(lambda frame: states(frame)["engage"] == "ready")
+        assert 1 == next(each["restarts"] for each in healed["services"] if each["service"] == "engage")
+        assert any("engage ended with -9" in line for line in found.talk)
+
+        found.process.send_signal(signal.SIGTERM)
+        assert 0 == found.process.wait(60)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    rows = (tmp_path / "demo" / "shield_audit_gdpr.csv").read_text()
+    assert "APPROVED" in rows
+    assert "shopper" not in rows
+
+
+def test_a_port_that_is_taken_is_named_with_its_variable(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "kiki", "up", "--seconds", "1"]
+        environ = environment(tmp_path, KIKI_FLOW_PORT=port)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == done.returncode
+    assert f"port {port} is taken by another process: stop it, or set KIKI_FLOW_PORT to another port" in done.stderr
+
+
+def test_a_port_that_is_none_is_refused(tmp_path):
+    command = [sys.executable, "-m", "kiki", "up", "--seconds", "1"]
+    environ = environment(tmp_path, KIKI_SHIELD_PORT="http")
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == done.returncode
+    assert "KIKI_SHIELD_PORT='http': expected a whole number from 0 to 65535" in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_all_four_fit_into_one_process(tmp_path):
+    ports = {}
+    for name in VARIABLES:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports[name] = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "kiki", "serve", "all", "--single"]
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment(tmp_path / "data", **ports), stdout=file, stderr=file)
+    try:
+        import urllib.request
+
+        for name, path in (("SHIELD", "/health"), ("FLOW", "/health"), ("ENGAGE", "/health"), ("VALUE_HTTP", "/livez")):
+            url = f"http://127.0.0.1:{ports[f'KIKI_{name}_PORT']}{path}"
+            deadline = time.monotonic() + 90
+            while True:
+                try:
+                    with urllib.request.urlopen(url, timeout=5) as reply:
+                        assert 200 == reply.status
+                    break
+                except OSError:
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.1)
+        assert [] == children(process.pid) or all(
+            b"audit" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process.pid)
+        )
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(60), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
