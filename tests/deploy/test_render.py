@@ -264,6 +264,12 @@ def test_without_one_it_lies_on_a_claim_that_one_pod_holds(renders, engine: Engi
     assert "WITHOUT POSTGRESQL" not in engine.texts(layers("prod"))["kiki/templates/NOTES.txt"]
 
 
+def test_a_placeholder_that_was_left_is_told(engine: Engine):
+    notes = engine.texts(layers("prod", "redis.address=redis.kiki.io:6379"))["kiki/templates/NOTES.txt"]
+    assert "postgres.host IS STILL THE PROFILE'S PLACEHOLDER" in notes
+    assert "redis.address IS STILL" not in notes
+
+
 def test_flows_runners_keep_their_names_and_are_never_scaled(renders):
     flow = named(renders["prod"], "StatefulSet", "syncflow")["spec"]
     environ = {entry["name"]: entry.get("value") for entry in flow["template"]["spec"]["containers"][0]["env"]}
