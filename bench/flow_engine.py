@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.measure import Row, shown
 
 LANES, STEPS = 1000, 20
-DBOS_LANES = 100
+DBOS_LANES = 50
 RESUME_GOAL, STEP_GOAL = 2.0, 0.010
 
 OURS = """
@@ -167,7 +167,7 @@ def run() -> list[Row]:
     ]
     if importlib.util.find_spec("dbos") is None:
         return [*rows, Row("DBOS", "not installed (make bench installs it)")]
-    rate, _, soonest, last = _measured(DBOS, DBOS_LANES, 60)
+    rate, _, soonest, last = _measured(DBOS, DBOS_LANES, 75)
     return [
         *rows,
         Row("DBOS: a step of one workflow, durable", f"{_alone(DBOS) * 1e3:.2f} ms"),

@@ -32,6 +32,7 @@ def run() -> list[Row]:
             with tempfile.TemporaryDirectory() as folder:
                 store = server.new_database()
                 freezing += zombies(Path(folder), 1000 + freezing.stops, STOPS_A_PLAN, store=store)
+            print(f"{freezing.stops} stops {freezing.problems}", flush=True)
     return [
         *_rows(
             f"{killing.kills:,} kills over {plans} plans, {killing.steps:,} steps, {killing.faults:,} faults", killing

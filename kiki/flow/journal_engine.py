@@ -20,6 +20,7 @@ from kiki.flow.lane import CANCELLED, COMPLETED, FAILED
 from kiki.flow.plan import Plan
 from kiki.flow.port import Act, Json, Port
 from kiki.flow.run_store import Entry, RunStore, Signal
+from kiki.outbound.fence import Fence
 
 logger = logging.getLogger("kiki.flow")
 
@@ -30,7 +31,7 @@ POLL_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 1.0
 _LONGEST_NAP: Final = 3600.0
 
-LaneStart = Callable[[str, Plan, Json, str, Port, Callable[[], Awaitable[None]]], Awaitable[Json]]
+LaneStart = Callable[[str, Plan, Json, str, Port, Fence], Awaitable[Json]]
 """Runs one lane: run, plan, settings, campaign, port, fence."""
 
 
@@ -235,8 +236,10 @@ class Runner:
     async def _live(
         self, run: str, epoch: int, plan: Plan, settings: Json, campaign: str, lane: str, port: JournalPort
     ) -> None:
-        async def fence() -> None:
-            await asyncio.to_thread(self._store.fence, run, epoch)
+        async def fence() -> float:
+            # From before the question on: what the answer took is time that the lease has lost.
+            asked = asyncio.get_running_loop().time()
+            return asked + await asyncio.to_thread(self._store.fence, run, epoch)
 
         try:
             result = await self._start(run, plan, settings, campaign, port, fence)

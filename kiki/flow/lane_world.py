@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,7 @@ from kiki.flow.port import Json, Port
 from kiki.flow.progress import begin, follow
 from kiki.flow.run_store import RunStore
 from kiki.flow.world import Advice, World
+from kiki.outbound.fence import Fence
 from kiki.outbound.outcome import Outcome
 
 logger = logging.getLogger("kiki.flow")
@@ -82,9 +83,7 @@ class Worlds:
         self.troubles: dict[str, str] = {}
         """Accounts that cannot be reached at all, and why."""
 
-    async def run_lane(
-        self, run: str, plan: Plan, settings: Json, campaign: str, port: Port, fence: Callable[[], Awaitable[None]]
-    ) -> Json:
+    async def run_lane(self, run: str, plan: Plan, settings: Json, campaign: str, port: Port, fence: Fence) -> Json:
         """Execute one campaign: what the engine starts for every lane."""
         platform = await self._reached(plan, plan.campaign(campaign).platform)
         calendar = await self._calendar(plan, platform, port)

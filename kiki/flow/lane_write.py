@@ -18,6 +18,7 @@ from kiki.flow.platform import CampaignState
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
+from kiki.outbound.fence import fenced
 from kiki.outbound.outcome import Fate, Outcome
 
 Call = Callable[[str], Awaitable[Outcome]]
@@ -78,7 +79,9 @@ class LaneWrites:
 
         async def act() -> Json:
             await self._world.fence()
-            return _plain(await call(key))
+            # Once more before every request of the call that writes: there may be a read, a token and a wait before it.
+            with fenced(self._world.fence):
+                return _plain(await call(key))
 
         outcome = outcome_of(await self._port.step(f"{step}/{sends}", act))
         await self._story.tell(

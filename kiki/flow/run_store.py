@@ -41,6 +41,7 @@ CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
 
 IDLE_SECONDS: Final = 5
+TAKEN_AT_ONCE: Final = 50
 _BATCH_MAX: Final = 1000
 _ROWS_AT_ONCE: Final = 500
 
@@ -239,21 +240,25 @@ class RunStore:
     # -- leases --------------------------------------------------------------------------------------
 
     def take(
-        self, owner: str, seconds: float, *, grace: float, but: Collection[str] = (), most: int = 1000
+        self, owner: str, seconds: float, *, grace: float, but: Collection[str] = (), most: int = TAKEN_AT_ONCE
     ) -> dict[str, int]:
         """Lease runs that nobody has, `but` those that the caller holds: their epochs.
 
-        `grace` seconds must have passed since another's lease ended; a runner's own are free at once after a restart.
+        `grace` seconds must have passed since another's lease ended; a runner's own are free at once after a restart, all
+        of them. Of others at most so many, so that the runners of a fleet share what there is.
         """
         with self._engine.begin() as connection:
             now = self._now(connection)
-            free = sa.or_(runs.c.owner.in_(["", owner]), runs.c.leased_until + round(grace * 1e6) < now)
-            wanted = sa.select(runs.c.run, runs.c.epoch).where(runs.c.state == RUNNING, free)
-            wanted = wanted.order_by(runs.c.made_at).limit(most + len(but))
-            if not self._is_sqlite:
+            free = sa.or_(runs.c.owner == "", runs.c.leased_until + round(grace * 1e6) < now)
+            open_runs = sa.select(runs.c.run, runs.c.epoch).where(runs.c.state == RUNNING).order_by(runs.c.made_at)
+            taken: dict[str, int] = {}
+            for wanted in (
+                open_runs.where(runs.c.owner == owner),
+                open_runs.where(runs.c.owner != owner, free).limit(most),
+            ):
                 # Two runners that look at once share what there is instead of waiting for each other.
-                wanted = wanted.with_for_update(skip_locked=True)
-            taken = {row[0]: row[1] + 1 for row in connection.execute(wanted) if row[0] not in but}
+                rows = wanted if self._is_sqlite else wanted.with_for_update(skip_locked=True)
+                taken |= {row[0]: row[1] + 1 for row in connection.execute(rows) if row[0] not in but}
             until = now + round(seconds * 1e6)
             for name, epoch in taken.items():
                 lease = {"owner": owner, "epoch": epoch, "leased_until": until}
@@ -287,13 +292,14 @@ class RunStore:
             connection.execute(sa.update(runs).where(mine).values(owner="", leased_until=0))
         return found
 
-    def fence(self, run: str, epoch: int) -> None:
-        """Raise `RunTaken` unless the run is still ours: the last look before a platform is written to."""
+    def fence(self, run: str, epoch: int) -> float:
+        """For how many seconds the run is still ours; raises `RunTaken` when it is not: the last look before a write."""
         with self._reading() as connection:
             now = self._now(connection)
             row = connection.execute(sa.select(runs.c.epoch, runs.c.leased_until).where(runs.c.run == run)).first()
         if row is None or row[0] != epoch or row[1] <= now:
             raise RunTaken(f"the lease of {run} is over: another runner may have it")
+        return float(row[1] - now) / 1e6
 
     # -- journals ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol
@@ -11,6 +11,7 @@ from kiki.flow.guard_line import GuardLine
 from kiki.flow.plan import PlannedCampaign
 from kiki.flow.plan_calendar import Calendar
 from kiki.flow.platform import Platform
+from kiki.outbound.fence import Fence
 from kiki.outbound.outcome import Outcome
 
 
@@ -47,7 +48,7 @@ class World:
     calendar: Calendar
     allowance: Allowance
     advice: Advice
-    fence: Callable[[], Awaitable[None]]
+    fence: Fence
     """Raises `RunTaken` when another runner has the run; asked immediately before every write to a platform."""
     now: Callable[[], int]
     """Microseconds since the epoch; what a lane sees of it is journaled."""

@@ -24,6 +24,7 @@ import httpx
 
 from kiki import __version__, tracing
 from kiki.clock import SECOND, Clock, wall_micros
+from kiki.errors import RunTaken
 from kiki.outbound.breaker import Breaker, BreakerRule
 from kiki.outbound.exchange import (
     CONNECTION_LOST,
@@ -40,6 +41,7 @@ from kiki.outbound.exchange import (
     by_status,
     unanswered,
 )
+from kiki.outbound.fence import current_fence
 from kiki.outbound.oauth import Anonymous, Authorization
 from kiki.outbound.outcome import Fate, Outcome, refused
 from kiki.outbound.rate_budget import RateBudget
@@ -160,7 +162,9 @@ class Line:
             if failure is not None:
                 return failure
             with tracing.child(request.method, tracing.Kind.CLIENT, {"server.address": built.url.host}):
-                reply = await self._transmit(built, request, progress)
+                fence = current_fence() if request.write else None
+            progress.until = None if fence is None else await fence()
+            reply = await self._transmit(built, request, progress)
             if isinstance(reply, Outcome):
                 return reply
             outcome = self._meaning(reply)
@@ -267,6 +271,8 @@ class _Progress:
         self.sent_at = 0
         self.heard = False
         """Whether the platform answered as one that works."""
+        self.until: float | None = None
+        """On the loop's clock: the first byte may not be sent later."""
 
     def begin(self, now: int) -> None:
         # A transport that tells nothing (a test's) counts as one that has sent.
@@ -279,6 +285,8 @@ class _Progress:
         if event == "connection.connect_tcp.started":
             self.sent = False
         elif event.endswith("send_request_headers.started"):
+            if self.until is not None and asyncio.get_running_loop().time() >= self.until:
+                raise RunTaken("the lease ended immediately before a call was sent; it was not sent")
             self.sent = True
 
 

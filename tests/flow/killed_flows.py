@@ -40,7 +40,7 @@ FAULTS = {
     "twice": 0.04,
     "garbled": 0.02,
 }
-LEASE_SECONDS, GRACE_SECONDS = 1.0, 0.6
+LEASE_SECONDS, GRACE_SECONDS = 1.0, 1.2
 FUSE_MAX = 30
 
 

@@ -81,9 +81,10 @@ class Case:
             now=self.time.now,
         )
 
-    async def _fence(self) -> None:
+    async def _fence(self) -> float:
         if self.fenced:
             raise RunTaken("another runner has the run")
+        return asyncio.get_running_loop().time() + 60
 
     def _is_final(self, key: str) -> bool:
         days = [note.detail["day"] for note in self.guard.notes.values() if note.detail.get("key") == key]
