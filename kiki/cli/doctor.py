@@ -10,6 +10,7 @@ import typer
 
 from kiki.cli import show
 from kiki.cli.doctor_engage import engage
+from kiki.cli.doctor_services import services
 from kiki.cli.options import DataDir, Json
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Environ = Mapping[str, str]
 
 
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Check the surroundings: settings, files, keys, checkpoints, archive, clock, Redis, disk, and the providers of SyncEngage.
+    """Check the surroundings: settings, files, keys, archive, clock, Redis, disk, providers, services, model, collector.
 
     Each line is ok, warn or fail, with what to do. Exit code 1 when something fails.
     """
@@ -114,5 +115,5 @@ def _verifier_key(found: Access, reader: Reader) -> str | None:
         return None
 
 
-GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield, engage)
+GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield, engage, services)
 """What is looked at, service by service: each takes the environment and answers with checks."""

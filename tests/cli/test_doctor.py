@@ -31,6 +31,12 @@ def states() -> dict[str, str]:
     return {each["name"]: each["state"] for each in json.loads(run("--json").stdout)["checks"]}
 
 
+@pytest.fixture(autouse=True)
+def _without_services(monkeypatch):
+    """What listens on this machine by chance is none of these tests' business."""
+    monkeypatch.setattr(home, "GROUPS", (home.shield, home.engage))
+
+
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch) -> Path:
     folder = tmp_path / "data"
