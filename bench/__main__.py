@@ -37,6 +37,7 @@ PARTS = (
     "flow_pacing",
     "engage_decide",
     "engage_kills",
+    "engage_optouts",
     "engage_allocation",
     "engage_peeking",
     "engage_policy",

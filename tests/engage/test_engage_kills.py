@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.engage_kills import rounds
+from bench.engage_optouts import rounds as opt_outs
 
 
 def test_nothing_goes_out_twice_and_nobody_is_forgotten():
@@ -11,3 +12,10 @@ def test_nothing_goes_out_twice_and_nobody_is_forgotten():
     assert (found.duplicates, found.lost, found.wrong, found.open_after_words) == (0, 0, 0, 0)
     assert found.states["unknown"] > 0
     assert found.states["done"] > 1_500
+
+
+def test_an_acknowledged_opt_out_stops_everything_that_is_not_claimed_yet():
+    found = opt_outs(500, 4, 60)
+    assert found.messages > 100
+    assert found.opted_out > 10
+    assert found.latest < 1
