@@ -37,8 +37,19 @@ def sync(
         Path | None,
         typer.Option("--orders", metavar="FILE", help="Of csv and postgres: instead of KIKI_ENGAGE_ORDERS."),
     ] = None,
+    write_back: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-back",
+            metavar="PLAYBOOK",
+            help="Then write its segments, value and churn into fields of the source (kiki_segments, …), where they changed.",
+        ),
+    ] = None,
     data_dir: EngageDir = None,
     service: ServiceUrl = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    ledger: LedgerPath = None,
     as_json: Json = False,
 ) -> None:
     """Take in customers and orders that are new at their source.
@@ -47,8 +58,10 @@ def sync(
     """
     options = (("KIKI_ENGAGE_CUSTOMERS", customers), ("KIKI_ENGAGE_ORDERS", orders))
     given = {name: str(path) for name, path in options if path is not None}
-    with open_engage(data_dir, service, given=given) as engage:
+    with open_engage(data_dir, service, url=url, token_file=token_file, ledger=ledger, given=given) as engage:
         found = engage.sync(source)
+        if write_back is not None:
+            found["written_back"] = engage.write_back(source, write_back)
     for problem in found["problems"]:
         show.talk(f"left out: {problem}")
     if as_json:
@@ -60,6 +73,9 @@ def sync(
     )
     for problem in found["problems"]:
         show.talk(f"not read: {problem}")
+    if write_back is not None:
+        told = ", ".join(f"{count} {fate}" for fate, count in found["written_back"].items())
+        show.line(f"written back: {told}")
 
 
 @app.command()

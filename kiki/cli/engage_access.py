@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kiki.engage.customer_store import CustomerStore
     from kiki.engage.playbook import Playbook
     from kiki.engage.retention_engine import RetentionEngine
+    from kiki.engage.source import Source
     from kiki.settings import EngageSettings
 
 SERVICE = "http://localhost:8083"
@@ -50,6 +51,10 @@ class Engage(Protocol):
 
     def sync(self, source: str | None) -> dict[str, Any]:
         """Take in what is new."""
+        ...
+
+    def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Tell the source what the playbook sees."""
         ...
 
     def plan(self, playbook: Path) -> dict[str, Any]:
@@ -163,10 +168,19 @@ class LocalEngage:
         """Take in what is new."""
         from kiki.engage.sync import sync
 
-        found = _wiring().source_of(self.settings, source)
+        return sync(self._source(source), self.engine.store)._asdict()
+
+    def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Tell the source what the playbook sees."""
+        from kiki.engage.write_back import write_back
+
+        return write_back(self.engine, self._source(source), read_file(playbook))._asdict()
+
+    def _source(self, name: str | None) -> Source:
+        found: Source | None = _wiring().source_of(self.settings, name)
         if found is None:
             raise InvalidInput("no source is named", hint="give --source, or set SYNCENGAGE_CRM_PROVIDER")
-        return sync(found, self.engine.store)._asdict()
+        return found
 
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""
@@ -203,6 +217,10 @@ class ServiceEngage:
     def sync(self, source: str | None) -> dict[str, Any]:
         """Take in what is new."""
         return self._ask("POST", "/v1/syncs")
+
+    def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Not by a service."""
+        raise InvalidInput("--write-back works on the store itself", hint="stop the service, or use a shared database")
 
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""

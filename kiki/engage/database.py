@@ -17,6 +17,8 @@ from kiki.errors import MissingExtra, StoreUnavailable
 
 Row = tuple[Any, ...]
 
+SCHEMA: Final = "kiki_engage"
+_SCHEMA_LOCK: Final = 7_274_050
 _BUSY_MS: Final = 10_000
 _ANSWER_MS: Final = 30_000
 
@@ -161,7 +163,15 @@ class PostgresDatabase:
         self._own = threading.local()
         self._all: set[Any] = set()
         self._lock = threading.Lock()
-        self._connection()
+        # A schema of its own, by name: where the user is called as the ledger's schema is ("kiki"), unqualified tables would
+        # be made in that one from the day on which it exists, and hide those that were made before.
+        connection = self._connection()
+        try:
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        except psycopg.Error as error:
+            raise _unavailable(error) from None
 
     def _connection(self) -> Any:
         connection = getattr(self._own, "connection", None)
@@ -171,7 +181,7 @@ class PostgresDatabase:
                     self._url,
                     autocommit=True,
                     connect_timeout=5,
-                    options=f"-c statement_timeout={_ANSWER_MS} -c synchronous_commit=on",
+                    options=f"-c statement_timeout={_ANSWER_MS} -c synchronous_commit=on -c search_path={SCHEMA}",
                     application_name="kiki-engage",
                 )
             except self._psycopg.Error:

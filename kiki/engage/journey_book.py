@@ -277,7 +277,8 @@ class JourneyBook:
         rows = self.database.read(
             "SELECT playbook, verdict, at FROM engage_verdicts WHERE person = ? ORDER BY at", (person,)
         )
-        return [(playbook, verdict, int(at)) for playbook, verdict, at in rows]
+        # A name with a colon is no playbook's: what was written back is remembered beside the verdicts.
+        return [(playbook, verdict, int(at)) for playbook, verdict, at in rows if ":" not in playbook]
 
 
 def experiment_of(playbook: str, journey: str) -> str:

@@ -56,6 +56,13 @@ def test_from_a_file_to_a_report(place):
     assert "c-1" not in exported
 
 
+def test_what_a_playbook_sees_is_written_back_once(place):
+    words = ("sync", "--source", "csv", "--customers", "customers.csv", "--write-back", "book.yaml", "--ledger", "data")
+    assert "written back: 2 done" in kiki(*words).stdout
+    assert "lapsed" in (place / "customers.kiki.csv").read_text()
+    assert "written back: 0 done" in kiki(*words).stdout
+
+
 def test_a_playbook_s_mistakes_are_told_and_its_schema_is_printed(place):
     (place / "bad.yaml").write_text(PLAYBOOK.replace("lapsed:", "lapst:"))
     assert "did you mean 'lapst'" in kiki("check", "bad.yaml", code=1).output
