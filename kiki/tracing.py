@@ -155,6 +155,12 @@ def carried(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers if span is None else {**headers, HEADER: span.header}
 
 
+def metadata(given: tuple[tuple[str, str], ...] | None) -> tuple[tuple[str, str], ...] | None:
+    """The metadata of a gRPC call that is made now, with `traceparent` where there is a trace."""
+    span = _current.get()
+    return given if span is None else (*(given or ()), (HEADER, span.header))
+
+
 class within:  # noqa: N801  # read as a word: `with tracing.within(span):`
     """Do something as a part of a span that another task began; None: as a part of none."""
 

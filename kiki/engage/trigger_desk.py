@@ -16,6 +16,7 @@ import grpc.aio
 import httpx
 import msgspec
 
+from kiki import tracing
 from kiki.clock import Clock, wall_micros
 from kiki.engage.retention import Trigger, fallback_value, risk_of, trigger_of
 from kiki.engage.trigger import Answer, Customer
@@ -111,7 +112,8 @@ class TriggerDesk:
             response_deserializer=ltv_pb2.LTVResponse.FromString,
         )
         try:
-            response = await call(request, timeout=VALUE_SECONDS, metadata=self._metadata)
+            with tracing.child(_METHOD, tracing.Kind.CLIENT, {"rpc.system": "grpc", "peer.service": "syncvalue"}):
+                response = await call(request, timeout=VALUE_SECONDS, metadata=tracing.metadata(self._metadata))
             value = float(response.predicted_ltv)
             if math.isfinite(value) and value >= 0:
                 return value, False
@@ -132,8 +134,11 @@ class TriggerDesk:
         """Only a clear yes is one: 200 with what SyncShield says of a value that passes."""
         assert self._http is not None
         try:
-            async with asyncio.timeout(SHIELD_SECONDS):
-                reply = await self._http.get(f"{self._shield_url}/check", params={"ltv": f"{value:.2f}"})
+            with tracing.child("GET", tracing.Kind.CLIENT, {"peer.service": "syncshield"}):
+                async with asyncio.timeout(SHIELD_SECONDS):
+                    reply = await self._http.get(
+                        f"{self._shield_url}/check", params={"ltv": f"{value:.2f}"}, headers=dict(tracing.carried({}))
+                    )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             log_event(logger, logging.WARNING, "SyncShield does not answer: denied", kind=type(error).__name__)
             return False

@@ -129,11 +129,6 @@ class _Peer:
         bearer = _default_token() if token is None else checked_token(token.strip(), "the token")
         self._metadata = (("authorization", f"Bearer {bearer}"),) if bearer else None
 
-    def _carried(self) -> tuple[tuple[str, str], ...] | None:
-        """The metadata of a call that is made now."""
-        span = tracing.current()
-        return self._metadata if span is None else (*(self._metadata or ()), (tracing.HEADER, span.header))
-
     def _channel(self, module: Any) -> Any:
         if self._credentials is None:
             return module.insecure_channel(self._address, options=_OPTIONS)
@@ -152,7 +147,7 @@ class Remote(_Peer):
         ask = self._open.unary_unary(_path(method), _registered_method=True)
         try:
             with tracing.child(_path(method), tracing.Kind.CLIENT, _TRACED_AS):
-                data = ask(request.SerializeToString(), timeout=seconds, metadata=self._carried())
+                data = ask(request.SerializeToString(), timeout=seconds, metadata=tracing.metadata(self._metadata))
         except grpc.RpcError as error:
             raise _error_of(error) from None
         return _read(reply, data)
@@ -177,7 +172,9 @@ class AsyncRemote(_Peer):
         ask = self._open.unary_unary(_path(method))
         try:
             with tracing.child(_path(method), tracing.Kind.CLIENT, _TRACED_AS):
-                data = await ask(request.SerializeToString(), timeout=seconds, metadata=self._carried())
+                data = await ask(
+                    request.SerializeToString(), timeout=seconds, metadata=tracing.metadata(self._metadata)
+                )
         except grpc.RpcError as error:
             raise _error_of(error) from None
         return _read(reply, data)

@@ -1,0 +1,102 @@
+"""One trace through the services: a trigger at SyncEngage, what it asks SyncShield and SyncValue, down to the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.otlp_collector import collector
+
+ROOT = Path(__file__).parents[2]
+CANARY = "canary-4711-kiki"
+TRACE = 0xFEED
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def post(url: str, body: object, **headers: str) -> bytes:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        return reply.read()
+
+
+def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(url)
+
+
+@pytest.mark.timeout(180)
+def test_a_trigger_is_one_trace_through_three_services(tmp_path):
+    shield, value, value_http, engage = (free_port() for _ in range(4))
+    with collector() as (found, address):
+        environ = {name: given for name, given in os.environ.items() if not name.startswith(("KIKI_", "OTEL_"))} | {
+            "PYTHONPATH": str(ROOT),
+            "KIKI_REDIS": "off",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+            "SHIELD_URL": f"http://127.0.0.1:{shield}/check",
+            "LTV_GRPC_ADDR": f"127.0.0.1:{value}",
+            "AUDIT_LOG_PATH": str(tmp_path / "engage.csv"),
+        }
+        told = {
+            "shield": {"PORT": str(shield)},
+            "value": {"PORT": str(value), "KIKI_VALUE_HTTP_PORT": str(value_http)},
+            "engage": {"PORT": str(engage)},
+        }
+        processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", "kiki", "serve", name],
+                env=environ | ports | {"KIKI_DATA_DIR": str(tmp_path / name)},
+                stdout=subprocess.DEVNULL,
+            )
+            for name, ports in told.items()
+        }
+        try:
+            for name, port in (("shield", shield), ("value", value_http), ("engage", engage)):
+                until_ready(f"http://127.0.0.1:{port}/livez", processes[name])
+            post(f"http://127.0.0.1:{shield}/consent/grant", {"customer_id": CANARY, "consent_type": "marketing"})
+            customer = {
+                "customer_id": CANARY,
+                "email": f"{CANARY}@example.com",
+                "last_purchase": "2026-01-02T00:00:00Z",
+                "last_engagement": "2026-01-02T00:00:00Z",
+                "total_spend": 450.0,
+                "purchase_count": 3,
+                "engagement_score": 8.5,
+            }
+            post(f"http://127.0.0.1:{engage}/trigger", customer, traceparent=f"00-{TRACE:032x}-{1:016x}-01")
+        finally:
+            for process in processes.values():
+                process.terminate()
+            codes = [process.wait(60) for process in processes.values()]
+        assert [0, 0, 0] == codes
+
+    ours = [span for span in found.spans if int.from_bytes(span.trace_id, "big") == TRACE]
+    names = {span.name for span in ours}
+    assert "POST /trigger" in names
+    assert names & {"GET /check", "POST /check"}
+    assert any("PredictLTV" in name or "Predict" in name for name in names)
+    assert "ledger COMMIT" in names
+    ids = {span.span_id for span in ours} | {(1).to_bytes(8, "big")}
+    assert all(span.parent_span_id in ids for span in ours), "every span hangs on another one of the trace"
+    assert CANARY not in "".join(map(str, found.spans)) + "".join(map(str, found.metrics))
