@@ -78,6 +78,11 @@ class _Lane:
                 break
         await self._stop("stop", until=None)
         await self._settle_rest()
+        if self._money.holds or self._money.doubtful or self._may_spend:
+            # Given up after a month: a person must reconcile it. Its holds stay.
+            message = "a platform or the guard did not answer for too long; kiki campaign reconcile ends it"
+            await self._story.tell("unsettled", "flow.failed", code="unsettled", message=message)
+            return await self._end(FAILED, code="unsettled", message=message)
         return await self._end(CANCELLED if self._cancelled else COMPLETED)
 
     def _days(self) -> list[date]:

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from kiki import BudgetGuard, CampaignRunner
 from kiki.errors import Conflict, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
+from kiki.flow.guard_line import UNAVAILABLE, EmbeddedGuard
 from kiki.flow.plan import Plan
 from kiki.flow.plan_diff import Step
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.progress import Phase
 from kiki.flow.run_status import RunStatus
 from kiki.flow.sandbox.local import LocalSandbox
+from kiki.outbound.outcome import unknown
 from kiki.shield.fact import Noted, decode_fact
 
 FIRST = date(2026, 12, 1)
@@ -254,3 +257,73 @@ def test_a_status_is_json_and_back(guard: BudgetGuard, sandbox: LocalSandbox):
 
 def test_old_plans_are_read_as_they_were_written():
     assert PLAN == Plan.load(PLAN.dump())
+
+
+class FlakyGuard(EmbeddedGuard):
+    """A guard that cannot be asked while it is `down`."""
+
+    down = False
+
+    async def _ask(self, ask):
+        if self.down:
+            ask.close()
+            return unknown(UNAVAILABLE, "nobody answers")
+        return await ask
+
+    async def reserve(self, micros, scopes, key):
+        return await self._ask(super().reserve(micros, scopes, key))
+
+    async def commit(self, hold, micros):
+        return await self._ask(super().commit(hold, micros))
+
+    async def release(self, hold):
+        return await self._ask(super().release(hold))
+
+    async def record(self, micros, scopes, key):
+        return await self._ask(super().record(micros, scopes, key))
+
+    async def note(self, notes):
+        return await self._ask(super().note(notes))
+
+
+@pytest.mark.parametrize("policy", ["leave", "pause"])
+def test_while_the_guard_is_away_nothing_new_is_spent(guard: BudgetGuard, sandbox: LocalSandbox, policy: str):
+    line = FlakyGuard(guard)
+    plan = parse_plan(TEXT.replace("currency: USD", f"currency: USD\non_guard_down: {policy}"))
+    with CampaignRunner.open(guard=line, sandbox=sandbox.url, poll_seconds=0.02) as runner:
+        run = runner.start(plan)
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        line.down = True
+        held = {hold.id for hold in guard.holds()}
+        until(lambda: not any(lane.active for lane in runner.status(run).lanes))
+        assert held >= {hold.id for hold in guard.holds()}
+        line.down = False
+        status = runner.wait(run, 30)
+
+    assert "completed" == status.state
+    agree(status, sandbox, guard)
+
+
+def test_credentials_revoked_in_the_middle_are_told_and_waited_for(
+    guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+):
+    def revoke(*, refreshable: bool) -> None:
+        where = f"{sandbox.url}/sandbox/accounts/meta/sandbox-meta/revoke"
+        assert httpx.post(where, json={"refreshable": refreshable}).is_success
+
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        revoke(refreshable=False)
+        until(lambda: any(alert.event == "flow.not_paused" for alert in runner.status(run).alerts))
+        (told,) = {alert.detail["code"] for alert in runner.status(run).alerts if alert.event == "flow.not_paused"}
+        assert "unauthorized" == told
+        assert any(finding.kind == "unreadable" for finding in runner.reconcile(run, act=False).findings)
+    # Somebody gives new ones: what was spent meanwhile is counted, and the campaign is paused at last.
+    revoke(refreshable=True)
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        status = runner.wait(run, 40)
+
+    agree(status, sandbox, guard)
