@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -269,3 +270,45 @@ def test_a_split_is_the_same_for_the_same_person():
     assert len(set(offers.values())) == 2
     assert len(offers) == len(shop.mails.sent)
     shop.close()
+
+
+@pytest.mark.parametrize("shared", ["sqlite", "postgres"])
+def test_two_replicas_that_run_the_same_playbook_at_once_write_to_nobody_twice(shared, request, tmp_path):
+    where = request.getfixturevalue("postgres") if shared == "postgres" else tmp_path / "engage.db"
+    clock = MovedClock(NOON)
+    guard = BudgetGuard.open(limit="1000", window="30d", clock=clock)
+    keys, mails, playbook = Keyring.of_guard(guard.decider), Mails(), parse_playbook(TEXT)
+    stores = [CustomerStore(open_database(where), keys, clock) for _ in range(2)]
+    engines = [
+        RetentionEngine(
+            store,
+            GuardLine(guard),
+            {"email": mails},
+            "https://shop.example/u/{}".format,
+            holdout=0,
+            worker=f"w{number}",
+            workers=3,
+            clock=clock,
+        )
+        for number, store in enumerate(stores)
+    ]
+    profiles = [
+        Profile(customer=f"c-{n:03}", email=f"{n}@example.com", last_purchase=NOON - 70 * DAY) for n in range(40)
+    ]
+    stores[0].keep("shop", profiles)
+    for profile in profiles:
+        guard.consents.grant(profile.customer, "marketing")
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as pool:
+            runs = [each.result() for each in [pool.submit(engine.run, playbook) for engine in engines]]
+        clock.advance(4 * DAY)
+    reached = [(message.customer, message.step) for message in mails.sent]
+    assert len(reached) == len(set(reached))
+    held = {p.customer for p in profiles if engines[0].is_held_out(playbook, p.customer)}
+    assert {customer for customer, _ in reached} == {p.customer for p in profiles} - held
+    assert all(run.playbook == "book" for run in runs)
+    (meter,) = guard.status()
+    assert (meter.spent, meter.held) == ((40 - len(held)) * 4_000_000, 0)
+    for store in stores:
+        store.close()
+    guard.close()
