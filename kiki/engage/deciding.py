@@ -33,12 +33,15 @@ class Deciding:
         self._clock = clock
 
     def decide(
-        self, look: Look, journey: Journey, send: Send, some: Sequence[Due], room: int | None
+        self, look: Look, journey: Journey, send: Send, some: Sequence[Due], room: int | None, *, keeps: bool = True
     ) -> tuple[Decisions, Ints]:
-        """The decisions about everybody who is due at a step, and what each offer is expected to add for them."""
+        """The decisions about everybody who is due at a step, and what each offer is expected to add for them.
+
+        `keeps`: what is learned for it is remembered for a day.
+        """
         playbook, rows = look.playbook, np.array([due.row for due in some], dtype=np.int64)
         people = look.people.take(rows)
-        policy = self._policy(playbook, journey, send)
+        policy = self._policy(playbook, journey, send, keeps=keeps)
         gain = margins(playbook, send.offers, policy, features_of(people), len(people))
         step = f"{journey.name}/{send.name}"
         standing = of_rows(look.standing, rows, {row: at for at, row in enumerate(rows.tolist())})
@@ -46,7 +49,7 @@ class Deciding:
         explorers = Explorers(playbook.explore / PARTS, self._sides.explorer(f"{playbook.name}/{step}"))
         return decide(playbook, send.offers, people, standing, gain, room=room, explorers=explorers), gain
 
-    def _policy(self, playbook: Playbook, journey: Journey, send: Send) -> Policy | None:
+    def _policy(self, playbook: Playbook, journey: Journey, send: Send, *, keeps: bool) -> Policy | None:
         """What was learned about a journey's first message, at most a day ago; None while nothing is."""
         if send is not next(iter(sends(journey)), None):
             return None
@@ -56,7 +59,8 @@ class Deciding:
         if kept is not None and now - int.from_bytes(kept[:8], "big") < LEARN_EVERY:
             return Policy.load(kept[8:]) if len(kept) > 8 else None
         policy = learned(playbook, send.offers, self._drawn(playbook, journey, send))
-        self._book.remember(name, now.to_bytes(8, "big") + (b"" if policy is None else policy.dump()))
+        if keeps:
+            self._book.remember(name, now.to_bytes(8, "big") + (b"" if policy is None else policy.dump()))
         return policy
 
     def _drawn(self, playbook: Playbook, journey: Journey, send: Send) -> list[Drawn]:

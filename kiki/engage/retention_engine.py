@@ -110,7 +110,7 @@ class RetentionEngine:
             for step, some in by_step(due).items():
                 send = journey.steps[step]
                 assert isinstance(send, Send)
-                decisions, gain = self._deciding.decide(look, journey, send, some, left)
+                decisions, gain = self._deciding.decide(look, journey, send, some, left, keeps=False)
                 left = None if left is None else left - decisions.cost
                 multipliers[f"{journey.name}/{send.name}"] = decisions.multiplier
                 lines += self._deciding.lines(look, journey, send, some, decisions, gain)

@@ -27,7 +27,7 @@ from kiki.value.ltv_answer import LtvAnswer
 
 logger = logging.getLogger("kiki.engage")
 
-VALUE_SECONDS = 5.0
+VALUE_SECONDS = 2.0
 """Of one answer about thousands of customers."""
 
 

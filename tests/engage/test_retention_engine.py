@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 
@@ -13,6 +15,7 @@ from kiki.engage.database import open_database
 from kiki.engage.decision import Verdict
 from kiki.engage.event import Delivery, DeliveryState, Order, Touch, TouchKind
 from kiki.engage.keyring import Keyring
+from kiki.engage.playbook_report import report
 from kiki.engage.playbook_text import parse_playbook
 from kiki.engage.profile import Profile
 from kiki.engage.retention_engine import RetentionEngine
@@ -312,3 +315,43 @@ def test_two_replicas_that_run_the_same_playbook_at_once_write_to_nobody_twice(s
     for store in stores:
         store.close()
     guard.close()
+
+
+def test_what_was_measured_decides_about_those_who_come_later():
+    """Two offers, of which the one named first earns nothing: it stays the rule until outcomes say otherwise."""
+    text = (
+        TEXT.replace("holdout: 20%\nexplore: 0%", "holdout: 30%\nexplore: 60%")
+        .replace("ten: {message: mail, cost: 4.00, gain: 6.00}", "ten: {message: mail}")
+        .replace("{send: ten, name: first}", "{send: [ten, again], name: first}")
+    )
+    text = text[: text.index("      - {wait_for")]
+    shop = Shop(text, customers=1200, limit="1000000")
+    shop.run()
+    chance = Random(1)
+    offers = {action.person: action.offer for action in shop.engine.log.of_playbook("book")}
+    orders = []
+    for number in range(1200):
+        customer = f"c-{number:03}"
+        offer = offers.get(shop.store.person(customer), "")
+        if chance.random() < {"again": 0.5}.get(offer, 0.1):
+            orders.append(Order(id=f"o-{number}", customer=customer, at=shop.clock() + DAY, amount=50_000_000))
+    shop.store.keep("s", orders)
+    shop.clock.advance(31 * DAY)
+    later = [
+        Profile(customer=f"later-{n:03}", email=f"l{n}@example.com", last_purchase=shop.clock() - 70 * DAY)
+        for n in range(200)
+    ]
+    shop.store.keep("shop", later)
+    for profile in later:
+        shop.guard.consents.grant(profile.customer, "marketing")
+    plan = shop.engine.plan(shop.playbook)
+    chosen = Counter(line.offer for line in plan.lines if line.customer.startswith("later") and line.offer)
+    # Six in ten explore, half of them each offer; all others get the one that earns.
+    assert chosen["again"] / sum(chosen.values()) == pytest.approx(0.7, abs=0.12)
+    rest = [line for line in plan.lines if line.customer.startswith("later") and line.offer and line.propensity > 0.5]
+    assert {line.offer for line in rest} == {"again"}
+    assert all(line.gain > 10_000_000 for line in rest)
+    found = report(shop.playbook, shop.store, shop.engine.held_out_share(shop.playbook)).journeys[0]
+    assert found.violations == 0
+    assert found.effect.is_balanced
+    shop.close()
