@@ -90,6 +90,14 @@ def _rest(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
         for host in [*named, *(one["host"] for one in ingress["hosts"])]:
             if host not in covered:
                 yield f"ingress.tls: no certificate for {host}; list the host under one of them, or leave ingress.tls empty"
+    yield from _unused(values)
+    public = ingress["enabled"] or at(values, "gateway.enabled") or at(values, "networkPolicy.allowExternal")
+    for key in ("mailFrom", "smsFrom"):
+        if "syncengage" in enabled and values["syncengage"][key] and not public:
+            yield (
+                f"syncengage.{key}: a message carries a link to unsubscribe, which must be reached; set ingress.enabled or "
+                "gateway.enabled"
+            )
     crm = values["syncengage"]["crm"]
     if crm["provider"] in {"shopify", "salesforce"} and not crm["url"]:
         yield f"syncengage.crm.url: the source {crm['provider']} needs it; set it to the shop or the instance"
@@ -102,3 +110,19 @@ def _rest(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
             "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave "
             "audit.shipTo empty"
         )
+
+
+def _unused(values: Mapping[str, Any]) -> Iterator[str]:
+    """Parts of the release that nobody would use."""
+    for key, name, other in (("redis", "Redis", "address"), ("postgres", "PostgreSQL", "host")):
+        if values[key]["enabled"] and values[key][other]:
+            yield (
+                f"{key}.enabled: the release's own {name} would stand unused beside {key}.{other}; set one of the two"
+            )
+    otel = values["otel"]
+    if at(otel, "collector.deploy") and not otel["enabled"]:
+        yield "otel.collector.deploy: nothing sends to it; set otel.enabled"
+    if at(otel, "jaeger.deploy") and not at(otel, "collector.deploy"):
+        yield "otel.jaeger.deploy: traces come to it through the collector; set otel.collector.deploy"
+    if at(values, "clusterIssuer.create") and not at(values, "ingress.issuer"):
+        yield "clusterIssuer.create: ingress.issuer is its name; set it"

@@ -15,10 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.chart_mutants import MUTANTS, spoilt
+from kiki.chart.guards import contradictions
 from kiki.chart.manifest import documents
 from kiki.chart.pods import pods_of
 from tests.deploy.reachability import table
-from tests.deploy.renders import AZURE, CHART, CLOUDS, GCP, PROFILES, ROOT, Engine, layers, named, profile
+from tests.deploy.renders import (
+    AZURE,
+    CHART,
+    CLOUDS,
+    GCP,
+    GUIDE_OVERRIDES,
+    PROFILES,
+    ROOT,
+    Engine,
+    full,
+    layers,
+    named,
+    profile,
+)
 from tests.deploy.rules import invalid, objections
 
 MINORS = [f"1.{minor}" for minor in range(29, 38)]
@@ -108,6 +122,39 @@ def test_no_template_uses_what_helm_3_14_does_not_have():
                 bare = re.sub(r'"(?:\\.|[^"])*"|\$?\.[A-Za-z][\w.]*|\$[\w.]*', " ", action)
                 used |= set(re.findall(r"\b[a-z][A-Za-z0-9]*\b", bare))
     assert used - allowed - {"true", "false"} == set()
+
+
+SWITCHES = [
+    *("redis.enabled", "postgres.enabled", "pdb.enabled", "otel.enabled", "otel.collector.deploy", "otel.jaeger.deploy", "ingress.enabled"),
+    *("networkPolicy.enabled", "networkPolicy.allowExternal", "networkPolicy.allowDNS", "gateway.enabled", "clusterIssuer.create"),
+    *("spread.enabled", "serviceMonitor.enabled", "prometheusRule.enabled", "dashboards.enabled", "externalSecrets.enabled", "redis.tls"),
+    *("externalSecrets.aws.podIdentity", "serviceAccount.create", "syncshield.autoscaling.enabled", "syncengage.autoscaling.enabled"),
+    *("syncvalue.autoscaling.enabled", "syncshield.enabled", "syncvalue.enabled", "syncflow.enabled", "syncengage.enabled"),
+]  # fmt: skip
+TEXTS = [
+    *("audit.shipTo=", "audit.shipTo=gs://kiki-audits/", "audit.shipTo=az://kiki-audits/p", "redis.address=", "postgres.host="),
+    *("redis.address=redis://a.b.svc.cluster.local:6380/2", "redis.address=redis+cluster://a:1\\,b:2", "otel.collector.endpoint="),
+    *("postgres.host=pg.data.svc.cluster.local", "otel.collector.endpoint=https://otel.example.com:443", "pdb.minAvailable=1"),
+    *("syncshield.replicaCount=1", "syncflow.replicaCount=1", "networkPolicy.monitoringNamespaces={}", "global.ingressClass=traefik"),
+    *("ingress.issuer=", "syncvalue.model.existingClaim=m", "syncengage.crm.provider=hubspot", "syncengage.mailFrom=a@b.c"),
+    *("drain.seconds=0", "drain.preStopSeconds=1", "global.imageRegistry=", "keys.existingSecret=mine", "syncshield.policy=budgets: []"),
+]  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from(PROFILES),
+    st.lists(st.tuples(st.sampled_from(SWITCHES), st.booleans()), max_size=9, unique_by=lambda pair: pair[0]),
+    st.lists(st.sampled_from(TEXTS), max_size=5, unique_by=lambda text: text.partition("=")[0]),
+    st.sampled_from([[], AZURE, GCP]),
+)
+def test_whatever_passes_is_sound_and_whatever_does_not_is_refused(environment, switches, texts, cloud):
+    engine = Engine.shared()
+    values = layers(environment, *(f"{key}={str(on).lower()}" for key, on in switches), *texts, *cloud)
+    if contradictions(full(values)):
+        assert engine.refusal(values)
+    else:
+        assert objections(engine.objects(values)) == []
 
 
 # -- names and images --------------------------------------------------------------------------------
@@ -364,7 +411,22 @@ def test_the_collectors_configuration_holds_together(renders):
             assert set(pipeline[part]) <= set(told[part])
     endpoints = [told["receivers"]["otlp"]["protocols"][name]["endpoint"] for name in ("grpc", "http")]
     assert endpoints == ["0.0.0.0:4317", "0.0.0.0:4318"]
+    assert told["service"]["pipelines"]["traces/jaeger"]["exporters"] == ["otlp/jaeger"]
     assert told["exporters"]["otlp/jaeger"]["endpoint"] == "jaeger-query:4317"
+
+
+def test_a_collector_of_the_release_passes_on_to_the_guides_endpoint(engine: Engine):
+    """So the guide's port-forward and the guide's endpoint work at once."""
+    found = engine.objects(layers("prod", "otel.collector.deploy=true", over=GUIDE_OVERRIDES))
+    (config,) = [one for one in found if one["metadata"]["name"].startswith("kiki-otel-collector-")]
+    told = yaml.safe_load(config["data"]["config.yaml"])
+    upstream = told["exporters"]["otlp/upstream"]
+    assert upstream["endpoint"] == "otel-collector.monitoring.svc.cluster.local:4317"
+    assert "otlp/upstream" in told["service"]["pipelines"]["traces"]["exporters"]
+    lines = table(found)
+    assert "otel-collector -> the monitoring: 4317" in lines
+    assert "syncshield -> otel-collector: 4317" in lines
+    assert not [line for line in lines if line.startswith("sync") and "the monitoring" in line]
 
 
 def test_documents_are_told_apart_and_put_in_order():

@@ -292,6 +292,11 @@ CONTRADICTIONS = [
     ("prod", ["ingress.tls[0].secretName=t,ingress.tls[0].hosts={shield.kiki.io}"]),
     ("prod", ["syncshield.enabled=false"]),
     ("prod", ["syncengage.crm.provider=shopify"]),
+    ("prod", ["redis.enabled=true", "postgres.enabled=true"]),
+    ("dev", ["otel.collector.deploy=true"]),
+    ("prod", ["otel.jaeger.deploy=true"]),
+    ("prod", ["clusterIssuer.create=true", "ingress.issuer="]),
+    ("dev", ["syncengage.mailFrom=a@b.c", "syncengage.smsFrom=+15551234567"]),
     ("prod", ["syncengage.crm.url=shop.example.com"]),
 ]
 

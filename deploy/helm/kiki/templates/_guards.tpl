@@ -49,6 +49,26 @@
 {{- if and .Values.audit.shipTo (not (include "kiki.components" . | contains "syncshield")) -}}
 {{- $wrong = append $wrong "audit.shipTo: SyncShield ships the ledger, and syncshield.enabled is false; enable it or leave audit.shipTo empty" -}}
 {{- end -}}
+{{- if and .Values.redis.enabled .Values.redis.address -}}
+{{- $wrong = append $wrong "redis.enabled: the release's own Redis would stand unused beside redis.address; set one of the two" -}}
+{{- end -}}
+{{- if and .Values.postgres.enabled .Values.postgres.host -}}
+{{- $wrong = append $wrong "postgres.enabled: the release's own PostgreSQL would stand unused beside postgres.host; set one of the two" -}}
+{{- end -}}
+{{- if and .Values.otel.collector.deploy (not .Values.otel.enabled) -}}
+{{- $wrong = append $wrong "otel.collector.deploy: nothing sends to it; set otel.enabled" -}}
+{{- end -}}
+{{- if and .Values.otel.jaeger.deploy (not .Values.otel.collector.deploy) -}}
+{{- $wrong = append $wrong "otel.jaeger.deploy: traces come to it through the collector; set otel.collector.deploy" -}}
+{{- end -}}
+{{- if and .Values.clusterIssuer.create (not .Values.ingress.issuer) -}}
+{{- $wrong = append $wrong "clusterIssuer.create: ingress.issuer is its name; set it" -}}
+{{- end -}}
+{{- range list "mailFrom" "smsFrom" -}}
+{{- if and $.Values.syncengage.enabled (index $.Values.syncengage .) (not (include "kiki.public" $)) -}}
+{{- $wrong = append $wrong (printf "syncengage.%s: a message carries a link to unsubscribe, which must be reached; set ingress.enabled or gateway.enabled" .) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.syncengage.crm -}}
 {{- if and (has .provider (list "shopify" "salesforce")) (not .url) -}}
 {{- $wrong = append $wrong (printf "syncengage.crm.url: the source %s needs it; set it to the shop or the instance" .provider) -}}

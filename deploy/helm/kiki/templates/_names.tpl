@@ -90,16 +90,20 @@ labels:
 {{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default "6379" -}}
 {{- end -}}
 
-{{/* Where OTLP goes, as host:port; empty without telemetry. */}}
+{{/* Where the services send OTLP, as host:port: to the collector of the release if there is one; empty without telemetry. */}}
 {{- define "kiki.otlp" -}}
 {{- if .Values.otel.enabled -}}
-{{- $endpoint := .Values.otel.collector.endpoint | default (ternary "otel-collector:4317" "" .Values.otel.collector.deploy) -}}
-{{- regexReplaceAll "^https?://" $endpoint "" | trimSuffix "/" -}}
+{{- ternary "otel-collector:4317" (include "kiki.otlpEndpoint" .) .Values.otel.collector.deploy -}}
 {{- end -}}
 {{- end -}}
 
+{{/* The endpoint that the values name, as host:port: for the services, or for the collector of the release to pass on to. */}}
+{{- define "kiki.otlpEndpoint" -}}
+{{- regexReplaceAll "^https?://" .Values.otel.collector.endpoint "" | trimSuffix "/" -}}
+{{- end -}}
+
 {{- define "kiki.otlpUrl" -}}
-{{- ternary "https" "http" (hasPrefix "https://" .Values.otel.collector.endpoint) }}://{{ include "kiki.otlp" . -}}
+{{- ternary "https" "http" (and (not .Values.otel.collector.deploy) (hasPrefix "https://" .Values.otel.collector.endpoint)) }}://{{ include "kiki.otlp" . -}}
 {{- end -}}
 
 {{/* Not empty when something outside the cluster is let in. */}}

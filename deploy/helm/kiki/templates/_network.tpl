@@ -104,9 +104,12 @@ metadata:
     - {protocol: TCP, port: 80}
 {{- end }}
 {{- if include "kiki.otlp" .root }}
-{{- $otlp := include "kiki.otlp" .root }}
-{{ include "kiki.databasePeer" (dict "root" .root "host" (regexReplaceAll ":[0-9]+$" $otlp "") "inside" (ternary "" "otel-collector" (ne $v.otel.collector.endpoint "")) "port" (regexFind "[0-9]+$" $otlp)) | trim }}
+{{ include "kiki.otlpPeer" (dict "root" .root "to" (include "kiki.otlp" .root) "inside" (ternary "otel-collector" "" $v.otel.collector.deploy)) | trim }}
 {{- end }}
+{{- end -}}
+
+{{- define "kiki.otlpPeer" -}}
+{{ include "kiki.databasePeer" (dict "root" .root "host" (regexReplaceAll ":[0-9]+$" .to "") "inside" .inside "port" (regexFind "[0-9]+$" .to)) }}
 {{- end -}}
 
 {{- define "kiki.redisHost" -}}
