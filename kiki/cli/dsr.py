@@ -335,7 +335,9 @@ def proof(
     check: Annotated[Path | None, typer.Option("--check", metavar="FILE", help="Check this proof instead.")] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="VKEY", help="The ledger's verifier key, for --check: kiki audit key."),
+        typer.Option(
+            "--key", metavar="KEY|FILE", help="The ledger's verifier key, for --check, or its file: kiki audit key."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
     ledger: LedgerPath = None,
@@ -351,7 +353,7 @@ def proof(
         _check_proof(check, key, as_json=as_json)
         return
     if number is None:
-        raise InvalidInput("name the request, or a proof with --check FILE --key VKEY")
+        raise InvalidInput("name the request, or a proof with --check FILE --key KEY")
     with open_requests(ledger, url, token_file) as requests:
         text = requests.proof(number)
     if output is not None:
@@ -367,11 +369,13 @@ def proof(
 
 
 def _check_proof(file: Path, key: str | None, *, as_json: bool) -> None:
+    from kiki.cli.ledger_access import key_text
     from kiki.errors import EvidenceInvalid
     from kiki.shield.request_proof import verify_request_proof
 
+    key = key_text(key)
     if key is None:
-        raise InvalidInput("a proof is checked with the ledger's verifier key: --key VKEY")
+        raise InvalidInput("a proof is checked with the ledger's verifier key: --key KEY, or the file that holds it")
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -63,6 +63,7 @@ class SqliteReader:
         self._read = self._connect(apsw.SQLITE_OPEN_READONLY)
 
     def _connect(self, flags: int) -> apsw.Connection:
+        self._require_head()
         try:
             connection = apsw.Connection(str(self.path), flags=flags)
             connection.set_busy_timeout(_BUSY_MS)
@@ -71,6 +72,15 @@ class SqliteReader:
         except apsw.Error as error:
             raise _translated(error, self.path) from error
         return connection
+
+    def _require_head(self) -> None:
+        """Raise `LedgerCorrupt` for an empty file beside a log that is not: SQLite would throw the log away unread."""
+        log = self.path.with_name(self.path.name + "-wal")
+        if self.path.exists() and not self.path.stat().st_size and log.exists() and log.stat().st_size:
+            raise LedgerCorrupt(
+                f"the ledger {self.path} is empty, and the log beside it, {log.name}, is not: the file was cut off",
+                hint="restore the file from a backup, and keep what is there now; nothing was changed",
+            )
 
     def entries(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Entries in order, read a thousand at a time so that no read holds up the log's checkpoints."""

@@ -34,6 +34,8 @@ from kiki.ledger.sealing import ID_BYTES, KEY_BYTES, NONCE_BYTES, seal, unseal
 from kiki.ledger.store import SHARED, Reader, Store, Write
 
 SECRETS: Final = SHARED + "secret"
+LEDGER: Final = SHARED + "ledger"
+"""Which chain a key store of one ledger was made for."""
 DIRECTORY: Final = SHARED + "directory"
 """From the keyed hash of a person to the reference."""
 SUBJECTS: Final = SHARED + "subject"
@@ -52,6 +54,7 @@ _NONCE_BYTES: Final = 12
 _NONCES_AT_ONCE: Final = 256
 _AT_BYTES: Final = 8
 _OPEN: Final = b"open"
+_CHAIN: Final = b"chain"
 """Ends the tombstone of somebody whose erasure was not read back yet."""
 
 
@@ -153,6 +156,21 @@ class Subjects:
     def digest(self) -> bytes:
         """Tells one key store from another, and nothing about its secrets."""
         return blake2b(b"directory", key=self._lookup, digest_size=16).digest()
+
+    def require_ledger(self, chain: str) -> None:
+        """Remember which ledger this key store serves, and raise `LedgerCorrupt` when another one lies beside it.
+
+        A ledger that was lost or emptied would else begin anew as if nothing had ever been spent.
+        """
+        known = self.store.get(LEDGER, _CHAIN)
+        if known is None:
+            self.store.commit([], [Write(LEDGER, _CHAIN, chain.encode())])
+        elif known != chain.encode():
+            raise LedgerCorrupt(
+                f"the ledger beside this key store is not chain {known.decode()}, which it was made for: that one was "
+                "lost, emptied or replaced",
+                hint="restore it from a backup; to begin a new one on purpose, move the key store away with the old one",
+            )
 
     @property
     def signing_seed(self) -> bytes:

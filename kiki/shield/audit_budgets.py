@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kiki.shield.audit_finding import Findings, Kind, Overrun
-from kiki.shield.audit_meter import Lane, Meter, Rule, packed_amount
+from kiki.shield.audit_meter import Lane, Meter, Rule, add_to_all, packed_amount
 from kiki.shield.audit_money import COMMIT, EXPIRE, RECORD, RESERVE, SPEND, Money
 from kiki.shield.decision import event_id
 from kiki.shield.policy import Policy
@@ -248,12 +248,7 @@ class BudgetSums:
         """
         now = self._last = at if self._last <= at < self._next_deadline else self._moved(at, seq, chain)
         packed = packed_amount(now, micros, chain << _SEQ_BITS | seq)
-        is_close = False
-        for meter, limit in self._lanes_now.get(scopes) or self._lane(scopes):
-            meter.add(now, micros, packed, recorded_at)
-            # What has left a window may still be in its sum. Only where that is too much is it worth looking.
-            if meter.total + meter.held > limit or not meter.is_plain:
-                is_close = True
+        is_close = add_to_all(self._lanes_now.get(scopes) or self._lane(scopes), now, micros, packed, recorded_at)
         self._checked.admitted += 1
         if is_close or self._over or not self._current:
             self._judge(scopes, now, recorded_at, seq, chain)

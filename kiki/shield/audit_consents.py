@@ -141,6 +141,13 @@ class Consents:
             return
         self.decisions += 1
         named = fact.consents
+        if len(named) == 1 == len(needed):
+            # One person, one purpose, one entry of its own chain that says yes: nearly all that there is.
+            only = named[0]
+            state = self._states[chain].get(only.seq) if only.given and only.chain == chain else None
+            if state is not None and (only.subject, only.purpose) in needed and state.holds(only, seq, recorded_at):
+                state.last_use, state.last_seq = recorded_at, seq
+                return
         used = {(each.subject, each.purpose): each for each in named} if len(named) > 1 else None
         for subject, purpose in needed:
             if used is not None:

@@ -146,6 +146,8 @@ class Decider:
         self._coming_keys = 0
         self._trim_in = 0
         self._recover_at = 0
+        self._orphans_due = False
+        """A commit failed since the shared window was last looked through for what nobody can ask for again."""
         self.consents = ConsentView(ledger.store, LEASE_HELD if ledger.store.is_shared else None)
         self.kept = self._projections()
         self._open()
@@ -181,9 +183,10 @@ class Decider:
 
     def _release_orphans(self) -> None:
         """Give back what a shared window holds for calls that died between its answer and our commit."""
-        with suppress(WindowUnavailable):
+        with suppress(WindowUnavailable), self._looking:
             orphans = [hold for hold in self.window.own_holds() if hold.id not in self.kept.holds]
             self.window.take([Ask(Verb.RELEASE, [0], hold=hold.id) for hold in orphans])
+            self._orphans_due = False
 
     def _restored(self, policy: Policy) -> Window:
         """A fresh window under the policy that counts what the ledger says."""
@@ -228,6 +231,8 @@ class Decider:
             if self.ledger.failure.recoverable:
                 self.group.exclusively(self._recover)
             return
+        if self._orphans_due:
+            self.group.exclusively(self._release_orphans)
         deadline = self.kept.next_deadline()
         if deadline is not None and deadline <= self.clock():
             self.group.exclusively(self._expire)
@@ -257,6 +262,9 @@ class Decider:
                 window = self._restored(self.policy)
                 with self._looking:
                     self.window = window
+            else:
+                # What was held for a call that was never answered goes back with the next tick that finds the window.
+                self._orphans_due = True
         except BaseException as error:
             # The old window still has what was never durable, and lacks what was: it must not decide.
             failure = LedgerUnavailable(f"what is durable could not be read again: {error}")

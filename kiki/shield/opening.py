@@ -71,6 +71,8 @@ def open_decider(
             )
         ledger = Ledger(store, clock or steady_clock(), subjects.signing_seed)
         ledger.require_companion("directory of persons", subjects.digest)
+        if not store.is_shared:
+            subjects.require_ledger(ledger.chain)
         if store.is_shared:
             others = _all_chains(store)
             ledger.others = lambda: {

@@ -82,6 +82,8 @@ def test_a_deletion_and_its_proof(data: Path, tmp_path: Path):
     assert run("dsr", "proof", number).stdout == proof.read_text()
     held = run("dsr", "proof", "--check", str(proof), "--key", key)
     assert (0, f"holds: {number}, DELETION, completed") == (held.exit_code, held.stdout[: len(number) + 28])
+    (tmp_path / "operator.vkey").write_text(f"{key}\n")
+    assert run("dsr", "proof", "--check", str(proof), "--key", str(tmp_path / "operator.vkey")).stdout == held.stdout
     proof.write_text(proof.read_text().replace("DELETION", "ACCESS"))
     broken = run("dsr", "proof", "--check", str(proof), "--key", key)
     assert (3, "does not hold: signature") == (broken.exit_code, broken.stdout[:24])

@@ -125,3 +125,36 @@ def test_a_policy_that_cannot_be_written_down_is_not_used(opened, monkeypatch):
             guard.use(single_budget(1000 * MICROS, 60 * SECOND))
     with pytest.raises(SpendDenied):
         guard.spend("11")
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_reservation_whose_commit_failed_is_given_back_without_a_restart(opened, monkeypatch, is_away):
+    """Its caller was never answered and knows no id; when the window is away just then, a later tick does it."""
+    guard = opened()
+    guard.spend("1")
+    kept = guard.reserve("9")
+    decider = guard.decider
+    with monkeypatch.context() as broken:
+        broken.setattr(decider.ledger.store, "commit", _full)
+        with pytest.raises(LedgerUnavailable):
+            guard.reserve("90")
+    decider.ledger.failure.recoverable = True
+    if is_away:
+        with monkeypatch.context() as broken:
+            broken.setattr(decider.window, "own_holds", _away)
+            decider.tick()
+            decider.tick()
+        assert [0] == [status.remaining for status in guard.status()]
+    else:
+        decider.tick()
+    decider.tick()
+    assert [90_000_000] == [status.remaining for status in guard.status()]
+    assert guard.commit(kept.id, "9").fact.charged == 9_000_000
+
+
+def _full(_entries, _writes=(), **_epoch):
+    raise LedgerUnavailable("disk full")
+
+
+def _away():
+    raise WindowUnavailable("redis is away")
