@@ -12,7 +12,7 @@ covered. Memory grows with the number of consent entries, not with that of decis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -134,7 +134,7 @@ class Consents:
         known = self._needs.get(fact.purpose)
         if known is None:
             known = self._needs[fact.purpose] = {}
-        needed: Iterable[Need] | None = known.get(admitted[0]) if len(admitted) == 1 else None
+        needed: Collection[Need] | None = known.get(admitted[0]) if len(admitted) == 1 else None
         if needed is None:
             needed = dict.fromkeys(need for scopes in admitted for need in self._needed(scopes, fact.purpose, known))
         if not needed:
