@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import subprocess
@@ -186,3 +187,18 @@ def named(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
     """The one object of that kind and name."""
     (one,) = [each for each in found if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return one
+
+
+def leaves(node: Any, path: tuple = ()) -> list[tuple]:
+    if isinstance(node, dict) and node:
+        return [leaf for key, item in node.items() for leaf in leaves(item, (*path, key))]
+    return [path]
+
+
+def put(values: dict[str, Any], path: tuple, value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(values)
+    here = changed
+    for part in path[:-1]:
+        here = here.setdefault(part, {})
+    here[path[-1]] = value
+    return changed

@@ -143,7 +143,7 @@ RUN = [row for row in OURS if row[0].split()[0] in STUBBED and "…" not in row[
 WHOLE = {  # of these the page shows the beginning only
     "kubectl apply -f - <<EOF": "eks.md runs it with `ingressClassName`",
     "cat > kiki-policy.json": "deploy/aws/kiki-policy.json",
-    "cat > overrides.yaml": "rendered verbatim by test_values.py",
+    "cat > overrides.yaml": "rendered verbatim by test_live_values.py",
 }
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +15,11 @@ from bench.chart_mutants import MUTANTS, spoilt
 from kiki.chart.guards import contradictions
 from kiki.chart.manifest import documents
 from kiki.chart.pods import pods_of
-from tests.deploy.reachability import table
 from tests.deploy.renders import (
     AZURE,
     CHART,
     CLOUDS,
     GCP,
-    GUIDE_OVERRIDES,
     PROFILES,
     ROOT,
     Engine,
@@ -249,47 +244,6 @@ def test_a_changed_setting_is_another_configmap(engine: Engine):
     assert len(before ^ after) == 2
 
 
-# -- the network -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("environment", ["prod", "staging"])
-def test_who_reaches_whom_is_what_the_page_says(environment: str, renders):
-    page = (ROOT / "docs" / "deploy" / "network.md").read_text()
-    block = re.search(rf"```reachability {environment}\n(.*?)\n```", page, re.DOTALL)
-    assert block is not None
-    assert block[1].splitlines() == table(renders[environment])
-
-
-def test_allowing_the_outside_opens_the_public_ports_alone(engine: Engine):
-    closed = set(table(engine.objects(layers("prod"))))
-    opened = set(table(engine.objects(layers("prod", "networkPolicy.allowExternal=true"))))
-    assert closed - opened == {
-        "the ingress controller -> syncengage: 9083",
-        "the ingress controller -> syncshield: 9081",
-    }
-    assert {line.partition(": ")[2] for line in opened - closed} == {"9081", "9083"}
-    assert "the internet -> syncshield: 9081" in opened
-
-
-def test_the_metadata_server_is_for_googles_bucket_alone(engine: Engine):
-    found = engine.objects(layers("prod", *GCP, "audit.shipTo=gs://kiki-audits/"))
-    assert [line for line in table(found) if "metadata" in line] == ["syncshield -> the metadata address: 80, 988"]
-
-
-def test_other_link_local_addresses_are_reached_where_a_value_says_so(engine: Engine):
-    found = engine.objects(
-        layers("prod", "externalSecrets.aws.podIdentity=true", "networkPolicy.dnsCIDRs={169.254.20.10/32}")
-    )
-    lines = [line for line in table(found) if "agent" in line or "cache" in line]
-    assert lines.pop(lines.index("syncshield -> the agent of Pod Identity: 80"))
-    assert {line.partition(" -> ")[2] for line in lines} == {"a DNS cache on the node: 53/UDP, 53"}
-    assert len(lines) == 5
-
-
-def test_without_dns_nobody_asks_it(engine: Engine):
-    assert not [line for line in table(engine.objects(layers("prod", "networkPolicy.allowDNS=false"))) if "DNS" in line]
-
-
 # -- state -------------------------------------------------------------------------------------------
 
 
@@ -341,92 +295,6 @@ def test_both_selectors_and_claims_stay_as_they_were_released(renders):
         ("StatefulSet", "postgres"): "postgres",
     }
     assert kept == {key: ({"matchLabels": {"app": key[1]}}, service) for key, service in wanted.items()}
-
-
-# -- what the operators and engines get ----------------------------------------------------------------
-
-
-def with_observability(tmp_path: Path, rules: str, dashboard: str) -> Path:
-    chart = tmp_path / "kiki"
-    shutil.copytree(CHART, chart, ignore=shutil.ignore_patterns("observability"))
-    (chart / "files" / "observability" / "dashboards").mkdir(parents=True)
-    (chart / "files" / "observability" / "kiki.rules.yaml").write_text(rules)
-    (chart / "files" / "observability" / "dashboards" / "shield.json").write_text(dashboard)
-    return chart
-
-
-def test_rules_and_dashboards_are_passed_on_as_they_are(tmp_path: Path, engine: Engine):
-    rules = {
-        "groups": [
-            {"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.pod }}"}}]}
-        ]
-    }
-    chart = with_observability(tmp_path, yaml.safe_dump(rules), '{"title": "{{x}}"}')
-    on = "{prometheusRule: {enabled: true, labels: {release: mine}}, dashboards: {enabled: true, labels: {grafana_dashboard: '2'}}}"
-    found = engine.objects(layers("prod", over=on), chart=chart)
-    rule = named(found, "PrometheusRule", "kiki-kiki")
-    assert rule["spec"] == rules
-    assert rule["metadata"]["labels"]["release"] == "mine"
-    dashboard = named(found, "ConfigMap", "kiki-dashboard-shield")
-    assert dashboard["data"] == {"shield.json": '{"title": "{{x}}"}'}
-    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "2"
-    assert not [one for one in engine.objects(layers("prod"), chart=chart) if one["kind"] == "PrometheusRule"]
-    assert objections(found) == []
-
-
-def test_the_real_rules_and_dashboards_pass_too(engine: Engine):
-    found = engine.objects(layers("prod", "prometheusRule.enabled=true", "dashboards.enabled=true"))
-    assert objections(found) == []
-    for path in (ROOT / "deploy" / "observability").glob("*.rules.yaml"):
-        assert named(found, "PrometheusRule", f"kiki-{path.name.removesuffix('.rules.yaml')}")
-
-
-def test_every_service_is_scraped_once(engine: Engine):
-    found = engine.objects(layers("prod", "serviceMonitor.enabled=true", "serviceMonitor.labels.release=mine"))
-    monitors = [one for one in found if one["kind"] == "ServiceMonitor"]
-    assert {one["metadata"]["labels"]["release"] for one in monitors} == {"mine"}
-    for monitor in monitors:
-        (endpoint,) = monitor["spec"]["endpoints"]
-        carrying = [
-            one["metadata"]["name"]
-            for one in found
-            if one["kind"] == "Service"
-            and monitor["spec"]["selector"]["matchLabels"].items() <= one["metadata"]["labels"].items()
-            and any(port["name"] == endpoint["port"] for port in one["spec"]["ports"])
-        ]
-        assert carrying == [monitor["metadata"]["name"]]
-
-
-def test_the_collectors_configuration_holds_together(renders):
-    (config,) = [
-        one
-        for one in renders["staging"]
-        if one["kind"] == "ConfigMap" and one["metadata"]["name"].startswith("kiki-otel")
-    ]
-    told = yaml.safe_load(config["data"]["config.yaml"])
-    assert "logging" not in told["exporters"]
-    assert "jaeger" not in told["exporters"]
-    for pipeline in told["service"]["pipelines"].values():
-        for part in ("receivers", "processors", "exporters"):
-            assert set(pipeline[part]) <= set(told[part])
-    endpoints = [told["receivers"]["otlp"]["protocols"][name]["endpoint"] for name in ("grpc", "http")]
-    assert endpoints == ["0.0.0.0:4317", "0.0.0.0:4318"]
-    assert told["service"]["pipelines"]["traces/jaeger"]["exporters"] == ["otlp/jaeger"]
-    assert told["exporters"]["otlp/jaeger"]["endpoint"] == "jaeger-query:4317"
-
-
-def test_a_collector_of_the_release_passes_on_to_the_guides_endpoint(engine: Engine):
-    """So the guide's port-forward and the guide's endpoint work at once."""
-    found = engine.objects(layers("prod", "otel.collector.deploy=true", over=GUIDE_OVERRIDES))
-    (config,) = [one for one in found if one["metadata"]["name"].startswith("kiki-otel-collector-")]
-    told = yaml.safe_load(config["data"]["config.yaml"])
-    upstream = told["exporters"]["otlp/upstream"]
-    assert upstream["endpoint"] == "otel-collector.monitoring.svc.cluster.local:4317"
-    assert "otlp/upstream" in told["service"]["pipelines"]["traces"]["exporters"]
-    lines = table(found)
-    assert "otel-collector -> the monitoring: 4317" in lines
-    assert "syncshield -> otel-collector: 4317" in lines
-    assert not [line for line in lines if line.startswith("sync") and "the monitoring" in line]
 
 
 def test_documents_are_told_apart_and_put_in_order():
