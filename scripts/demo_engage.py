@@ -135,7 +135,7 @@ class Shop:
         draw = self.random
         return Buyer(
             number,
-            daily=draw.uniform(0.02, 0.06),
+            daily=draw.uniform(0.03, 0.07),
             pull=draw.uniform(0.05, 0.25),
             mean=draw.uniform(30, 80),
             reachable=draw.random() > 0.05,
