@@ -108,7 +108,7 @@ class EventsBody(msgspec.Struct, forbid_unknown_fields=True):
 class PlaybookBody(msgspec.Struct, forbid_unknown_fields=True):
     """A playbook: the name of one that the service has, or the YAML text of another."""
 
-    playbook: Annotated[str, Meta(min_length=1, max_length=1_000_000)]
+    playbook: Annotated[str, Meta(min_length=1, max_length=150_000)]
 
 
 class SuppressionBody(msgspec.Struct, forbid_unknown_fields=True):
