@@ -46,6 +46,7 @@ PARTS = (
     "chart_matrix",
     "chart_mutants",
     "engage_sync",
+    "image",
 )
 PAGES = tuple(Path(__file__).parents[1] / "docs" / name for name in ("benchmarks.md", "value.md"))
 

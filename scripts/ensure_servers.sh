@@ -15,6 +15,7 @@ SERVERS=(
   "postgres:postgresql"
   "openssl:openssl"
   "promtool:prometheus"
+  "bwrap:bubblewrap"
 )
 
 say() { printf '%s\n' "$*" >&2; }

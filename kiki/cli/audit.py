@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import evidence, show
-from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, open_ledger, when_micros
+from kiki.cli.ledger_access import access
+from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, when_micros
 from kiki.errors import InvalidInput, KikiError
 
 if TYPE_CHECKING:
@@ -58,10 +59,9 @@ def export(
             raise InvalidInput("give either --campaign or --scope")
         scope = f"campaign:{campaign}"
 
-    reader = open_ledger(data_dir)
-    with contextlib.closing(reader), written(output) as write:
+    with access(None, data_dir).readers() as readers, written(output) as write:
         count = decisions.export(
-            reader,
+            readers,
             write,
             format="jsonl" if as_json or form is Format.JSONL else "csv",
             retention_days=_retention_days(),
@@ -87,9 +87,8 @@ def tail(
     """Show the last decisions, oldest first."""
     from kiki.shield import evidence as decisions
 
-    reader = open_ledger(data_dir)
-    with contextlib.closing(reader):
-        for row in decisions.tail(reader, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
+    with access(None, data_dir).readers() as readers:
+        for row in decisions.tail(readers, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
             if as_json:
                 show.as_json(row.as_dict())
             else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from kiki.engage.doubly_robust import crossfit_scores, folds_of
 from kiki.engage.feature_coder import FeatureCoder
@@ -98,7 +98,7 @@ def interval(values: Floats, alpha: float = 0.05) -> Interval:
     """The mean with its normal interval."""
     mean = float(values.mean())
     error = float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else float("inf")
-    reach = float(norm.ppf(1 - alpha / 2)) * error
+    reach = float(ndtri(1 - alpha / 2)) * error
     return Interval(mean, mean - reach, mean + reach, error)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from kiki.engage.confidence_sequence import reach, tuned
 from kiki.errors import InvalidInput
@@ -81,7 +81,7 @@ def detectable(
     if persons < 1:
         raise InvalidInput("nobody shows nothing: at least one person is needed")
     score = deviation / math.sqrt(held_out_share * (1 - held_out_share))
-    return (_bound(alpha) + float(norm.ppf(power))) * score / math.sqrt(persons)
+    return (_bound(alpha) + float(ndtri(power))) * score / math.sqrt(persons)
 
 
 def _bound(alpha: float) -> float:
@@ -92,7 +92,7 @@ def _bound(alpha: float) -> float:
 
 def _persons(difference: float, deviation: float, share: float, bound: float, power: float) -> int:
     score = deviation / math.sqrt(share * (1 - share))
-    return math.ceil(((bound + float(norm.ppf(power))) * score / difference) ** 2)
+    return math.ceil(((bound + float(ndtri(power))) * score / difference) ** 2)
 
 
 def _fixed(size: float, share: float, alpha: float, power: float) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from kiki.engage.doubly_robust import FOLDS, crossfit_scores, folds_of, outcome_lines, scores
 from kiki.engage.early_index import EarlyIndex
@@ -45,7 +45,7 @@ def learn_policy(outcomes: Outcomes, *, incumbent: str | None = None, alpha: flo
     columns = coder.matrix(outcomes.features) if outcomes.features else np.zeros((len(outcomes), 0))
     constants, best = _incumbent(outcomes, columns, seed)
     trials = [_Trial(outcomes, columns, best, folds_of(outcomes, seed + each)) for each in range(_REPEATS)]
-    level = float(norm.ppf(1 - alpha / len(CAUTIONS)))
+    level = float(ndtri(1 - alpha / len(CAUTIONS)))
     evidences = [_evidence(trials, caution, level, constants, len(outcomes)) for caution in CAUTIONS]
     found = max(evidences, key=lambda each: each.low)
     everybody = np.arange(len(outcomes))

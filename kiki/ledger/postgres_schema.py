@@ -8,6 +8,7 @@ Revisions are numbers in rising order.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,9 @@ def _became_writer(session: Session) -> bool:
 
 def _migrate(session: Session, schema: str) -> None:
     # Loaded only when there is something to do: the two take longer than everything else at a start.
+    logging.getLogger("alembic.runtime.plugins").setLevel(
+        logging.WARNING
+    )  # a line for each of its parts, when it is loaded
     from alembic import command
     from alembic.config import Config
     from sqlalchemy import create_engine

@@ -8,7 +8,9 @@ not grow with the number of rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from heapq import merge
+from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -265,7 +267,7 @@ def _has_refusals(entry: Entry) -> bool:
 
 
 def export(
-    reader: Reader,
+    reader: Reader | Sequence[Reader],
     write: Callable[[str], object],
     *,
     format: Literal["csv", "jsonl"] = "csv",  # noqa: A002  # what it is called everywhere else
@@ -278,31 +280,37 @@ def export(
 ) -> int:
     """Write all that match, up to what is durable at the call, as text of whole lines; how many rows it were.
 
-    JSON lines hold policies and openings too, which are evidence but no decisions. `progress` is told
+    The rows of several chains are told in the order of their time. JSON lines hold policies and openings too, which are evidence but no decisions. `progress` is told
     (done, total) entries.
     """
     if format not in ("csv", "jsonl"):
         raise InvalidInput(f"{format!r} is not a format: write csv or jsonl")
     wanted = Wanted.of(since, until, outcome, scope, decisions=format == "csv")
-    total = reader.next_seq()
+    readers = list(reader) if isinstance(reader, Sequence) else [reader]
+    ends = [one.next_seq() for one in readers]
+    total, done = sum(ends), 0
 
-    def passed(seq: int) -> None:
-        if progress is not None and seq % _PROGRESS_EVERY == 0:
-            progress(seq, total)
+    def passed(_: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None and done % _PROGRESS_EVERY == 0:
+            progress(done, total)
 
-    lines: Iterator[list[str]]
-    if format == "jsonl":
+    def lines_of(one: Reader, end: int) -> Iterator[tuple[int, list[str]]]:
+        if format == "csv" and wanted.outcome is None and wanted.scope is None:
+            return _all_lines(one, wanted, end - 1, retention_days, passed)
+        found = _forward(one, wanted, 0, end - 1, passed)
+        if format == "csv":
+            return ((row.at, [row.as_csv(retention_days)]) for row in found)
         encode = msgspec.json.Encoder().encode
-        lines = ([f"{encode(row.as_dict()).decode()}\n"] for row in _forward(reader, wanted, 0, total - 1, passed))
-    elif wanted.outcome is None and wanted.scope is None:
-        lines = _all_lines(reader, wanted, total - 1, retention_days, passed)
-    else:
-        lines = ([row.as_csv(retention_days)] for row in _forward(reader, wanted, 0, total - 1, passed))
+        return ((row.at, [f"{encode(row.as_dict()).decode()}\n"]) for row in found)
+
+    lines = merge(*map(lines_of, readers, ends), key=itemgetter(0))
     if format == "csv":
         write(CSV_HEADER)
     count = 0
     waiting: list[str] = []
-    for some in lines:
+    for _, some in lines:
         waiting += some
         if len(waiting) >= _TEXT_ROWS:
             write("".join(waiting))
@@ -317,15 +325,15 @@ def export(
 
 def _all_lines(
     reader: Reader, wanted: Wanted, last: int, retention_days: int, passed: Callable[[int], None]
-) -> Iterator[list[str]]:
+) -> Iterator[tuple[int, list[str]]]:
     chain = chain_of(reader)
     for entry in _entries(reader, wanted, 0, last):
-        yield csv_lines(entry, chain, retention_days)
+        yield entry.recorded_at, csv_lines(entry, chain, retention_days)
         passed(entry.seq)
 
 
 def tail(
-    reader: Reader,
+    reader: Reader | Sequence[Reader],
     n: int = 10,
     *,
     follow: bool = False,
@@ -338,23 +346,38 @@ def tail(
 ) -> Iterator[Row]:
     """The last `n` rows that match, oldest first; with `follow` then every new one, for ever."""
     wanted = Wanted.of(since, until, outcome, scope, decisions=decisions)
-    return _tail(reader, n, wanted, sleep if follow else None)
+    readers = list(reader) if isinstance(reader, Sequence) else [reader]
+    return _tail(readers, n, wanted, sleep if follow else None)
 
 
-def _tail(reader: Reader, n: int, wanted: Wanted, sleep: Callable[[float], None] | None) -> Iterator[Row]:
-    chain, end = chain_of(reader), reader.next_seq()
+def _tail(readers: list[Reader], n: int, wanted: Wanted, sleep: Callable[[float], None] | None) -> Iterator[Row]:
+    ends = [reader.next_seq() for reader in readers]
+    if n > 0:
+        found = merge(*(_last(reader, n, wanted, end) for reader, end in zip(readers, ends, strict=True)), key=_moment)
+        yield from list(found)[-n:]
+    while sleep is not None:
+        news = False
+        for place, reader in enumerate(readers):
+            first, ends[place] = ends[place], reader.next_seq()
+            if first != ends[place]:
+                news = True
+                yield from _forward(reader, wanted, first, ends[place] - 1)
+        if not news:
+            sleep(POLL_SECONDS)
+
+
+def _moment(row: Row) -> int:
+    return row.at
+
+
+def _last(reader: Reader, n: int, wanted: Wanted, end: int) -> list[Row]:
+    """The last `n` that match of one chain, oldest first."""
+    chain = chain_of(reader)
     last: list[Row] = []
-    for entry in _newest_entries(reader, wanted, None, end) if n > 0 else ():
+    for entry in _newest_entries(reader, wanted, None, end):
         if wanted.since is not None and entry.recorded_at < wanted.since:
             break
         last += reversed(wanted.rows(entry, chain))
         if len(last) >= n:
             break
-    del last[n:]
-    yield from reversed(last)
-    while sleep is not None:
-        first, end = end, reader.next_seq()
-        if first == end:
-            sleep(POLL_SECONDS)
-            continue
-        yield from _forward(reader, wanted, first, end - 1)
+    return last[:n][::-1]

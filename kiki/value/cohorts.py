@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 from kiki.errors import InvalidInput
 from kiki.value.covariates import Strata, WithCovariates
@@ -100,6 +99,8 @@ def fit_cohorts(name: str, purchases: Purchases, cohort: npt.ArrayLike | None = 
 
 def _spread(model: WithCovariates, strata: Strata, pooled: float) -> float:
     """The most likely standard deviation of the levels; 0 when no difference is as likely, `pooled` being the likelihood of that."""
+    from scipy.optimize import minimize_scalar  # only a fit needs it, and every service that predicts would load it
+
     low, high = np.log(_SPREADS)
     found = minimize_scalar(
         lambda log_spread: -_marginal(model, strata, float(np.exp(log_spread))),

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from kiki.errors import InvalidInput
 from kiki.money import MICROS
@@ -257,6 +256,9 @@ def _ramps(begins: Floats, slopes: Floats, at: Floats) -> Floats:
 
 def _rank_correlation(first: Floats, second: Floats) -> float | None:
     """Spearman's, ties at their mean rank; None where all values of one are equal."""
+    # It takes half a second to load, and a service that only predicts needs none of it.
+    from scipy.stats import rankdata
+
     a, b = rankdata(first), rankdata(second)
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from kiki.value.fitting import EDGE, Data, Fit, Model, Objective, Point, minimised, objective
 from kiki.value.groups import Floats
@@ -35,7 +35,7 @@ def profile_intervals(
     whole = objective(model, small, prior)
     first = np.log(model.start(small))
     best, point = minimised(whole, first, customers, begin=np.log(fit.values))
-    drop = float(chi2.ppf(level, 1)) / 2 / customers
+    drop = float(chdtri(1, 1 - level)) / 2 / customers
     ends = {}
     for place, name in enumerate(model.NAMES):
         low, high = (

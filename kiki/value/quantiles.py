@@ -14,7 +14,6 @@ from typing import Final, Protocol
 
 import numpy as np
 from scipy.special import betainc, betaincinv
-from scipy.stats import binom
 
 from kiki.value.groups import Floats, Ints
 
@@ -108,6 +107,9 @@ def thinned(pmf: Floats, share: float) -> Floats:
 
 def _kept(n_max: int, share: float) -> Floats:
     """P(m of n are kept): shape (n_max + 1, n_max + 1), rows n, columns m."""
+    # It takes half a second to load, and a service starts before it has a model.
+    from scipy.stats import binom
+
     n = np.arange(n_max + 1)
     return np.asarray(binom.pmf(n[None, :], n[:, None], share), dtype=np.float64)
 

@@ -16,7 +16,6 @@ from kiki.value.fitted_model import HORIZON_DAYS_MAX, FittedModel
 from kiki.value.groups import DAYS_PER_UNIT, Floats
 from kiki.value.history import History, purchases_of, purchases_of_many, purchases_of_orders
 from kiki.value.measured_coverage import MeasuredCoverage
-from kiki.value.order_log import read_orders
 from kiki.value.pb import value_pb2 as pb
 from kiki.value.purchases import Purchases, summarise
 from kiki.value.score_table import WIDTH, ScoreTable, scores_of
@@ -245,4 +244,6 @@ def _customers(path: Path, model: FittedModel) -> Purchases:
 
         if is_summary(path):
             return read_summary(path, calibration_end=model.calibration_end, unit=model.unit, currency=model.currency)
+    from kiki.value.order_log import read_orders  # and pandas with it
+
     return summarise(read_orders(path, currency=model.currency), None, model.unit)

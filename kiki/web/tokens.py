@@ -83,7 +83,7 @@ class Tokens:
 def load_tokens(path: Path) -> Tokens:
     """The tokens in this file; raises `TokensError` with every mistake and its line.
 
-    A file that others on the machine may read is only warned about: Kubernetes mounts secrets that way.
+    A file that everybody on the machine may read is only warned about. Its group may: Kubernetes mounts secrets that way.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +93,7 @@ def load_tokens(path: Path) -> Tokens:
         raise TokensError([f"{path}: {error.strerror or error}"]) from error
     if len(content) > FILE_BYTES_MAX:
         raise TokensError([f"{path}: the file is larger than {FILE_BYTES_MAX} bytes"])
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+    if mode & stat.S_IROTH:
         log_event(logger, logging.WARNING, "the token file may be read by others", path=str(path), mode=f"{mode:04o}")
     try:
         text = content.decode("utf-8")

@@ -13,17 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
 
+from tests.deploy.image import PORTS, SECONDS, TOKEN, fill_keys, with_database
 from tests.deploy.renders import ROOT, Engine, layers, named
 from tests.deploy.rules import environ_of
 from tests.servers import free_port
-
-TOKEN = "0123456789abcdef0123456789abcdef"
-SECONDS = 40.0
 
 
 @contextmanager
@@ -54,18 +51,11 @@ def started(tmp_path: Path, name: str, environ: dict[str, str], url: str) -> Ite
 def placed(tmp_path: Path, found: list[dict], name: str, http: str) -> tuple[dict[str, str], str, dict[str, int]]:
     """The rendered environment with this machine's paths and free ports; the port that probes ask; all ports by name."""
     keys, data = tmp_path / "keys", tmp_path / "data"
-    for directory in (keys, data):
-        directory.mkdir(exist_ok=True)
-    (keys / "kiki_master_key").write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
-    (keys / "kiki_shield_token").write_text(TOKEN)
-    (keys / "kiki_tokens").write_text(
-        f"tokens:\n  - {{name: services, token: {TOKEN}, roles: [read, spend, privacy]}}\n"
-    )
-    for path in keys.iterdir():
-        path.chmod(0o440)  # as a mounted Secret has it
+    fill_keys(keys)
+    data.mkdir(exist_ok=True)
     environ = environ_of(found, name)
     ports = {}
-    for variable in ("PORT", "KIKI_PUBLIC_PORT", "KIKI_VALUE_PORT", "KIKI_VALUE_HTTP_PORT", "KIKI_FLOW_GRPC_PORT"):
+    for variable in PORTS:
         if variable in environ:
             environ[variable] = str(ports.setdefault(variable, free_port()))
     for variable, value in environ.items():
@@ -81,14 +71,6 @@ def placed(tmp_path: Path, found: list[dict], name: str, http: str) -> tuple[dic
 @pytest.fixture(scope="module")
 def production() -> list[dict]:
     return Engine.shared().objects(layers("prod", "otel.enabled=false", "audit.shipTo="))
-
-
-def with_database(environ: dict[str, str], url: str) -> dict[str, str]:
-    parts = urlsplit(url)
-    return environ | {
-        "DB_HOST": str(parts.hostname), "DB_PORT": str(parts.port), "DB_NAME": parts.path.strip("/"),
-        "DB_USER": unquote(str(parts.username)), "POSTGRES_PASSWORD": unquote(str(parts.password)),
-    }  # fmt: skip
 
 
 def test_the_shield_with_its_database_and_redis(tmp_path: Path, production, postgres: str, redis):

@@ -292,3 +292,43 @@ def test_what_a_guard_did_is_there_and_who_it_concerned_is_not(tmp_path):
         assert exported(store).splitlines(keepends=True)[1:] == [
             line for entry in guard.decider.ledger.read() for line in csv_lines(entry, row.chain, 2555)
         ]
+
+
+class TestSeveralChains:
+    """A database holds one for each replica; they are told as one, by time."""
+
+    @pytest.fixture
+    def chains(self) -> list[MemoryStore]:
+        one, other = MemoryStore(), MemoryStore()
+        now = [START]
+        ledgers = [Ledger(store, lambda: now[0]) for store in (one, other)]
+        for number in range(6):
+            now[0] = START + number * 1_000_000
+            ledgers[number % 2].append(spend(now[0], 1))
+            ledgers[number % 2].flush()
+        return [one, other]
+
+    @pytest.mark.parametrize("form", ["jsonl", "csv"])
+    @pytest.mark.parametrize("outcome", [None, "approved"])
+    def test_export_tells_them_in_order(self, chains, form, outcome):
+        lines: list[str] = []
+        told: list[tuple[int, int]] = []
+        export(chains, lines.append, format=form, outcome=outcome, progress=lambda *done: told.append(done))
+        text = "".join(lines)
+        if form == "csv":
+            moments = [row["timestamp"] for row in csv.DictReader(io.StringIO(text))]
+        else:
+            moments = [json.loads(line)["recorded_at"] for line in text.splitlines()]
+        assert len(moments) == 6
+        assert moments == sorted(moments)
+        assert told == [(6, 6)]
+
+    def test_tail_takes_the_last_of_all_and_follows_all(self, chains):
+        last = list(tail(chains, 3, decisions=True))
+        assert [row.at for row in last] == [START + number * 1_000_000 for number in (3, 4, 5)]
+
+        def write(_: float) -> None:
+            ledger_with([spend(START + 9_000_000, 1)], chains[0])
+
+        followed = tail(chains, 0, follow=True, decisions=True, sleep=write)
+        assert next(followed).chain == last[1].chain
