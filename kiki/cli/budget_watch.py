@@ -17,7 +17,8 @@ from kiki.errors import KikiError, Unavailable
 from kiki.money import format_micros
 from kiki.shield.policy import format_span, format_wait
 from kiki.shield.window import MeterStatus
-from kiki.shield.wire import BudgetsReply, moment_micros
+from kiki.shield.wire import BudgetsReply
+from kiki.shield.wire_moment import moment_micros
 
 POLL_SECONDS = 0.5
 RATE_SECONDS = 10.0

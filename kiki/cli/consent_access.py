@@ -137,7 +137,7 @@ def record_of_reply(reply: ConsentReply) -> ConsentRecord:
     """A service's record as the one that a ledger gives; raises `ShieldUnreachable` for one that is none."""
     from kiki.shield.consent import State
     from kiki.shield.consent_record import ConsentDetails, ConsentRecord
-    from kiki.shield.wire import moment_micros
+    from kiki.shield.wire_moment import moment_micros
 
     def moment(text: str) -> int | None:
         return moment_micros(text) if text else None

@@ -16,7 +16,7 @@ from kiki.cli import show
 from kiki.shield.deadline import DAY, Due
 from kiki.shield.dsr import State, Step
 from kiki.shield.subject_data import Progress
-from kiki.shield.wire import moment_micros
+from kiki.shield.wire_moment import moment_micros
 from kiki.shield.wire_request import KeptReply, RequestReply, SystemReply
 
 SOON_DAYS = 7

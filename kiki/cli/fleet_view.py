@@ -17,7 +17,7 @@ from kiki.cli.budget_watch import table as budgets_table
 from kiki.cli.fleet import ENGAGE, FLOW, SHIELD, VALUE
 from kiki.cli.fleet_look import RunLook, Snapshot
 from kiki.money import MICROS
-from kiki.shield.wire import moment_micros
+from kiki.shield.wire_moment import moment_micros
 
 _NAMES: Final = {SHIELD: "SyncShield", VALUE: "SyncValue", FLOW: "SyncFlow", ENGAGE: "SyncEngage"}
 _COLOURS: Final = {"ready": "green", "starting": "yellow", "not ready": "red", "stopped": "red"}

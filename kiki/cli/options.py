@@ -120,7 +120,7 @@ def parse_when(text: str | None, now: datetime | None = None) -> datetime | None
             return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidInput(f"{text!r} is no moment that there is") from None
-    from kiki.shield.wire import parse_moment
+    from kiki.shield.wire_moment import parse_moment
 
     try:
         return parse_moment(text)

@@ -160,7 +160,7 @@ class Remote:
 
     def run_due(self, progress: Progress) -> Sequence[RequestReply]:
         """Run every one whose next attempt is due."""
-        from kiki.shield.wire import moment_micros
+        from kiki.shield.wire_moment import moment_micros
 
         now = time.time_ns() // 1000
         waiting = self._requests.list(state="waiting").requests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from kiki.shield import wire
+from kiki.shield import wire_moment
 from kiki.shield.call import Amount
 from kiki.shield.wire import ReservationReply, SettlementReply
 
@@ -21,7 +21,7 @@ class _RemoteHold:
         self.id = reply.id
         self.amount = reply.amount
         self.event_id = reply.event_id
-        self.deadline = None if reply.deadline is None else wire.moment_micros(reply.deadline)
+        self.deadline = None if reply.deadline is None else wire_moment.moment_micros(reply.deadline)
         """Microseconds since the epoch, None without one; then it turns into a spend."""
         self.is_open = True
 

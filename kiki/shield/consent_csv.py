@@ -14,7 +14,7 @@ from kiki.errors import InvalidInput
 from kiki.shield.consent import State, parse_state
 from kiki.shield.consent_change import Given, Said, said
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord
-from kiki.shield.wire import moment_micros
+from kiki.shield.wire_moment import moment_micros
 
 COLUMNS: Final = (
     "customer_id",

@@ -18,7 +18,7 @@ from kiki.errors import InvalidInput
 from kiki.shield.consent import State
 from kiki.shield.consent_change import Given, Said, said
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord
-from kiki.shield.wire import moment_micros
+from kiki.shield.wire_moment import moment_micros
 
 SCHEMA: Final = "ISO/IEC TS 27560:2023"
 EVENTS_MAX: Final = 10_000

@@ -33,7 +33,7 @@ from kiki.errors import (
     Unavailable,
 )
 from kiki.settings import checked_token, is_loopback, parse_url
-from kiki.shield import wire
+from kiki.shield import wire, wire_problem
 from kiki.shield.client_settings import default_token, default_url
 from kiki.shield.wire import OutcomeReply
 
@@ -189,7 +189,7 @@ class Conversation:
 
     def _raise(self, reply: Reply) -> NoReturn:
         """The error that a reply stands for."""
-        found = wire.parse_problem(reply.content)
+        found = wire_problem.parse_problem(reply.content)
         if found is not None and found["code"] == SpendDenied.code:
             try:
                 outcome = wire.parse(reply.content, wire.RefusalProblem).outcome()
@@ -197,7 +197,7 @@ class Conversation:
                 pass
             else:
                 raise denied_of(outcome)
-        error = None if found is None else wire.error_of(found)
+        error = None if found is None else wire_problem.error_of(found)
         if error is not None:
             if isinstance(error, Unavailable) and error.retry_after is None:
                 error.retry_after = _retry_after(reply)

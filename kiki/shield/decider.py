@@ -29,10 +29,8 @@ from kiki.errors import (
     Conflict,
     HoldClosed,
     HoldUnknown,
-    KeyReused,
     KikiError,
     LedgerUnavailable,
-    PolicyError,
     Unavailable,
     WindowUnavailable,
 )
@@ -48,40 +46,48 @@ from kiki.shield.call import Call, Switch
 from kiki.shield.change import Change, Turn
 from kiki.shield.consent import LEASE_HELD
 from kiki.shield.consent_view import ConsentView
+from kiki.shield.decided_fact import decided_fact, first_answer, merged, settled_fact, without
 from kiki.shield.decision import Decision
 from kiki.shield.fact import (
     EXPIRE,
     ConsentChanged,
     ConsentUsed,
     Decided,
-    Fact,
     Halted,
     Opened,
     PolicyUsed,
-    Refused,
     Settled,
 )
 from kiki.shield.origin import Origin
+from kiki.shield.persons import PERSONAL_PREFIXES, UNKNOWN, names_one, persons_of, referenced, require_nobody
 from kiki.shield.policy import Policy
 from kiki.shield.projections import Projections, fact_at, settled_key
 from kiki.shield.replay import Restorable, reach, replay
-from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
+from kiki.shield.scope import Scopes, kind_of
 from kiki.shield.window import Answer, Ask, OpenHold, Verb, Window
 
 DAY = 24 * 3600 * SECOND
 
-_PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
+
 _SETTLING = (Verb.COMMIT, Verb.RELEASE)
+
+
 _NEED_CONSENT = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)
 """Money that was spent elsewhere is written down whether or not somebody consented."""
+
+
 _COUNTED_AT_ONCE = (Verb.SPEND, Verb.RECORD)
-_NOBODY: tuple[Scopes, ...] = ((),)
-_UNKNOWN = "?"
-"""In the place of a reference, for somebody who has none and gets none by being looked at."""
+
 
 Work = Call | Switch | Change
+
+
 DecisionTicket = Ticket[Work, Any]
+
+
 Answered = Decided | Settled | Halted
+
+
 UnderEpoch = tuple[str, int] | None
 """A shared window and the number of the epoch in which it answered; None where nobody numbers epochs."""
 
@@ -129,7 +135,7 @@ class Decider:
         keys_max: int,
         all_chains: Callable[[], list[Reader]] | None = None,
     ) -> None:
-        _require_nobody(policy)
+        require_nobody(policy)
         self.ledger = ledger
         self.subjects = subjects
         self.window = window
@@ -205,7 +211,7 @@ class Decider:
 
         When it raises, nothing has changed.
         """
-        _require_nobody(policy)
+        require_nobody(policy)
 
         def swap() -> None:
             window = self._restored(policy) if self.window.restorable else self.window
@@ -302,8 +308,8 @@ class Decider:
 
     def look(self, call: Call) -> Decision:
         """Answer a check without writing it down."""
-        known = {name: person for name in _persons([call]) if (person := self.subjects.find(name)) is not None}
-        scopes, persons = _referenced(call.scopes, known)
+        known = {name: person for name in persons_of([call]) if (person := self.subjects.find(name)) is not None}
+        scopes, persons = referenced(call.scopes, known)
         now = self.clock()
         consents: list[ConsentUsed] = []
         refused = self._judge(call) or self._missing(call, scopes, now, consents)
@@ -314,7 +320,7 @@ class Decider:
                 (answer,) = self.window.take([Ask(call.verb, call.amounts, scopes, persons=persons)])
             if answer.error is not None:
                 raise answer.error
-        return Decision(-1, _decided(call, scopes, answer, b"", consents))
+        return Decision(-1, decided_fact(call, scopes, answer, b"", consents))
 
     def looking(self) -> threading.Lock:
         """The lock under which the window may be read."""
@@ -348,7 +354,7 @@ class Decider:
         if changes:
             self._change(changes, now)
         # References and keys are durable before the first entry that could use them.
-        named = [*_persons(call for _, call in calls), *(turn.pattern for _, turn in switches if _names_one(turn))]
+        named = [*persons_of(call for _, call in calls), *(turn.pattern for _, turn in switches if names_one(turn))]
         persons = self.subjects.enrol(named) if named else {}
         # Read anew: a change or a new person may have waited for other replicas, longer than consent is held for.
         now = self.clock()
@@ -369,7 +375,7 @@ class Decider:
                 if key in elsewhere:
                     reader, seq = elsewhere[key]
                     fact, chain = fact_at(reader, seq), (reader.get(META, b"chain") or b"").decode()
-                    ticket.resolve(_first_answer(fact, seq, call, _referenced(call.scopes, persons)[0], chain))
+                    ticket.resolve(first_answer(fact, seq, call, referenced(call.scopes, persons)[0], chain))
                     continue
                 prepared = self._prepare(ticket, call, key, persons, now)
             except KikiError as error:
@@ -456,11 +462,11 @@ class Decider:
         now: int,
     ) -> _Pending | None:
         """Step 1. None when the call is answered already."""
-        scopes, persons = _referenced(call.scopes, enrolled)
+        scopes, persons = referenced(call.scopes, enrolled)
         if key:
             seq = self.kept.index.find(key)
             if seq is not None:
-                ticket.resolve(_first_answer(self.kept.fact(seq), seq, call, scopes))
+                ticket.resolve(first_answer(self.kept.fact(seq), seq, call, scopes))
                 return None
         if key or call.verb is Verb.RESERVE:
             more = bool(key) + (call.verb is Verb.RESERVE)
@@ -474,7 +480,7 @@ class Decider:
             each.persons = [enrolled[scope] for scope in persons.values()]
             each.refused = each.refused or self._missing(call, scopes, now, each.consents)
             if each.refused and not each.is_refused():
-                each.ask = _without(ask, each.refused)
+                each.ask = without(ask, each.refused)
         elif call.verb in _SETTLING and call.origin is not None:
             each.persons = self._held_for(call.hold)
         return each
@@ -482,7 +488,7 @@ class Decider:
     def _held_for(self, hold_id: str) -> list[Person]:
         """The persons that an open hold names: whoever settles it names only the hold."""
         hold = self.kept.holds.get(hold_id)
-        named = [scope for scope in hold.scopes if scope.startswith(_PERSONAL_PREFIXES)] if hold else []
+        named = [scope for scope in hold.scopes if scope.startswith(PERSONAL_PREFIXES)] if hold else []
         found = (self.subjects.person_of(scope.partition(":")[2]) for scope in named)
         return [person for person in found if person is not None]
 
@@ -502,7 +508,7 @@ class Decider:
         looked: dict[tuple[str, str], ConsentUsed] = {}
         for index in range(len(call.amounts)):
             each = scopes[index if len(scopes) > 1 else 0]
-            named = [scope for scope in each if scope.startswith(_PERSONAL_PREFIXES)]
+            named = [scope for scope in each if scope.startswith(PERSONAL_PREFIXES)]
             if not named:
                 continue
             for purpose in sorted(self.policy.purposes_for(each, call.purpose)):
@@ -512,7 +518,7 @@ class Decider:
                     if found is None:
                         # Whoever has no reference has said nothing.
                         found = ConsentUsed(subject, purpose)
-                        if subject != _UNKNOWN:
+                        if subject != UNKNOWN:
                             found = self.consents.look(subject, purpose, now)
                         looked[subject, purpose] = found
                     if not found.given:
@@ -546,7 +552,7 @@ class Decider:
             else:
                 answer = next(given)
                 if each.refused:
-                    answer = _merged(answer, each.refused, len(each.call.amounts))
+                    answer = merged(answer, each.refused, len(each.call.amounts))
                 latest = max(latest, answer.at)
             try:
                 fact = self._fact_of(each, answer)
@@ -594,7 +600,7 @@ class Decider:
             if answer.error is not None:
                 raise answer.error
             self._require_counted(each, answer)
-            return _decided(call, each.scopes, answer, each.key, each.consents)
+            return decided_fact(call, each.scopes, answer, each.key, each.consents)
         if answer.repeated or isinstance(answer.error, HoldUnknown):
             settled = self._settled_before(call, answer)
             if settled is not None:
@@ -602,7 +608,7 @@ class Decider:
         if answer.error is not None:
             raise answer.error
         hold = self.kept.holds.get(call.hold)
-        return _settled(
+        return settled_fact(
             call,
             answer,
             scopes=[list(hold.scopes)] if hold else [],
@@ -632,7 +638,9 @@ class Decider:
                 hint="record what went beyond it",
             )
         answer.at = answer.at or self.clock()
-        return _settled(call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True)
+        return settled_fact(
+            call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True
+        )
 
     def _require_counted(self, each: _Pending, answer: Answer) -> None:
         """Raise `Conflict` for the first answer to a key that was taken in an epoch before, and never written down.
@@ -741,23 +749,6 @@ class Decider:
 _TRIM_EVERY = 1000
 
 
-def _first_answer(fact: Fact, seq: int, call: Call, scopes: tuple[Scopes, ...], chain: str = "") -> Decision:
-    if (
-        isinstance(fact, Decided)
-        and fact.verb == call.verb
-        and fact.amounts == call.amounts
-        and fact.ltv == call.ltv
-        and fact.hold_span == call.hold_span
-        and fact.purpose == call.purpose
-        and [tuple(each) for each in fact.scopes] == list(scopes)
-    ):
-        return Decision(seq, fact, repeated=True, chain=chain)
-    raise KeyReused(
-        "this idempotency key was already used for a different request",
-        hint="send the first request again unchanged, or use a new key",
-    )
-
-
 def key_retention(policy: Policy) -> int:
     """How long an idempotency key is remembered at least: the longest window, and never less than a day."""
     return max(DAY, policy.span_max)
@@ -768,126 +759,6 @@ def new_hold_id() -> str:
     return secrets.token_hex(16)
 
 
-def _require_nobody(policy: Policy) -> None:
-    # A budget over one person would stand in the ledger in clear, and the person's reference would never match it.
-    named = [
-        budget.name for budget in policy.budgets if budget.pattern.kind in PERSONAL_KINDS and not budget.pattern.is_each
-    ]
-    if named:
-        raise PolicyError(
-            f"budget {name!r} names one person; write the scope as kind:* for each person on their own"
-            for name in named
-        )
-
-
-def _persons(calls: Iterable[Call]) -> list[str]:
-    """The persons that calls name, as scope texts."""
-    return [
-        scope
-        for call in calls
-        if call.scopes != _NOBODY
-        for scopes in call.scopes
-        for scope in scopes
-        if scope.startswith(_PERSONAL_PREFIXES)
-    ]
-
-
-def _names_one(turn: Switch) -> bool:
-    return turn.pattern.startswith(_PERSONAL_PREFIXES) and not turn.pattern.endswith(":*")
-
-
-def _referenced(given: tuple[Scopes, ...], persons: Mapping[str, Person]) -> tuple[tuple[Scopes, ...], dict[str, str]]:
-    """The scopes with references in the place of persons, and the person behind each such scope."""
-    named: dict[str, str] = {}
-    if given == _NOBODY:
-        return given, named
-
-    def reference(scope: str) -> str:
-        if not scope.startswith(_PERSONAL_PREFIXES):
-            return scope
-        person = persons.get(scope)
-        shown = f"{kind_of(scope)}:{person.reference if person else _UNKNOWN}"
-        named[shown] = scope
-        return shown
-
-    return tuple(tuple(map(reference, scopes)) for scopes in given), named
-
-
-def _without(ask: Ask, refused: Mapping[int, Refusal]) -> Ask:
-    """What is left to ask the window for, when some amounts of a batch are refused already."""
-    kept = [index for index in range(len(ask.amounts)) if index not in refused]
-    many = len(ask.scopes) > 1
-    scopes = (
-        tuple(ask.scopes[index] for index in kept)
-        if many and len(kept) > 1
-        else ((ask.scopes[kept[0] if many else 0],))
-    )
-    return Ask(ask.verb, [ask.amounts[index] for index in kept], scopes, persons=ask.persons)
-
-
-def _merged(answer: Answer, refused: Mapping[int, Refusal], count: int) -> Answer:
-    """The window's answer with the places of the whole batch, and what was refused before it."""
-    kept = [index for index in range(count) if index not in refused]
-    answer.refusals = {**refused, **{kept[index]: refusal for index, refusal in answer.refusals.items()}}
-    return answer
-
-
 def _fingerprint(call: Call, refused: Iterable[int], secret: bytes) -> bytes:
     parts = [call.verb, call.amounts, call.scopes, call.hold_span, call.ltv, call.purpose, list(refused)]
     return blake2b(msgspec.msgpack.encode(parts), key=secret, digest_size=16).digest()
-
-
-def _settled(
-    call: Call, answer: Answer, *, scopes: list[list[str]], reserved: int, charged: int, late: bool
-) -> Settled:
-    return Settled(
-        verb=call.verb,
-        at=answer.at,
-        epoch=answer.epoch,
-        sequence=answer.sequence,
-        hold=call.hold,
-        charged=charged,
-        reserved=reserved,
-        scopes=scopes,
-        late=late,
-        actual=call.amounts[0],
-        actor=call.actor,
-        network=call.origin.network if call.origin else "",
-    )
-
-
-def _decided(call: Call, scopes: Iterable[Scopes], answer: Answer, key: bytes, consents: list[ConsentUsed]) -> Decided:
-    refusals = answer.refusals
-    return Decided(
-        verb=call.verb,
-        at=answer.at,
-        epoch=answer.epoch,
-        sequence=answer.sequence,
-        scopes=[[]] if scopes == _NOBODY else [list(each) for each in scopes],
-        amounts=call.amounts,
-        refused=[_refused(index, refusal) for index, refusal in refusals.items()] if refusals else [],
-        key=key,
-        hold=answer.hold,
-        deadline=answer.deadline,
-        ltv=call.ltv,
-        actor=call.actor,
-        repeated=answer.repeated,
-        hold_span=call.hold_span,
-        network=call.origin.network if call.origin else "",
-        purpose=call.purpose,
-        consents=consents,
-    )
-
-
-def _refused(index: int, refusal: Refusal) -> Refused:
-    return Refused(
-        index,
-        refusal.reason,
-        refusal.budget or "",
-        refusal.scope or "",
-        refusal.span,
-        refusal.limit,
-        refusal.remaining,
-        refusal.retry_at,
-        refusal.purpose,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kiki import __version__
-from kiki.shield import privacy_openapi, request_openapi, wire, wire_schema
+from kiki.shield import privacy_openapi, request_openapi, wire, wire_problem, wire_schema
 from kiki.shield.consent import PURPOSES
 from kiki.shield.openapi_operation import (
     BODY,
@@ -32,7 +32,9 @@ _NOT_ZERO = r"(?=.*[1-9])"
 _DECIMAL = r"([0-9]{1,12}|[0-8][0-9]{12})(\.[0-9]{1,6})?"
 _NUMBER_MAX = 9223372036854.775
 _REFUSED = problem_answer("Refused, or the caller lacks the role.", "RefusalProblem")
-_REFUSED["content"][wire.PROBLEM_TYPE]["schema"] = {"anyOf": [schema_of("RefusalProblem"), schema_of("Problem")]}
+_REFUSED["content"][wire_problem.PROBLEM_TYPE]["schema"] = {
+    "anyOf": [schema_of("RefusalProblem"), schema_of("Problem")]
+}
 
 
 _KEY_HEADER = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kiki.shield import wire
+from kiki.shield import wire_problem
 from kiki.shield.consent import CUSTOMER_LENGTH_MAX
 
 Document = dict[str, Any]
@@ -38,7 +38,7 @@ def json_answer(schema: Document, description: str) -> Document:
 
 def problem_answer(description: str, schema: str = "Problem", *, text: bool = False) -> Document:
     """A refusal; with `text` also in plain text."""
-    content: Document = {wire.PROBLEM_TYPE: {"schema": schema_of(schema)}}
+    content: Document = {wire_problem.PROBLEM_TYPE: {"schema": schema_of(schema)}}
     return {"description": description, "content": content | TEXT_CONTENT if text else content}
 
 

@@ -28,7 +28,7 @@ from kiki.shield.signed_call import signed_headers
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
 from kiki.shield.subject_request import Kept
 from kiki.shield.subject_systems import SystemConfig
-from kiki.shield.wire import moment_micros
+from kiki.shield.wire_moment import moment_micros
 
 ATTEMPTS: Final = 3
 PATIENCE_SECONDS: Final = 20.0

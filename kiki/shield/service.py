@@ -16,7 +16,7 @@ from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
 from kiki.ledger.shipper import Lag
 from kiki.ledger.store import Reader
-from kiki.shield import wire, wire_call
+from kiki.shield import wire, wire_answer, wire_call
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget import Reason
@@ -169,7 +169,7 @@ class ShieldService:
         outcome = decision.outcome()
         if wants_json(request):
             return self._outcome_reply(decision)
-        return _plain(outcome, wire.spend_text(outcome), decision)
+        return _plain(outcome, wire_answer.spend_text(outcome), decision)
 
     async def _check(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
@@ -183,7 +183,7 @@ class ShieldService:
         outcome = decision.outcome()
         if wants_json(request):
             return self._outcome_reply(decision)
-        return _plain(outcome, wire.check_text(outcome), decision)
+        return _plain(outcome, wire_answer.check_text(outcome), decision)
 
     async def _spends(self, request: Request) -> Reply:
         return await self._money(request, Verb.SPEND, wire_call.spend_body)
@@ -199,10 +199,10 @@ class ShieldService:
     def _outcome_reply(self, decision: Decision) -> Reply:
         outcome, currency, chain = decision.outcome(), self._guard.policy.currency, decision.chain or self._chain
         if outcome.allowed:
-            return Reply(wire.outcome_bytes(outcome, chain, currency), JSON, 200, _replayed(decision))
+            return Reply(wire_answer.outcome_bytes(outcome, chain, currency), JSON, 200, _replayed(decision))
         if outcome.reason == Reason.OUTCOME_UNKNOWN:
             raise _unknown(outcome)
-        body = wire.refusal_bytes(outcome, chain, currency)
+        body = wire_answer.refusal_bytes(outcome, chain, currency)
         return Reply(body, PROBLEM, 403, (*_retry_after(outcome), *_replayed(decision)))
 
     async def _batch(self, request: Request) -> Reply:
@@ -211,14 +211,14 @@ class ShieldService:
             request, Verb.SPEND, lambda body: wire_call.batch_body(body, currency, key_of(request))
         )
         decision = await self._decide(request, call)
-        reply = wire.batch_reply(decision, decision.chain or self._chain, currency)
+        reply = wire_answer.batch_reply(decision, decision.chain or self._chain, currency)
         return Reply(wire.dump(reply), JSON, 200, _replayed(decision))
 
     async def _ask(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
         call = await self._asked(request, Verb.CHECK, lambda body: wire_call.check_body(body, currency))
         decision = await self._decide(request, call)
-        return Reply(wire.outcome_bytes(decision.outcome(), self._chain, currency), JSON)
+        return Reply(wire_answer.outcome_bytes(decision.outcome(), self._chain, currency), JSON)
 
     async def _reserve(self, request: Request) -> Reply:
         currency = self._guard.policy.currency
@@ -228,7 +228,7 @@ class ShieldService:
         decision = await self._decide(request, call)
         if not decision.outcome().allowed:
             return self._outcome_reply(decision)
-        reply = wire.reservation_reply(decision, decision.chain or self._chain, currency)
+        reply = wire_answer.reservation_reply(decision, decision.chain or self._chain, currency)
         return Reply(wire.dump(reply), JSON, 201, _replayed(decision))
 
     async def _commit(self, request: Request) -> Reply:
@@ -241,15 +241,15 @@ class ShieldService:
         return self._settled(await self._decide(request, wire_call.release_body(request.params["id"], body)))
 
     def _settled(self, decision: Decision) -> Reply:
-        return Reply(wire.dump(wire.settlement_reply(decision, self._chain)), JSON, 200, _replayed(decision))
+        return Reply(wire.dump(wire_answer.settlement_reply(decision, self._chain)), JSON, 200, _replayed(decision))
 
     async def _halt(self, request: Request) -> Reply:
         decision = await self._decide(request, wire_call.halt_body(await _body(request)))
-        return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
+        return Reply(wire.dump(wire_answer.halt_reply(decision, self._chain)), JSON)
 
     async def _resume(self, request: Request) -> Reply:
         decision = await self._decide(request, wire_call.resume_query(pairs(request)))
-        return Reply(wire.dump(wire.halt_reply(decision, self._chain)), JSON)
+        return Reply(wire.dump(wire_answer.halt_reply(decision, self._chain)), JSON)
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class ShieldService:
             return guard.status(wanted.budget, wanted.scope, wanted.limit), guard.halts()
 
         statuses, halts = await self._look(look)
-        reply = wire.budgets_reply(
+        reply = wire_answer.budgets_reply(
             statuses, halts, self._guard.policy.currency, self._guard.decider.window.kind, wall_micros()
         )
         return Reply(wire.dump(reply), JSON)
@@ -278,7 +278,7 @@ class ShieldService:
     async def _reservations(self, request: Request) -> Reply:
         require_no_query(pairs(request))
         holds = await self._look(lambda guard: guard.holds())
-        return Reply(wire.dump(wire.reservations_reply(holds)), JSON)
+        return Reply(wire.dump(wire_answer.reservations_reply(holds)), JSON)
 
     async def _simulate(self, request: Request) -> Reply:
         text, since = wire_call.simulate_body(await _body(request))
@@ -303,7 +303,7 @@ class ShieldService:
             )
 
         found = await self._look(look)
-        return Reply(wire.dump(wire.decisions_reply((row.as_dict() for row in found.rows), found.after)), JSON)
+        return Reply(wire.dump(wire_answer.decisions_reply((row.as_dict() for row in found.rows), found.after)), JSON)
 
     async def _decision(self, request: Request) -> Reply:
         event = wire_call.parse_event_id(request.params["event_id"])

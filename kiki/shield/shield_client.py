@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 
 from kiki.errors import InvalidInput
-from kiki.shield import wire, wire_call
+from kiki.shield import wire, wire_call, wire_simulation
 from kiki.shield.call import (
     Amount,
     Call,
@@ -147,7 +147,7 @@ class _Flows(Conversation):
         body = {"policy": _policy_text(policy)} | ({} if since is None else {"since": _moment(since)})
         reply = yield from self.ask("POST", "/v1/policies:simulate", body)
         figures = self.read(reply, dict[str, Any])
-        return self.understood(reply, lambda: wire.parse_simulation(figures))
+        return self.understood(reply, lambda: wire_simulation.parse_simulation(figures))
 
     def _health(self) -> Flow[dict[str, Any]]:
         return self.get("/health", dict[str, Any])

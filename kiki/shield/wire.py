@@ -1,4 +1,5 @@
-"""SyncShield's wire: how answers look as JSON, there and back. `wire_call` has the requests, `wire_schema` the schemas.
+"""SyncShield's wire: how answers look as JSON. `wire_call` has the requests, `wire_answer` makes answers of decisions,
+`wire_problem` reads and names errors, `wire_moment` has moments, `wire_schema` the schemas.
 
 How the wire looks, whatever the route:
 
@@ -52,44 +53,26 @@ The guide's routes, in plain text unless JSON is asked for: `GET|POST /spend?amo
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from kiki.clock import SECOND, to_iso
+from kiki.clock import SECOND
 from kiki.errors import (
-    ConfigurationError,
-    ConsentDenied,
-    EvidenceInvalid,
-    InvalidInput,
-    KikiError,
-    MissingExtra,
     SpendDenied,
-    Unavailable,
 )
-from kiki.money import format_micros, parse_micros
-from kiki.shield.decision import Decision, Outcome
-from kiki.shield.fact import Decided, Halted, Settled
-from kiki.shield.scope import Scopes, parse_scopes
-from kiki.shield.simulation import Simulation
+from kiki.money import parse_micros
+from kiki.shield.scope import parse_scopes
 from kiki.shield.window import MeterStatus, OpenHold
-from kiki.shield.wire_members import quoted
+from kiki.shield.wire_moment import micros_or_none, moment_micros
 
 JSON_TYPE: Final = "application/json"
-PROBLEM_TYPE: Final = "application/problem+json"
+
+
 KEY_HEADER: Final = "Idempotency-Key"
+
+
 REPLAYED_HEADER: Final = "Idempotency-Replayed"
-PROBLEM_URN: Final = "urn:kiki:error:"
-
-
-Problem = dict[str, Any]
-
-
-# -- what answers look like --------------------------------------------------------------------------
 
 
 class OutcomeReply(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -273,8 +256,8 @@ class MeterReply(msgspec.Struct, frozen=True, kw_only=True):
             self.scope,
             parse_micros(self.limit),
             round(self.window_seconds * SECOND),
-            _any_micros(self.spent),
-            _any_micros(self.held),
+            any_micros(self.spent),
+            any_micros(self.held),
             micros_or_none(self.room_at),
         )
 
@@ -302,6 +285,7 @@ class DecisionsReply(msgspec.Struct, frozen=True):
 
 Reply = TypeVar("Reply")
 
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -315,319 +299,6 @@ def parse(data: bytes, kind: type[Reply]) -> Reply:
     return msgspec.json.decode(data, type=kind)
 
 
-# -- answers, from what was decided ------------------------------------------------------------------
-
-
-def outcome_reply(outcome: Outcome, chain: str, currency: str) -> OutcomeReply:
-    """What became of one amount."""
-    fact, refused = outcome.fact, outcome.refused
-    if refused is None:
-        return OutcomeReply(
-            event_id=outcome.event_id,
-            chain=chain,
-            verb=fact.verb,
-            allowed=True,
-            amount=format_micros(outcome.micros),
-            currency=currency,
-            decided_at=to_iso(fact.at),
-        )
-    retry_at = refused.retry_at
-    return OutcomeReply(
-        event_id=outcome.event_id,
-        chain=chain,
-        verb=fact.verb,
-        allowed=False,
-        amount=format_micros(outcome.micros),
-        currency=currency,
-        decided_at=to_iso(fact.at),
-        reason=refused.reason,
-        explanation=outcome.explanation,
-        budget=refused.budget or None,
-        scope=refused.scope or None,
-        limit=format_micros(refused.limit) if refused.limit else None,
-        window_seconds=seconds_of(refused.span) if refused.span else None,
-        remaining=outcome.remaining,
-        retry_moment=None if retry_at is None else to_iso(retry_at),
-        retry_after=outcome.retry_after,
-    )
-
-
-def outcome_bytes(outcome: Outcome, chain: str, currency: str) -> bytes:
-    """The body of a 200 with one outcome; a repeat of the same fact has the same bytes."""
-    return _encode(outcome_reply(outcome, chain, currency))
-
-
-def refusal_problem(outcome: Outcome, chain: str, currency: str, instance: str = "") -> RefusalProblem:
-    """A refused outcome as a 403 problem. `instance` is the path of the request, so that a repeat is the same."""
-    reply = outcome_reply(outcome, chain, currency)
-    return RefusalProblem(
-        type=PROBLEM_URN + SpendDenied.code,
-        title=title_of(SpendDenied),
-        status=403,
-        detail=reply.explanation,
-        code=SpendDenied.code,
-        instance=instance,
-        event_id=reply.event_id,
-        chain=chain,
-        verb=reply.verb,
-        amount=reply.amount,
-        currency=currency,
-        decided_at=reply.decided_at,
-        reason=reply.reason or "",
-        budget=reply.budget,
-        scope=reply.scope,
-        limit=reply.limit,
-        window_seconds=reply.window_seconds,
-        remaining=reply.remaining,
-        retry_moment=reply.retry_moment,
-        retry_after=reply.retry_after,
-    )
-
-
-def refusal_bytes(outcome: Outcome, chain: str, currency: str, instance: str = "") -> bytes:
-    """The body of a 403 for a refused spend or reservation."""
-    return _encode(refusal_problem(outcome, chain, currency, instance))
-
-
-def batch_reply(decision: Decision, chain: str, currency: str) -> BatchReply:
-    """What became of each amount of a batch."""
-    outcomes = [outcome_reply(outcome, chain, currency) for outcome in decision.outcomes()]
-    admitted = sum(outcome.allowed for outcome in outcomes)
-    return BatchReply(
-        event_id=decision.event_id,
-        chain=chain,
-        currency=currency,
-        admitted=admitted,
-        refused=len(outcomes) - admitted,
-        outcomes=outcomes,
-    )
-
-
-def reservation_reply(decision: Decision, chain: str, currency: str) -> ReservationReply:
-    """An admitted reservation."""
-    fact = _fact(decision, Decided)
-    return ReservationReply(
-        id=fact.hold,
-        event_id=decision.event_id,
-        chain=chain,
-        amount=format_micros(fact.amounts[0]),
-        currency=currency,
-        deadline=_iso_or_none(fact.deadline),
-        decided_at=to_iso(fact.at),
-    )
-
-
-def reservations_reply(holds: Iterable[OpenHold]) -> ReservationsReply:
-    """Every open reservation."""
-    return ReservationsReply(
-        [
-            OpenReservation(
-                id=hold.id,
-                amount=format_micros(hold.amount),
-                scopes=scopes_object(hold.scopes),
-                deadline=_iso_or_none(hold.deadline),
-                made_at=to_iso(hold.made_at),
-            )
-            for hold in holds
-        ]
-    )
-
-
-def settlement_reply(decision: Decision, chain: str) -> SettlementReply:
-    """How a reservation ended."""
-    fact = _fact(decision, Settled)
-    return SettlementReply(
-        id=fact.hold,
-        event_id=decision.event_id,
-        chain=chain,
-        verb=fact.verb,
-        reserved=format_micros(fact.reserved),
-        charged=format_micros(fact.charged),
-        actual=format_micros(fact.actual),
-        late=fact.late,
-        settled_at=to_iso(fact.at),
-    )
-
-
-def halt_reply(decision: Decision, chain: str) -> HaltReply:
-    """The kill switch as it was turned."""
-    fact = _fact(decision, Halted)
-    return HaltReply(event_id=decision.event_id, chain=chain, pattern=fact.pattern, halted=fact.on, at=to_iso(fact.at))
-
-
-def meter_reply(status: MeterStatus) -> MeterReply:
-    """One window of one budget."""
-    return MeterReply(
-        budget=status.budget,
-        scope=status.scope,
-        limit=format_micros(status.limit),
-        window_seconds=seconds_of(status.span),
-        spent=format_micros(status.spent),
-        held=format_micros(status.held),
-        remaining=format_micros(status.remaining),
-        room_at=_iso_or_none(status.room_at),
-    )
-
-
-def budgets_reply(
-    statuses: Iterable[MeterStatus], halts: Sequence[str], currency: str, window: str, at: int
-) -> BudgetsReply:
-    """What every window says at the moment `at`, in microseconds since the epoch."""
-    return BudgetsReply(
-        currency=currency,
-        window=window,
-        at=to_iso(at),
-        budgets=[meter_reply(status) for status in statuses],
-        halts=list(halts),
-    )
-
-
-def decisions_reply(rows: Iterable[Mapping[str, Any]], following: str | None) -> DecisionsReply:
-    """A page of the audit; `following` is the id of its last row when there may be more."""
-    return DecisionsReply([dict(row) for row in rows], following)
-
-
-def spend_text(outcome: Outcome) -> str:
-    """The guide's body for `/spend`: `Spend recorded: 10.00`, or why not. As in the original, only refusals end a line."""
-    if outcome.allowed:
-        return f"Spend recorded: {outcome.amount}"
-    return f"Spend refused: {outcome.explanation}\n"
-
-
-def check_text(outcome: Outcome) -> str:
-    """The original's body for `/check`."""
-    return "Compliance check passed" if outcome.allowed else "Bid validation failed\n"
-
-
-def title_of(error: type[KikiError]) -> str:
-    """A problem's title: the same for every error of its kind."""
-    return (error.__doc__ or error.__name__).strip().partition("\n")[0]
-
-
-def parse_problem(data: bytes) -> Problem | None:
-    """The problem in a body, None when it holds none of ours."""
-    try:
-        found = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(found, dict) or not isinstance(found.get("code"), str):
-        return None
-    return found
-
-
-def error_of(found: Problem) -> KikiError | None:
-    """The error that a problem stands for, as the library would have raised it; None when its code is not known.
-
-    For a refusal with all its members use `RefusalProblem` first, which knows its outcome.
-    """
-    kind = _errors().get(found["code"])
-    if kind is None:
-        return None
-    detail = found.get("detail")
-    message = detail if isinstance(detail, str) else None
-    hint = found.get("hint") if isinstance(found.get("hint"), str) else None
-    retry_after = found.get("retry_after")
-    seconds = float(retry_after) if isinstance(retry_after, int | float) and math.isfinite(retry_after) else None
-    if issubclass(kind, SpendDenied):
-        members = {
-            name: found[name] for name in ("budget", "remaining", "event_id") if isinstance(found.get(name), str)
-        }
-        return kind(message or title_of(kind), reason=str(found.get("reason", "")), retry_after=seconds, **members)
-    if issubclass(kind, ConsentDenied):
-        return kind(message or title_of(kind), purpose=str(found.get("purpose", "")), state=str(found.get("state", "")))
-    if issubclass(kind, EvidenceInvalid):
-        place = str(found.get("place", ""))
-        return kind((message or title_of(kind)).removeprefix(f"{place}: "), place=place, hint=hint)
-    if issubclass(kind, ConfigurationError):
-        problems = found.get("problems")
-        listed = [str(each) for each in problems] if isinstance(problems, list) else [message or title_of(kind)]
-        return kind(listed, hint=hint)
-    if issubclass(kind, Unavailable):
-        return kind(message, retry_after=seconds, hint=hint)
-    if issubclass(kind, MissingExtra):
-        return KikiError(message, hint=hint)
-    return kind(message, hint=hint)
-
-
-def _errors() -> dict[str, type[KikiError]]:
-    if not _error_kinds:
-        _collect(KikiError)
-    return _error_kinds
-
-
-def _collect(kind: type[KikiError]) -> None:
-    if kind.__module__ == "kiki.errors":
-        _error_kinds[kind.code] = kind
-    for child in kind.__subclasses__():
-        _collect(child)
-
-
-_error_kinds: dict[str, type[KikiError]] = {}
-
-
-Fact = TypeVar("Fact", Decided, Settled, Halted)
-
-
-def _fact(decision: Decision, kind: type[Fact]) -> Fact:
-    fact = decision.fact
-    if not isinstance(fact, kind):
-        raise TypeError(f"expected a {kind.__name__} fact, not a {type(fact).__name__}")
-    return fact
-
-
-def parse_simulation(found: Mapping[str, Any]) -> Simulation:
-    """The figures that `Simulation.as_dict` wrote; raises `ValueError`, `TypeError` or `KeyError` for others."""
-    simulation = Simulation()
-    for name in ("decisions", "admitted", "refused", "newly_refused", "newly_admitted"):
-        setattr(simulation, name, int(found[name]))
-    for name in ("admitted", "refused", "newly_refused", "newly_admitted"):
-        setattr(simulation, f"{name}_micros", _any_micros(found[f"{name}_amount"]))
-    simulation.refused_by_budget.update({str(name): int(count) for name, count in found["refused_by_budget"].items()})
-    return simulation
-
-
-def scopes_object(scopes: Scopes) -> dict[str, str]:
-    """Canonical scopes as the object that requests carry."""
-    return {kind: value for kind, _, value in (scope.partition(":") for scope in scopes)}
-
-
-# -- moments and spans -------------------------------------------------------------------------------
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def parse_moment(text: str) -> datetime:
-    """The moment in RFC 3339 text; raises `InvalidInput`."""
-    if _MOMENT.fullmatch(text):
-        try:
-            return datetime.fromisoformat(text.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    plus = "; in a URL write + as %2B" if re.search(r" \d\d:\d\d$", text) else ""
-    raise InvalidInput(f"{quoted(text)} is not a moment: write RFC 3339 such as 2026-11-22T10:00:00Z{plus}")
-
-
-def moment_micros(text: str) -> int:
-    """The moment in RFC 3339 text, in microseconds since the epoch; the inverse of `kiki.clock.to_iso`."""
-    return (parse_moment(text) - _EPOCH) // _MICROSECOND
-
-
-def micros_or_none(text: str | None) -> int | None:
-    """A moment as microseconds, where there is one."""
-    return None if text is None else moment_micros(text)
-
-
-def _iso_or_none(micros: int | None) -> str | None:
-    return None if micros is None else to_iso(micros)
-
-
-def seconds_of(span: int) -> int | float:
-    """A span in microseconds as seconds, whole where they are."""
-    return span // SECOND if span % SECOND == 0 else span / SECOND
-
-
-def _any_micros(text: str) -> int:
+def any_micros(text: str) -> int:
     """What was counted: zero, and after a mistake of somebody else's even less than that."""
     return -parse_micros(text[1:], zero=True) if text.startswith("-") else parse_micros(text, zero=True)

@@ -37,7 +37,8 @@ from kiki.shield.call import (
 from kiki.shield.evidence_row import OUTCOMES
 from kiki.shield.scope import Pattern, parse_scopes
 from kiki.shield.window import Verb
-from kiki.shield.wire import KEY_HEADER, micros_or_none, parse_moment, scopes_object, seconds_of
+from kiki.shield.wire import KEY_HEADER
+from kiki.shield.wire_answer import scopes_object
 from kiki.shield.wire_members import (
     Query,
     kind_of,
@@ -48,6 +49,7 @@ from kiki.shield.wire_members import (
     read_query,
     text_of,
 )
+from kiki.shield.wire_moment import micros_or_none, parse_moment, seconds_of
 
 STATUS_LIMIT = 1000
 DECISIONS_LIMIT = 100

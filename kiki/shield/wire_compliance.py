@@ -21,8 +21,8 @@ from kiki.shield.change import Change
 from kiki.shield.compliance_report import Period, period_between, period_of
 from kiki.shield.decision import event_id
 from kiki.shield.fact import BreachDeclared
-from kiki.shield.wire import micros_or_none
 from kiki.shield.wire_members import Query, read_members, read_query, text_or_none
+from kiki.shield.wire_moment import micros_or_none
 
 PERIOD_DEFAULT: Final = "monthly"
 REPORT_MEMBERS: Final = ("period", "from", "to")

@@ -37,7 +37,6 @@ from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.decision import event_id
 from kiki.shield.enforcer import Leased
 from kiki.shield.fact import ConsentUsed
-from kiki.shield.wire import moment_micros
 from kiki.shield.wire_members import (
     Query,
     flag_of,
@@ -50,6 +49,7 @@ from kiki.shield.wire_members import (
     text_of,
     text_or_none,
 )
+from kiki.shield.wire_moment import moment_micros
 
 GUIDE_MEMBERS: Final = ("customer_id", "consent_type", "type", "ip_address", "user_agent", "legal_basis")
 GUIDE_REVOKE_MEMBERS: Final = ("customer_id", "consent_type", "type", "ip_address")

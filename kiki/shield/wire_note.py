@@ -16,7 +16,7 @@ import msgspec
 from kiki.errors import InvalidInput
 from kiki.shield.change import Change
 from kiki.shield.note import Detail, Kept, Note, note_change, parse_note
-from kiki.shield.wire import scopes_object
+from kiki.shield.wire_answer import scopes_object
 from kiki.shield.wire_members import kind_of, read_members, text_or_none
 
 NOTES_MEMBERS: Final = ("notes",)

@@ -39,7 +39,7 @@ from kiki.shield.dsr import Kind, State, parse_kind, parse_state
 from kiki.shield.legal_hold import LegalHold
 from kiki.shield.request_intake import Given
 from kiki.shield.request_record import RequestRecord
-from kiki.shield.wire import KEY_HEADER, moment_micros
+from kiki.shield.wire import KEY_HEADER
 from kiki.shield.wire_consent import MISSING, one_of
 from kiki.shield.wire_members import (
     Query,
@@ -52,6 +52,7 @@ from kiki.shield.wire_members import (
     text_of,
     text_or_none,
 )
+from kiki.shield.wire_moment import moment_micros
 
 GUIDE_MEMBERS: Final = ("customer_id", "request_type", "type", "requested_by", "details")
 _TEXTS: Final = ("requested_by", "details", "agent", "agent_proof", "ip_address", "user_agent")

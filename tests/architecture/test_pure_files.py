@@ -73,7 +73,12 @@ PURE = [
     "kiki/shield/fact.py",
     "kiki/shield/network.py",
     "kiki/shield/origin.py",
+    "kiki/shield/decided_fact.py",
+    "kiki/shield/persons.py",
+    "kiki/shield/wire_answer.py",
     "kiki/shield/wire_members.py",
+    "kiki/shield/wire_moment.py",
+    "kiki/shield/wire_problem.py",
 ]
 FORBIDDEN_MODULES = {
     *("aiohttp", "apsw", "asyncio", "concurrent", "grpc", "httpx", "io", "logging", "multiprocessing", "os"),

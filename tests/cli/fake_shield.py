@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kiki import errors
 from kiki.errors import ConfigurationError, Conflict, InvalidInput, KikiError, LedgerUnavailable
-from kiki.shield import wire, wire_call
+from kiki.shield import wire, wire_answer, wire_call
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.policy import parse_policy
 from kiki.web.reply import describe_error
@@ -55,28 +55,32 @@ class Guarded:
             case "POST", ["checks"]:
                 return self.outcome(wire_call.check_body(body, "USD"))
             case "POST", ["spends:batch"]:
-                return self.said(wire.batch_reply(guard.decide(wire_call.batch_body(body, "USD")), CHAIN, "USD"))
+                return self.said(wire_answer.batch_reply(guard.decide(wire_call.batch_body(body, "USD")), CHAIN, "USD"))
             case "POST", ["reservations"]:
                 decision = guard.decide(wire_call.reserve_body(body, next(self.holds), "USD"))
                 if not decision.outcome().allowed:
-                    return httpx.Response(403, content=wire.refusal_bytes(decision.outcome(), CHAIN, "USD"))
-                return self.said(wire.reservation_reply(decision, CHAIN, "USD"), 201)
+                    return httpx.Response(403, content=wire_answer.refusal_bytes(decision.outcome(), CHAIN, "USD"))
+                return self.said(wire_answer.reservation_reply(decision, CHAIN, "USD"), 201)
             case "GET", ["reservations"]:
-                return self.said(wire.reservations_reply(guard.holds()))
+                return self.said(wire_answer.reservations_reply(guard.holds()))
             case "POST", ["reservations", hold, "commit"]:
-                return self.said(wire.settlement_reply(guard.decide(wire_call.commit_body(hold, body, "USD")), CHAIN))
+                return self.said(
+                    wire_answer.settlement_reply(guard.decide(wire_call.commit_body(hold, body, "USD")), CHAIN)
+                )
             case "POST", ["reservations", hold, "release"]:
-                return self.said(wire.settlement_reply(guard.decide(wire_call.release_body(hold, body)), CHAIN))
+                return self.said(wire_answer.settlement_reply(guard.decide(wire_call.release_body(hold, body)), CHAIN))
             case "GET", ["budgets"]:
                 asked = wire_call.budgets_query(query)
                 meters = guard.status(asked.budget, asked.scope, asked.limit)
                 at = max(1, guard.decider.clock())
-                return self.said(wire.budgets_reply(meters, guard.halts(), currency="USD", window="local", at=at))
+                return self.said(
+                    wire_answer.budgets_reply(meters, guard.halts(), currency="USD", window="local", at=at)
+                )
             case "POST", ["halts"]:
                 turn = wire_call.halt_body(body)
-                return self.said(wire.halt_reply(guard.halt(turn.pattern, note=turn.note), CHAIN))
+                return self.said(wire_answer.halt_reply(guard.halt(turn.pattern, note=turn.note), CHAIN))
             case "DELETE", ["halts"]:
-                return self.said(wire.halt_reply(guard.resume(wire_call.resume_query(query).pattern), CHAIN))
+                return self.said(wire_answer.halt_reply(guard.resume(wire_call.resume_query(query).pattern), CHAIN))
             case "GET", ["halts"]:
                 return self.said(wire.HaltsReply(guard.halts()))
             case "POST", ["policies:simulate"]:
@@ -84,7 +88,7 @@ class Guarded:
                 return self.said(guard.simulate(parse_policy(text), since).as_dict())
             case "GET", ["decisions"]:
                 wire_call.decisions_query(query)
-                return self.said(wire.decisions_reply([{"event_id": "0" * 16}], None))
+                return self.said(wire_answer.decisions_reply([{"event_id": "0" * 16}], None))
             case "GET", ["decisions", event_id]:
                 return self.said({"event_id": event_id})
         return self.said({"status": "ok"}) if path == "/health" else httpx.Response(404, text="Not here")
@@ -92,8 +96,8 @@ class Guarded:
     def outcome(self, call, refusal: int = 200) -> httpx.Response:
         outcome = self.guard.decide(call).outcome()
         if outcome.allowed or refusal == 200:
-            return httpx.Response(200, content=wire.outcome_bytes(outcome, CHAIN, "USD"))
-        return httpx.Response(refusal, content=wire.refusal_bytes(outcome, CHAIN, "USD", "/v1/spends"))
+            return httpx.Response(200, content=wire_answer.outcome_bytes(outcome, CHAIN, "USD"))
+        return httpx.Response(refusal, content=wire_answer.refusal_bytes(outcome, CHAIN, "USD", "/v1/spends"))
 
     def said(self, reply: object, status: int = 200) -> httpx.Response:
         return httpx.Response(status, content=wire.dump(reply))

@@ -27,7 +27,8 @@ from kiki.cli.options import parse_when
 from kiki.errors import InvalidInput, LedgerUnavailable, ShieldUnreachable, SpendDenied
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.window import MeterStatus
-from kiki.shield.wire import BudgetsReply, budgets_reply
+from kiki.shield.wire import BudgetsReply
+from kiki.shield.wire_answer import budgets_reply
 from tests.cli.fake_shield import Guarded, Real
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"

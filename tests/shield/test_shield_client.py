@@ -35,7 +35,7 @@ from kiki.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kiki.shield import shield_client, wire, wire_call
+from kiki.shield import shield_client, wire_answer, wire_call
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient, outcome_of
 from kiki.web.reply import describe_error
@@ -433,7 +433,9 @@ def test_a_batch_without_all_its_outcomes_is_no_answer(make: Make):
 def test_a_200_that_says_no_is_a_refusal(make: Make):
     """Money is never taken for admitted because of a status."""
     guard = BudgetGuard.open(limit="1")
-    refused = wire.outcome_bytes(guard.decide(wire_call.spend_body({"amount": 5}, "USD")).outcome(), CHAIN, "USD")
+    refused = wire_answer.outcome_bytes(
+        guard.decide(wire_call.spend_body({"amount": 5}, "USD")).outcome(), CHAIN, "USD"
+    )
     with pytest.raises(SpendDenied):
         make(lambda _: httpx.Response(200, content=refused)).spend("5")
 

@@ -23,7 +23,16 @@ from kiki.errors import (
     SpendDenied,
     Unavailable,
 )
-from kiki.shield import wire, wire_call, wire_members, wire_schema
+from kiki.shield import (
+    wire,
+    wire_answer,
+    wire_call,
+    wire_members,
+    wire_moment,
+    wire_problem,
+    wire_schema,
+    wire_simulation,
+)
 from kiki.shield.budget import Reason
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.call import (
@@ -89,8 +98,8 @@ def outcomes(draw) -> Outcome:
 @given(outcomes())
 def test_an_outcome_is_read_as_it_was_written(outcome: Outcome):
     """The client sees every attribute that the guard's own outcome has."""
-    read = wire.parse(wire.outcome_bytes(outcome, CHAIN, CURRENCY), wire.OutcomeReply)
-    assert read == wire.outcome_reply(outcome, CHAIN, CURRENCY)
+    read = wire.parse(wire_answer.outcome_bytes(outcome, CHAIN, CURRENCY), wire.OutcomeReply)
+    assert read == wire_answer.outcome_reply(outcome, CHAIN, CURRENCY)
     for name in ("event_id", "allowed", "amount", "decided_at", "reason", "budget", "remaining", "retry_at"):
         assert getattr(read, name) == getattr(outcome, name), name
     assert read.retry_after == outcome.retry_after
@@ -101,8 +110,8 @@ def test_an_outcome_is_read_as_it_was_written(outcome: Outcome):
 @given(outcomes().filter(lambda outcome: not outcome.allowed))
 def test_a_refusal_is_a_problem_that_holds_its_outcome(outcome: Outcome):
     """A 403 says everything a 200 with a refused outcome would have said."""
-    data = wire.refusal_bytes(outcome, CHAIN, CURRENCY, "/v1/spends")
-    assert wire.parse(data, wire.RefusalProblem).outcome() == wire.outcome_reply(outcome, CHAIN, CURRENCY)
+    data = wire_answer.refusal_bytes(outcome, CHAIN, CURRENCY, "/v1/spends")
+    assert wire.parse(data, wire.RefusalProblem).outcome() == wire_answer.outcome_reply(outcome, CHAIN, CURRENCY)
     found = json.loads(data)
     assert (found["type"], found["status"], found["code"]) == ("urn:kiki:error:spend_denied", 403, "spend_denied")
     assert {"title", "detail", "instance", "reason", "event_id", "chain", "amount", "decided_at"} <= set(found)
@@ -111,7 +120,7 @@ def test_a_refusal_is_a_problem_that_holds_its_outcome(outcome: Outcome):
 def test_an_outcome_on_the_wire_has_these_members():
     """The shape that the documentation promises, nothing absent that has a value."""
     fact = Decided("spend", 1_000_000, "", 0, [[]], [10_000_000])
-    assert json.loads(wire.outcome_bytes(Decision(1, fact).outcome(), CHAIN, CURRENCY)) == {
+    assert json.loads(wire_answer.outcome_bytes(Decision(1, fact).outcome(), CHAIN, CURRENCY)) == {
         "event_id": "0000000000010000",
         "chain": CHAIN,
         "verb": "spend",
@@ -122,7 +131,7 @@ def test_an_outcome_on_the_wire_has_these_members():
     }
     refused = Refused(0, Reason.BUDGET_EXHAUSTED, "default", "*", 60_000_000, 500_000_000, 5_000_000, 31_500_000)
     fact = msgspec.structs.replace(fact, refused=[refused])
-    found = json.loads(wire.outcome_bytes(Decision(1, fact).outcome(), CHAIN, CURRENCY))
+    found = json.loads(wire_answer.outcome_bytes(Decision(1, fact).outcome(), CHAIN, CURRENCY))
     assert found.pop("explanation")
     assert list(found)[7:] == [
         "reason",
@@ -144,7 +153,7 @@ def test_a_repeat_has_the_same_bytes():
         first, second = (guard.decide(spend_call("600", {"platform": "meta"}, "k")) for _ in range(2))
     assert (first.repeated, second.repeated) == (False, True)
     assert first.outcome() == second.outcome()
-    for dump in (wire.outcome_bytes, wire.refusal_bytes):
+    for dump in (wire_answer.outcome_bytes, wire_answer.refusal_bytes):
         assert dump(first.outcome(), CHAIN, CURRENCY) == dump(second.outcome(), CHAIN, CURRENCY)
 
 
@@ -153,7 +162,7 @@ def test_a_batch_is_read_as_it_was_written(amounts: list[int], refused: set[int]
     """Counts and places of the refused ones hold."""
     facts = [Refused(index, Reason.HALTED) for index in sorted(refused) if index < len(amounts)]
     decision = Decision(7, Decided("spend", 1, "", 0, [[]], amounts, facts))
-    reply = wire.batch_reply(decision, CHAIN, CURRENCY)
+    reply = wire_answer.batch_reply(decision, CHAIN, CURRENCY)
     assert wire.parse(wire.dump(reply), wire.BatchReply) == reply
     assert (reply.admitted, reply.refused) == (len(amounts) - len(facts), len(facts))
     assert [each.allowed for each in reply.outcomes] == [index not in refused for index in range(len(amounts))]
@@ -164,12 +173,14 @@ def test_reservations_and_settlements_are_read_as_they_were_written(
     amount: int, at: int, deadline: int | None, late: bool
 ):
     reserved = Decision(3, Decided("reserve", at, "", 0, [[]], [amount], hold=HOLD, deadline=deadline))
-    reply = wire.reservation_reply(reserved, CHAIN, CURRENCY)
+    reply = wire_answer.reservation_reply(reserved, CHAIN, CURRENCY)
     assert wire.parse(wire.dump(reply), wire.ReservationReply) == reply
     assert "deadline" in json.loads(wire.dump(reply))
-    settled = wire.settlement_reply(Decision(4, Settled("commit", at, "", 0, HOLD, 0, amount, [], late, amount)), CHAIN)
+    settled = wire_answer.settlement_reply(
+        Decision(4, Settled("commit", at, "", 0, HOLD, 0, amount, [], late, amount)), CHAIN
+    )
     assert wire.parse(wire.dump(settled), wire.SettlementReply) == settled
-    halted = wire.halt_reply(Decision(5, Halted(at, "platform:meta", late)), CHAIN)
+    halted = wire_answer.halt_reply(Decision(5, Halted(at, "platform:meta", late)), CHAIN)
     assert wire.parse(wire.dump(halted), wire.HaltReply) == halted
 
 
@@ -187,7 +198,7 @@ def test_reservations_and_settlements_are_read_as_they_were_written(
 )
 def test_a_budgets_status_comes_back_as_the_same_value(meter: MeterStatus):
     """What `record` pushed over the limit included."""
-    reply = wire.budgets_reply([meter], ["*"], currency=CURRENCY, window="local", at=5)
+    reply = wire_answer.budgets_reply([meter], ["*"], currency=CURRENCY, window="local", at=5)
     read = wire.parse(wire.dump(reply), wire.BudgetsReply)
     assert (read, read.meters()) == (reply, [meter])
 
@@ -195,7 +206,7 @@ def test_a_budgets_status_comes_back_as_the_same_value(meter: MeterStatus):
 @given(micros, scope_objects, st.one_of(st.none(), moments), moments)
 def test_an_open_hold_comes_back_as_the_same_value(amount: int, scopes: dict[str, str], deadline: int | None, at: int):
     hold = OpenHold(HOLD, amount, parse_scopes(scopes), deadline, at)
-    read = wire.parse(wire.dump(wire.reservations_reply([hold])), wire.ReservationsReply)
+    read = wire.parse(wire.dump(wire_answer.reservations_reply([hold])), wire.ReservationsReply)
     assert [each.hold() for each in read.reservations] == [hold]
 
 
@@ -203,12 +214,12 @@ def test_an_open_hold_comes_back_as_the_same_value(amount: int, scopes: dict[str
 def test_a_simulation_comes_back_as_the_same_value(figures: list[int], by_budget: dict[str, int]):
     simulation = Simulation(*figures)
     simulation.refused_by_budget.update(by_budget)
-    assert wire.parse_simulation(json.loads(json.dumps(simulation.as_dict()))) == simulation
+    assert wire_simulation.parse_simulation(json.loads(json.dumps(simulation.as_dict()))) == simulation
 
 
 @given(moments)
 def test_a_moment_comes_back_to_the_microsecond(moment: int):
-    assert wire.moment_micros(to_iso(moment)) == moment
+    assert wire_moment.moment_micros(to_iso(moment)) == moment
 
 
 # -- calls there and back ----------------------------------------------------------------------------
@@ -392,9 +403,9 @@ def test_the_guides_texts():
         taken, refused = (
             guard.decide(wire_call.spend_query([("amount", text)], CURRENCY)).outcome() for text in ("10", "600")
         )
-    assert wire.spend_text(taken) == "Spend recorded: 10.00"
-    assert wire.spend_text(refused) == f"Spend refused: {refused.explanation}\n"
-    assert (wire.check_text(taken), wire.check_text(refused)) == (
+    assert wire_answer.spend_text(taken) == "Spend recorded: 10.00"
+    assert wire_answer.spend_text(refused) == f"Spend refused: {refused.explanation}\n"
+    assert (wire_answer.check_text(taken), wire_answer.check_text(refused)) == (
         "Compliance check passed",
         "Bid validation failed\n",
     )
@@ -412,6 +423,10 @@ def made(kind: type[KikiError]) -> KikiError:
         return kind("no", reason="halted", budget="b", remaining="1.00", retry_after=2.5, event_id="0" * 16)
     if issubclass(kind, errors.ConsentDenied):
         return kind("no", purpose="marketing", state="none")
+    if issubclass(kind, errors.CodeDenied):
+        return kind("no", reason="expired")
+    if issubclass(kind, errors.PointsShort):
+        return kind("no", available=7)
     if issubclass(kind, errors.EvidenceInvalid):
         return kind("no", place="entry 7", hint="look")
     if issubclass(kind, errors.ConfigurationError):
@@ -432,7 +447,9 @@ def kinds_of(kind: type[KikiError] = KikiError) -> list[type[KikiError]]:
 def test_every_error_comes_back_as_itself(kind: type[KikiError]):
     """With its message, its hint and its facts."""
     error = made(kind)
-    back = wire.error_of(wire.parse_problem(json.dumps(describe_error(error, 500, "/x")).encode()) or {})
+    back = wire_problem.error_of(
+        wire_problem.parse_problem(json.dumps(describe_error(error, 500, "/x")).encode()) or {}
+    )
     assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
 
 
@@ -442,7 +459,7 @@ def test_a_problem_names_every_mistake_of_a_policy():
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b'{"code": 5}', b"<html>", b"\xff", b"[" * 5000])
 def test_what_is_no_problem_is_none(data: bytes):
-    assert wire.parse_problem(data) is None
+    assert wire_problem.parse_problem(data) is None
 
 
 def test_every_schema_that_is_named_is_there():
