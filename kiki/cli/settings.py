@@ -64,6 +64,7 @@ def _problems(environ: Mapping[str, str]) -> list[str]:
     from kiki.errors import SettingsError
     from kiki.settings import (
         ENGAGE_VARIABLES,
+        FLOW_VARIABLES,
         VALUE_CLIENT_VARIABLES,
         VALUE_VARIABLES,
         ShieldSettings,
@@ -71,7 +72,7 @@ def _problems(environ: Mapping[str, str]) -> list[str]:
     )
 
     found: list[str] = []
-    for variable in (*VALUE_VARIABLES, *VALUE_CLIENT_VARIABLES, *ENGAGE_VARIABLES):
+    for variable in (*VALUE_VARIABLES, *VALUE_CLIENT_VARIABLES, *ENGAGE_VARIABLES, *FLOW_VARIABLES):
         # What they mean together, only `kiki serve value` can judge: the host may be another service's.
         try:
             variable.read(environ)

@@ -249,6 +249,11 @@ class Runner:
             logger.warning("a lane stopped: its run was taken over", extra={"run": run, "lane": lane})
             self._lost.add(run)
             return
+        except LedgerUnavailable as error:
+            # The database was away in the middle of a step: the lane begins again from its journal.
+            logger.warning("a lane begins again: %s", error, extra={"run": run, "lane": lane})
+            self._lost.add(run)
+            return
         except Exception:
             # A mistake of ours: nothing is given back and nothing goes on until somebody looks.
             logger.exception("a lane broke and stands still; its holds stay", extra={"run": run, "lane": lane})

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -149,7 +150,7 @@ class RunStore:
 
     def create(self, run: str, plan: Plan, settings: Json | None = None) -> None:
         """Write a run and its lanes down; nothing happens when it is there already."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if connection.execute(sa.select(runs.c.run).where(runs.c.run == run)).first() is not None:
                 return
             connection.execute(
@@ -227,7 +228,7 @@ class RunStore:
 
     def end_lane(self, run: str, epoch: int, lane: str, state: str, result: Json) -> None:
         """Write down how a lane ended, and with the last one how the run did; raises `RunTaken`."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             self._require_epoch(connection, run, epoch)
             data = msgspec.json.encode(result)
             connection.execute(sa.update(lanes).where(lanes.c.lane == lane).values(state=state, result=data))
@@ -247,7 +248,7 @@ class RunStore:
         `grace` seconds must have passed since another's lease ended; a runner's own are free at once after a restart, all
         of them. Of others at most so many, so that the runners of a fleet share what there is.
         """
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             now = self._now(connection)
             free = sa.or_(runs.c.owner == "", runs.c.leased_until + round(grace * 1e6) < now)
             open_runs = sa.select(runs.c.run, runs.c.epoch).where(runs.c.state == RUNNING).order_by(runs.c.made_at)
@@ -269,7 +270,7 @@ class RunStore:
         """Prolong leases; the runs that are not this owner's any more."""
         if not held:
             return set()
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             until = self._now(connection) + round(seconds * 1e6)
             mine = runs.c.owner == owner
             connection.execute(sa.update(runs).where(mine, runs.c.state == RUNNING).values(leased_until=until))
@@ -279,14 +280,14 @@ class RunStore:
 
     def give_back(self, owner: str, held: Mapping[str, int]) -> None:
         """Let others take these runs at once."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             for run, epoch in held.items():
                 mine = (runs.c.run == run) & (runs.c.owner == owner) & (runs.c.epoch == epoch)
                 connection.execute(sa.update(runs).where(mine).values(owner="", leased_until=0))
 
     def release_owner(self, owner: str) -> list[str]:
         """Free every run of a runner that is known to be dead: an operator's word; the runs."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             mine = (runs.c.owner == owner) & (runs.c.state == RUNNING)
             found = [row[0] for row in connection.execute(sa.select(runs.c.run).where(mine))]
             connection.execute(sa.update(runs).where(mine).values(owner="", leased_until=0))
@@ -336,7 +337,7 @@ class RunStore:
         wanted = sa.select(lanes.c.lane).where(lanes.c.run == run, lanes.c.state == RUNNING)
         if campaign is not None:
             wanted = wanted.where(lanes.c.campaign == campaign)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             to = [row[0] for row in connection.execute(wanted)]
             data, now = msgspec.json.encode(body), self._clock()
             if to:
@@ -354,7 +355,7 @@ class RunStore:
 
     def allow(self, run: str, key: str, micros: int) -> Outcome:
         """Take from what the plan may cost in total; by key, so that asking again takes once."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             row = connection.execute(sa.select(runs.c.budget).where(runs.c.run == run).with_for_update()).first()
             if row is None or row[0] is None:
                 return done()
@@ -369,7 +370,7 @@ class RunStore:
 
     def settle_allowance(self, run: str, key: str, micros: int) -> Outcome:
         """Say what was spent of it."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             mine = (allowances.c.run == run) & (allowances.c.key == key)
             connection.execute(sa.update(allowances).where(mine).values(micros=micros))
         return done()
@@ -377,7 +378,7 @@ class RunStore:
     def keep_first(self, run: str, key: str, value: bytes) -> bytes:
         """What was first kept of a run under this key: `value`, unless another lane or an earlier life was before."""
         mine = (decided_once.c.run == run) & (decided_once.c.key == key)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if not self._is_sqlite:
                 connection.execute(sa.select(runs.c.run).where(runs.c.run == run).with_for_update())
             kept = connection.execute(sa.select(decided_once.c.value).where(mine)).scalar_one_or_none()
@@ -387,8 +388,23 @@ class RunStore:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _reading(self) -> sa.Connection:
-        return self._engine.connect().execution_options(reads=True)
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A look; raises `LedgerUnavailable` when the database does not answer."""
+        try:
+            with self._engine.connect().execution_options(reads=True) as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise LedgerUnavailable(f"the store of runs could not be read: {_said(error)}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """A transaction; raises `LedgerUnavailable` when the database does not take it, or nobody knows whether it did."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise LedgerUnavailable(f"the store of runs could not be written: {_said(error)}") from error
 
     def _now(self, connection: sa.Connection) -> int:
         """The database's clock decides about leases of a fleet; on one machine there is only one."""

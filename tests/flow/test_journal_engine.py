@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from kiki.errors import LedgerUnavailable
+from kiki.flow.journal_engine import Runner
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.run_store import RunStore
 from tests.flow.plans import SPRING
@@ -145,3 +148,48 @@ def test_two_processes_are_never_one_executor(where: str, tmp_path: Path) -> Non
         with runner(where, "a", effects) as second:
             assert second.wait(10)
     store.close()
+
+
+async def test_a_lane_whose_store_was_away_begins_again(tmp_path: Path) -> None:
+    """A fence that cannot be asked breaks nothing: the lane goes on from its journal."""
+    store = RunStore.open(tmp_path / "flow.db")
+    store.create("run-1", PLAN)
+    troubles, effects = iter([True, False, True, True]), []
+    fence = store.fence
+
+    def shaky(run: str, epoch: int) -> float:
+        if next(troubles, False):
+            raise LedgerUnavailable("the database went away")
+        return fence(run, epoch)
+
+    store.fence = shaky  # type: ignore[method-assign]
+
+    async def lane(_run, _plan, _settings, campaign, port, look):
+        for step in range(3):
+
+            async def act(step: int = step):
+                await look()
+                effects.append((campaign, step))
+                return {}
+
+            await port.step(f"step/{step}", act)
+        return {"how": "completed"}
+
+    runner = Runner(store, "a", lane, poll_seconds=0.01)
+    working = asyncio.create_task(runner.run())
+    async with asyncio.timeout(20):
+        while store.run("run-1").state == "running":  # noqa: ASYNC110  # another thread ends it
+            await asyncio.sleep(0.01)
+    await runner.drain()
+    await working
+    assert {(campaign, step) for campaign in ("search-brand", "social") for step in range(3)} == {*effects}
+    store.close()
+
+
+def test_a_database_that_is_away_is_said_in_our_own_words(own_postgres) -> None:
+    store = RunStore.open(own_postgres.new_database())
+    store.create("run-1", PLAN)
+    own_postgres.crash()
+    for ask in (store.runs, store.waiting, lambda: store.fence("run-1", 1), lambda: store.take("a", 1, grace=1)):
+        with pytest.raises(LedgerUnavailable):
+            ask()
