@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,18 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Value over every file, as Helm reads it. Repeatable."),
 ]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the release.")]
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise typer.BadParameter(f"{text!r} is no namespace: write lower-case letters, digits and dashes, at most 63")
+    return text
+
+
+Namespace = Annotated[
+    str,
+    typer.Option("--namespace", "-n", metavar="NAME", callback=_namespace, help="Namespace of the release."),
+]
 
 
 @app.command("values")

@@ -106,6 +106,13 @@ def test_both_engines_give_the_same_bytes(tmp_path: Path, monkeypatch):
     assert {one["metadata"]["namespace"] for one in there} == {"team-a"}
 
 
+@pytest.mark.parametrize("name", ["Bad NS", "a_b", "-a", "a" * 64, ""])
+def test_what_is_no_namespace_is_a_usage_error(name: str):
+    for command in ("render", "check"):
+        result = helm(command, "--env", "prod", "--namespace", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+
+
 def test_without_an_engine_it_says_how_to_get_one(monkeypatch):
     monkeypatch.setattr(engine.shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
