@@ -21,7 +21,7 @@ from tests.deploy.crds import SPECS
 from tests.deploy.object_rules import budgets, ingress, network, references, scaling, secrets, services
 
 SERVICES = ("syncshield", "syncvalue", "syncflow", "syncengage")
-PORTS = {  # as the services listen, see kiki/settings.py
+PORTS = {  # as the services listen, see kiki/settings
     "syncshield": {"http": 8081, "public": 9081},
     "syncvalue": {"grpc": 50051, "http": 9051},
     "syncflow": {"http": 8082, "grpc": 50052},

@@ -385,6 +385,8 @@ def test_every_error_of_the_service_is_raised_as_itself(make: Make, kind: type[K
     needed = {
         errors.ConsentDenied: {"purpose": "marketing", "state": "none"},
         errors.EvidenceInvalid: {"place": "here"},
+        errors.PointsShort: {"available": 7},
+        errors.CodeDenied: {"reason": "expired"},
     }
     said = ["line 1: wrong"] if issubclass(kind, errors.ConfigurationError) else "so it is"
     error = kind(said, **needed.get(kind, {}))
