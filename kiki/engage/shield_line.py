@@ -16,6 +16,8 @@ from kiki.shield.shield_client import ShieldClient
 from kiki.shield.window import MeterStatus
 
 CONSENTS_AT_ONCE: Final = 500
+EVERYTHING: Final = "*"
+"""The scope of budgets over all spends."""
 CLIENT_TIMEOUT: Final = 0.4
 """Seconds that one answer of the service may take; the original waited as long, and then sent without an answer."""
 
@@ -117,7 +119,7 @@ class GuardLine(_Line):
 
     def room(self, scopes: Iterable[str]) -> int | None:
         """What is left."""
-        return _least(self._guard.status(limit=100_000), scopes)
+        return _least(self._guard.status(scope=scope) for scope in (EVERYTHING, *scopes))
 
 
 class ClientLine(_Line):
@@ -138,7 +140,7 @@ class ClientLine(_Line):
 
     def room(self, scopes: Iterable[str]) -> int | None:
         """What is left."""
-        return _least(self._client.budgets().meters(), scopes)
+        return _least(self._client.budgets(scope=scope).meters() for scope in (EVERYTHING, *scopes))
 
 
 def decided_note(
@@ -148,7 +150,6 @@ def decided_note(
     return parse_note(event, {**scopes, "customer": customer}, detail, key)
 
 
-def _least(meters: Iterable[MeterStatus], scopes: Iterable[str]) -> int | None:
-    wanted = {"*", *scopes}
-    left = [meter.remaining for meter in meters if meter.scope in wanted]
+def _least(found: Iterable[Sequence[MeterStatus]]) -> int | None:
+    left = [meter.remaining for meters in found for meter in meters]
     return max(min(left), 0) if left else None
