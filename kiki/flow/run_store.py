@@ -43,6 +43,8 @@ FAILED: Final = "failed"
 
 IDLE_SECONDS: Final = 5
 TAKEN_AT_ONCE: Final = 50
+SCHEMA: Final = "kiki_flow"
+_SCHEMA_LOCK: Final = 7_274_052
 _BATCH_MAX: Final = 1000
 _ROWS_AT_ONCE: Final = 500
 
@@ -487,6 +489,9 @@ class RunStore:
 
     def _make_schema(self) -> None:
         with self._engine.begin() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": _SCHEMA_LOCK})
+                connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             metadata.create_all(connection)
             version = connection.execute(sa.select(schema.c.version)).scalar_one_or_none()
             if version is None:
@@ -522,6 +527,9 @@ def open_engine(where: str | Path) -> sa.Engine:
         address = sa.engine.make_url(text).set(drivername="postgresql+psycopg")
         # A runner that is frozen within a transaction must not keep its runs from whoever takes them over.
         options = f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}"
+        # A schema by name: unqualified tables would land in the ledger's as soon as there is one of the user's name
+        # ("kiki"), and those that were made before would be hidden.
+        options += f" -c search_path={SCHEMA}"
         return sa.create_engine(
             address, pool_pre_ping=True, pool_size=5, max_overflow=10, connect_args={"options": options}
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
+import psycopg.sql
 import pytest
 
 from kiki.errors import NotFound, RunTaken
@@ -191,3 +194,14 @@ def test_the_story_of_a_run_is_told_in_order_and_in_parts(store: RunStore) -> No
     assert [0, 2, 4] == [each.detail["n"] for each in story]
     assert story[1:] == store.story("run-1", story[0].number)
     assert story[:2] == store.story("run-1", most=2)
+
+
+def test_runs_stay_visible_when_a_schema_of_the_user_s_name_appears(postgres: str) -> None:
+    """The ledger's schema is called as its user usually is: PostgreSQL looks there first for names without a schema."""
+    with closing(RunStore.open(postgres)) as store:
+        made(store, "r-1")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        (user,) = connection.execute("SELECT current_user").fetchone() or ("",)
+        connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(psycopg.sql.Identifier(user)))
+    with closing(RunStore.open(postgres)) as store:
+        assert [run.run for run in store.runs()] == ["r-1"]
