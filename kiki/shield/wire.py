@@ -1,5 +1,7 @@
-"""SyncShield's wire: how answers look as JSON. `wire_call` has the requests, `wire_answer` makes answers of decisions,
-`wire_problem` reads and names errors, `wire_moment` has moments, `wire_schema` the schemas.
+"""SyncShield's wire: how answers look as JSON.
+
+`wire_call` has the requests, `wire_answer` makes answers of decisions, `wire_problem` reads and names errors, `wire_moment`
+has moments, `wire_schema` the schemas.
 
 How the wire looks, whatever the route:
 
