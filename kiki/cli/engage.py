@@ -10,10 +10,12 @@ import typer
 from kiki.cli import show
 from kiki.cli.consent_ledger import LedgerPath
 from kiki.cli.engage_access import EngageDir, PlaybookFile, ServiceUrl, open_engage, read_file
+from kiki.cli.engage_learn import learn
 from kiki.cli.options import Json, TokenFile, Url
 from kiki.errors import InvalidInput, NotFound
 
 app = typer.Typer(help="Customers, playbooks, and what they earned.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(learn)
 
 Source = Annotated[
     str | None,

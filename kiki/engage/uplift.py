@@ -97,13 +97,14 @@ def _incumbent(data: Outcomes, columns: Floats, seed: int) -> tuple[dict[str, fl
 def _shrunk(values: Floats, data: Outcomes) -> Floats:
     """What the arms earn, their effects shrunk towards none: noise makes a dear arm look worth its price.
 
-    The prior's deviation is what the control earns: a contact that doubles it is large, and nothing is ruled out.
+    The prior's deviation is what the control earns: a contact that doubles it is large, and nothing is ruled out. Where
+    the control earns next to nothing, half of what the arms earn on average.
     """
     gross = values + data.costs
     counts = np.bincount(data.arm, minlength=len(data.arms))
     spread = np.array([data.margin[data.arm == arm].var() for arm in range(len(data.arms))]) / counts
     noise = spread + spread[0]
-    prior = gross[0] ** 2
+    prior = max(abs(gross[0]), abs(float(gross.mean())) / 2) ** 2
     keep = np.where(noise > 0, prior / np.maximum(prior + noise, 1e-300), 1.0)
     return np.asarray(gross[0] + keep * (gross - gross[0]) - data.costs)
 
