@@ -20,7 +20,13 @@ from kiki.errors import ConfigurationError
 
 SHIELD, VALUE, FLOW, ENGAGE = "shield", "value", "flow", "engage"
 SERVICES: Final = (SHIELD, VALUE, FLOW, ENGAGE)
-_NEEDS: Final = {VALUE: ("numpy", "pandas", "scipy", "statsmodels"), FLOW: (), ENGAGE: ("numpy", "jinja2"), SHIELD: ()}
+_GRPC: Final = ("grpc_health", "grpc_reflection")
+_NEEDS: Final = {
+    SHIELD: (),
+    VALUE: (*_GRPC, "numpy", "pandas", "scipy", "statsmodels"),
+    FLOW: _GRPC,
+    ENGAGE: ("jinja2", "numpy", "scipy"),
+}
 """What a service cannot be imported without, beyond the base install."""
 _STOP_SECONDS: Final = 45.0
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.5, 10.0

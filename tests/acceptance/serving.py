@@ -25,6 +25,8 @@ ROOT = Path(kiki.__file__).resolve().parents[1]
 class Shield:
     """One process of the service. `start` gives it a new process in the same directory."""
 
+    service = "shield"
+
     def __init__(self, directory: Path, **environ: str) -> None:
         self.directory = directory
         self.data = directory / "data"
@@ -58,7 +60,7 @@ class Shield:
         self._starts += 1
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kiki", "serve", "shield"],
+                [sys.executable, "-m", "kiki", "serve", self.service],
                 cwd=self.directory,
                 env=os.environ | self.environ,
                 stdin=subprocess.DEVNULL,
@@ -141,6 +143,12 @@ class Shield:
             return []
         with path.open(newline="") as file:
             return [row["event_id"] for row in csv.DictReader(file)]
+
+
+class Engage(Shield):
+    """The same kind of process, with another service in it."""
+
+    service = "engage"
 
 
 @contextmanager

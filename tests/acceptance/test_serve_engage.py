@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.acceptance.serving import Shield
+from tests.acceptance.serving import Engage, Shield
 
 PLAYBOOK = """
 playbook: book
@@ -25,23 +22,6 @@ offers: {ten: {message: mail, cost: 4.00, gain: 6.00}}
 journeys: {win-back: {enter: {segment: lapsed}, steps: [{send: ten, name: first}]}}
 """
 SECRET = "a secret of this test"
-
-
-class Engage(Shield):
-    """The same kind of process, with another service in it."""
-
-    def launch(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._starts += 1
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "kiki", "serve", "engage"],
-                cwd=self.directory,
-                env=os.environ | self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
 
 
 def ago(days: int) -> str:

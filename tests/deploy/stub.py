@@ -183,7 +183,7 @@ def _inside(command: list[str]) -> None:
 
 
 def curl(arguments: list[str]) -> None:
-    """The service's name stands for a running one; its port must be the Service's."""
+    """The service's name stands for a running one; its port must be the Service's, or the one of a local process."""
     import httpx
 
     method, headers, body, url = "GET", {}, None, ""
@@ -199,7 +199,14 @@ def curl(arguments: list[str]) -> None:
         fail(f"{url} leads nowhere")
     if found[1] != "localhost" and (found[2] or "80") not in FACTS["ports"]["svc/syncshield"]:
         fail(f"the Service has no port {found[2]}")
-    answer = httpx.request(method, FACTS["shield"] + found[3], headers=headers, content=body)
+    asked = "shield"
+    if found[1] == "localhost":
+        # 8888 is a port-forward to the collector, whose figures any /metrics stands for here.
+        local = {"8081": "shield", "8083": "engage", "8888": "shield"}
+        if found[2] not in local or (found[2] == "8888" and found[3] != "/metrics"):
+            fail(f"nobody listens at {url}")
+        asked = local[found[2]]
+    answer = httpx.request(method, FACTS[asked] + found[3], headers=headers, content=body)
     print(answer.text)
     if answer.status_code in {404, 405, 500, 503}:
         fail(f"{answer.status_code}: {answer.text}")

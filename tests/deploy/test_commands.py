@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.serving import Shield
+from tests.acceptance.serving import Engage, Shield
 from tests.deploy.renders import GUIDE_OVERRIDES, GUIDE_VALUES, ROOT, Engine, full, layers
 
 PAGES = sorted((ROOT / "docs" / "deploy").glob("*.md"))
@@ -64,6 +64,8 @@ def facts(tmp_path_factory) -> Iterator[dict]:
     for _ in range(6):
         shield.status("/spend?amount=100")
     shield.until("/readyz", 200)
+    engage = Engage(directory / "engage", SHIELD_URL=f"http://127.0.0.1:{shield.port}/check")
+    engage.start()
     engine = Engine.shared()
     found = engine.objects(layers("prod")) + engine.objects(layers("staging"))
     short = {"Service": "svc", "ServiceAccount": "sa"}
@@ -75,9 +77,11 @@ def facts(tmp_path_factory) -> Iterator[dict]:
             for one in found if one["kind"] == "Service"
         },
         "shield": f"http://127.0.0.1:{shield.port}",
+        "engage": f"http://127.0.0.1:{engage.port}",
         "data": str(shield.data),
         "root": str(ROOT),
     }  # fmt: skip
+    engage.close()
     shield.close()
 
 
@@ -99,6 +103,26 @@ def test_every_block_of_the_page_runs(page: Path, shell: Shell, facts: dict):
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
 
 
+def test_every_block_of_the_pages_is_of_a_kind_that_a_test_reads():
+    """`bash` runs above, `reachability` is the table that the render is compared with, `console` shows an answer, too."""
+    kinds = {kind for page in PAGES for kind in re.findall(r"^ *```(.+)$", page.read_text(), re.MULTILINE)}
+    assert {kind.split()[0] for kind in kinds} <= {"bash", "console", "reachability"}
+    indented = [page.name for page in PAGES if re.search(r"^ +```", page.read_text(), re.MULTILINE)]
+    assert indented == []  # the pattern above would not see them
+
+
+def test_what_a_console_shows_is_typed_with_options_that_there_are():
+    """The drill itself runs in test_restore_drill.py."""
+    for page in PAGES:
+        for line in re.findall(r"^\$ (.+)$", page.read_text(), re.MULTILINE):
+            program, script, command, *words = line.split()
+            assert program == "python"
+            told = subprocess.run(
+                [sys.executable, str(ROOT / script), command, "--help"], capture_output=True, text=True, check=True
+            ).stdout
+            assert [word for word in words if word.startswith("--") and word not in told] == []
+
+
 def test_what_leads_nowhere_is_noticed(shell: Shell):
     """The stubs can fail: each line is one letter away from one that works."""
     for line in (
@@ -111,6 +135,8 @@ def test_what_leads_nowhere_is_noticed(shell: Shell):
         "helm upgrade --install kiki ./helm/kiki --namespace kiki -f helm/kiki/values-prod.yaml --set syncshield.images=x:1",
         "curl http://syncshield.kiki.svc.cluster.local:8080/health",
         "curl http://syncshield.kiki.svc.cluster.local/spends",
+        "curl http://localhost:8084/health",
+        "curl http://localhost:8083/spend?amount=1",
         "aws iam create-policies --policy-document file://kiki_master_key",
     ):
         assert shell.run(line).returncode != 0, line
