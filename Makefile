@@ -53,7 +53,7 @@ bench: $(BENCH) servers ## the measurements of docs/benchmarks.md; ARGS="…" is
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(DEV) ## check that the documentation says what the commands and the guide do
-	$(BIN)/python -m pytest -q tests/architecture tests/cli/test_docs.py tests/test_examples.py
+	$(BIN)/python -m pytest -q tests/architecture tests/cli/test_cli.py tests/test_examples.py -k "architecture or documented or examples"
 
 servers: # the real servers that tests and measurements start for themselves
 	@scripts/ensure_servers.sh
