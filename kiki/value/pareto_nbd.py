@@ -20,7 +20,7 @@ from kiki.value.numeric import (
     either,
     in_logs,
     log_add,
-    nbd_pmf,
+    nbd_pmf_mixed,
     rising,
     total_in_logs,
     with_the_gone,
@@ -209,10 +209,11 @@ def pmf(p: Floats, h: float, groups: Groups, n_max: int) -> Floats:
     r, alpha, s, beta = p
     shape, rate, scale = r + groups.x, alpha + groups.t, beta + groups.t
     stays = np.exp(-s * np.log1p(h / scale))
-    living = stays[:, None] * nbd_pmf(shape, rate, h, n_max)
-    for node, weight in zip(_PMF_NODES, _PMF_WEIGHTS, strict=True):
-        until = np.minimum(scale * np.expm1(-np.log1p(-node * (1 - stays)) / s), h)
-        living += (weight * (1 - stays))[:, None] * nbd_pmf(shape, rate, until, n_max)
+    gone_by = [scale * np.expm1(-np.log1p(-node * (1 - stays)) / s) for node in _PMF_NODES]
+    weights = [weight * (1 - stays) for weight in _PMF_WEIGHTS]
+    periods = [(np.full_like(stays, h), stays)]
+    periods += [(np.minimum(until, h), weight) for until, weight in zip(gone_by, weights, strict=True)]
+    living = nbd_pmf_mixed(shape, rate, periods, n_max)
     return with_the_gone(living, alive(p, groups))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import betainc
 
 from kiki.value.quantiles import Counts, Revenue, first_reaching, known_orders, revenue_table, thinned
 
@@ -73,6 +74,16 @@ def test_any_table_holds_distributions(p, q, zero_share, orders, n_max):
     assert (np.diff(table.grid) > 0).all()
     # More purchases are never less revenue.
     assert (np.diff(table.rows, axis=0) <= 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "orders", "n_max"),
+    [(6.25, 3.74, 0, 15), (6.25, 3.74, 40, 127), (0.5, 1.5, 200, 255), (40.0, 5.0, 20, 63), (300.0, 8.0, 90, 31)],
+)
+def test_a_table_is_the_incomplete_beta_function(p, q, orders, n_max):
+    table = revenue_table(p, q, 0.0, float(orders), n_max)
+    exact = betainc(p * table.nodes[1:, None], q + p * orders, table.grid / (1 + table.grid))
+    assert np.abs(table.rows[1:] - exact).max() < 1e-9
 
 
 def test_reading_a_chance_is_the_inverse_of_reading_a_quantile():
