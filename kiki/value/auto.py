@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from kiki.value.card import HonestyCard, OriginScore, PartScore, histogram, strata
+from kiki.value.claim import SPREAD_MOST, refusal
 from kiki.value.conformal import Recalibration, recalibrate, stratum
 from kiki.value.drift import DRIFTS, per_unit
 from kiki.value.drift import chosen as chosen_drift
@@ -26,7 +27,7 @@ from kiki.value.orders import Orders, day_of
 from kiki.value.origins import rolling_origins, sampled
 from kiki.value.predictive import Level, Predictive
 from kiki.value.purchases import Purchases, summarise
-from kiki.value.seasonality import LevelPath, level_series, season
+from kiki.value.seasonality import LevelPath, doubted, level_series, season
 from kiki.value.shape import Shape, chosen, learnt, no_correction
 from kiki.value.spend import SpendModel, fit_spend
 from kiki.value.stacking import stack
@@ -37,18 +38,6 @@ ANCHOR_PRIOR: Final = 100.0
 
 ORIGINS_MIN: Final = 2
 """With fewer usable origins nothing is chosen."""
-
-CLAIM_CUSTOMERS: Final = 400
-"""With fewer customers an origin does not tell a share of 80 % to two points."""
-
-CLAIM_POINTS: Final = 0.03
-"""How far measured coverage may be off where calibration is claimed."""
-
-CLAIM_SPREAD: Final = float(np.log(1.5))
-"""How far the level may swing between origins where calibration is claimed, as a root mean square of logarithms."""
-
-CLAIM_REACH: Final = 5.0
-"""How many times as far as the furthest origin was tested a forecast may reach where calibration is claimed."""
 
 DRIFT_CUSTOMERS: Final = 1_000
 """On so many customers of an origin drifts are compared."""
@@ -85,12 +74,16 @@ class AutoFit:
     """The season of the level; None where the log is shorter than two years, or shows none."""
     drift: float
     """The variance a unit by which rates wander; 0 where distributions without it foretold as well."""
+    level_doubt: float
+    """How far the level of everybody is not known, as the standard deviation of its logarithm: how wrong the origins were about it, and
+    where no season is known at least how far it swings."""
     card: HonestyCard
 
     def predictive(self, purchases: Purchases, horizon: float, *, dated: bool = True) -> Predictive:
         """What these customers will do within `horizon` units; `dated` False for histories that do not tell recent weeks."""
         factor = None if self.shape is None else self.shape.factors(self.mixture, purchases, horizon, dated=dated)
-        level = None if self.level is None else self.level.level(horizon, purchases.unit)
+        known = None if self.level is None else self.level.level(horizon, purchases.unit)
+        level = doubted(known, self.level_doubt)
         return Predictive(self.mixture, self.spend, purchases, horizon, factor=factor, level=level, drift=self.drift)
 
 
@@ -111,8 +104,6 @@ class _Said(NamedTuple):
     levelled: dict[str, Pit]
     """With the sum of the purchases that came, so that only the spread is judged."""
     x: Ints
-    level: float
-    """Purchases that came, of all customers, to those forecast."""
 
 
 def fit_auto(
@@ -143,12 +134,17 @@ def fit_auto(
         return _plain(purchases, candidates, spend, horizon)
     choice = _chosen(trials, sample)
     told("rolling origins", len(trials) + 1, len(trials) + 2)
-    path = season(level_series(orders, purchases, candidates.anchor.expected_new))
+    series = level_series(orders, purchases, candidates.anchor.expected_new)
+    path = season(series)
     paths = [None if path is None else trial.season(sample) for trial in trials]
     if not _seasonal(trials, paths):
         path, paths = None, [None] * len(trials)
     drift = _drift(trials, choice, paths)
-    said = [_said(trial, choice, past, drift) for trial, past in zip(trials, paths, strict=True)]
+    # Origins that did not know a season yet count too: they tell how wrong it goes when a season is missed.
+    levels = [_missed(trial, past) for trial, past in zip(trials, paths, strict=True)]
+    swing = 0.0 if path else series.swing
+    doubts = [_doubt([*levels[:place], *levels[place + 1 :]], swing) for place in range(len(levels))]
+    said = [_said(trial, choice, past, drift, doubt) for trial, past, doubt in zip(trials, paths, doubts, strict=True)]
     recalibration = _recalibration(said)
     mixture = candidates.mixture(choice.weights)
     shape = choice.whole.keeping(
@@ -156,8 +152,7 @@ def fit_auto(
     )
     parts = candidates.weighed(choice.weights)
     scores = tuple(_score(said, place) for place in range(len(said)))
-    # Origins that did not know a season yet count too: they tell how wrong it goes when a season is missed.
-    spread = _spread([each.level for each in said])
+    spread = _spread(levels)
     card = _card(purchases, parts, horizon)
     told("rolling origins", len(trials) + 2, len(trials) + 2)
     return AutoFit(
@@ -168,13 +163,19 @@ def fit_auto(
         recalibration=recalibration,
         level=path,
         drift=drift,
+        level_doubt=_doubt(levels, swing),
         card=replace(
             card,
             sampled_customers=min(len(purchases), sample.ids.size),
             shape_weight=shape.weight,
             level_spread=spread,
             origins=scores,
-            refusal=_refusal(scores, spread, horizon / max(origin.horizon for origin in origins)),
+            refusal=refusal(
+                scores,
+                level_spread=spread,
+                series=None if path else series,
+                reach=horizon / max(origin.horizon for origin in origins),
+            ),
         ),
     )
 
@@ -189,7 +190,7 @@ def _plain(purchases: Purchases, candidates: Candidates, spend: SpendModel, hori
         "forecast as a test"
     )
     card = replace(_card(purchases, parts, horizon), refusal=said)
-    return AutoFit(parts, candidates.mixture(weights), spend, None, None, None, 0.0, card)
+    return AutoFit(parts, candidates.mixture(weights), spend, None, None, None, 0.0, 0.0, card)
 
 
 def _chosen(trials: list[Trial], orders: Orders) -> _Choice:
@@ -220,6 +221,20 @@ def _seasonal(trials: list[Trial], paths: list[LevelPath | None]) -> bool:
 
 def _level(trial: Trial) -> float:
     return float(trial.origin.outcomes.purchases.sum()) / max(trial.anchored(), 1e-9)
+
+
+def _missed(trial: Trial, path: LevelPath | None) -> float:
+    """Purchases that came at an origin to those forecast, its season included."""
+    known = _known(trial, path)
+    return _level(trial) / (known.mean if known else 1.0)
+
+
+def _doubt(levels: list[float], swing: float) -> float:
+    """How wrong the level may be, from how wrong it was, and where no season is known from how far it swings.
+
+    Above `SPREAD_MOST` nothing is claimed any more.
+    """
+    return min(max(_spread(levels), swing), SPREAD_MOST)
 
 
 def _spread(levels: list[float]) -> float:
@@ -253,17 +268,18 @@ def _came(trial: Trial, said: Predictive, known: Level | None) -> Level:
     return before._replace(mean=before.mean * came) if came > 0 else before
 
 
-def _said(trial: Trial, choice: _Choice, path: LevelPath | None, drift: float) -> _Said:
+def _said(trial: Trial, choice: _Choice, path: LevelPath | None, drift: float, doubt: float) -> _Said:
     small = trial.judged()
     known = _known(small, path)
-    forecast = small.predictive(choice.weights, choice.honest, known, drift)
+    forecast = small.predictive(choice.weights, choice.honest, doubted(known, doubt), drift)
     pits = small.pits(forecast)
-    level = _level(trial) / (known.mean if known else 1.0)
-    said = _Said(small, forecast, pits, pits, small.origin.purchases.x, level)
     came = _came(small, forecast, known)
-    if abs(came.mean / forecast.level.mean - 1) < _SAME_LEVEL:
-        return said
-    return said._replace(levelled=small.pits(small.predictive(choice.weights, choice.honest, came, drift)))
+    if doubt < _SAME_LEVEL and abs(came.mean / forecast.level.mean - 1) < _SAME_LEVEL:
+        levelled = pits
+    else:
+        # What is left to recalibrate is the spread around a level, not the doubt about the level itself.
+        levelled = small.pits(small.predictive(choice.weights, choice.honest, came, drift))
+    return _Said(small, forecast, pits, levelled, small.origin.purchases.x)
 
 
 def _recalibration(said: list[_Said]) -> Recalibration:
@@ -305,31 +321,6 @@ def _score(said: list[_Said], place: int) -> OriginScore:
         by_stratum=by_stratum,
         pit={kind: histogram(each.pits[kind]) for kind in KINDS},
     )
-
-
-def _refusal(scores: tuple[OriginScore, ...], spread: float, reach: float) -> str | None:
-    """Why calibration is not claimed; None when it is. `reach` is the horizon, in those that were tested."""
-    last = scores[-ORIGINS_MIN:]
-    fewest = min(score.customers for score in last)
-    if fewest < CLAIM_CUSTOMERS:
-        return f"{fewest} customers are too few to tell a coverage of 80 % from one of 75 %: it takes {CLAIM_CUSTOMERS}"
-    if reach > CLAIM_REACH:
-        return f"the horizon is {reach:.0f} times the longest that the log allowed to test: measure again when it is longer"
-    if spread > CLAIM_SPREAD:
-        return (
-            f"purchases in all came to between 1/{np.exp(spread):.1f} and {np.exp(spread):.1f} times the forecast from one origin to "
-            "another (season, trend or campaigns): nobody knows which of it the future will be"
-        )
-    for score in last:
-        for kind in KINDS:
-            for level, share in (score.metrics[kind].coverage or {}).items():
-                noise = float(np.sqrt(level / 100 * (1 - level / 100) / score.customers))
-                if abs(share - level / 100) > CLAIM_POINTS + noise:
-                    return (
-                        f"the origins disagree: the {level} % interval of {kind}, recalibrated on the others, held {100 * share:.1f} % "
-                        f"of the outcomes from {score.end} to {score.until}"
-                    )
-    return None
 
 
 def _card(purchases: Purchases, parts: tuple[tuple[CountFit, float], ...], horizon: float) -> HonestyCard:

@@ -31,7 +31,7 @@ from kiki.value.prediction import Prediction, Predictions, predict
 from kiki.value.predictive import Level, Predictive
 from kiki.value.purchases import Purchases
 from kiki.value.reasons import Usual, reasons
-from kiki.value.seasonality import DAYS_PER_YEAR, LevelPath
+from kiki.value.seasonality import DAYS_PER_YEAR, LevelPath, doubted
 from kiki.value.shape import Shape
 from kiki.value.spend import SpendModel
 
@@ -148,6 +148,8 @@ class FittedModel:
     """The season of the level; None where the log does not tell."""
     drift: float = 0.0
     """The variance, a unit of time, by which the logarithm of a customer's rate wanders."""
+    level_doubt: float = 0.0
+    """How far the level of everybody is not known, as the standard deviation of its logarithm."""
     cohorts: Cohorts | None = None
     """By how much customers of one month buy more than those of another; None for a named model."""
     card: HonestyCard | None = None
@@ -164,6 +166,8 @@ class FittedModel:
         require_discount_rate(self.discount_rate)
         if not 0 <= self.drift < math.inf:  # NaN too
             raise InvalidInput(f"a drift is a variance, 0 or more, not {self.drift}")
+        if not 0 <= self.level_doubt < math.inf:
+            raise InvalidInput(f"a doubt about the level is a standard deviation, 0 or more, not {self.level_doubt}")
         self.mixture  # noqa: B018 - its parameters are checked now, not at the first forecast
 
     @property
@@ -195,7 +199,7 @@ class FittedModel:
         reach = self.horizon if horizon is None else float(horizon)
         known = purchases if purchases.unit == self.unit else replace(purchases, unit=self.unit)
         factor = None if self.shape is None else self.shape.factors(self.mixture, known, reach, dated=dated)
-        level = self._season(known.calibration_end, reach)
+        level = doubted(self._season(known.calibration_end, reach), self.level_doubt)
         return Predictive(self.mixture, self.spend, known, reach, factor=factor, level=level, drift=self.drift)
 
     def _season(self, as_of: date, reach: float) -> Level | None:
@@ -329,6 +333,7 @@ class FittedModel:
             "recalibration": None if self.recalibration is None else self.recalibration.as_dict(),
             "level": None if self.level is None else self.level.as_dict(),
             "drift": self.drift,
+            "level_doubt": self.level_doubt,
             "cohorts": None if self.cohorts is None else self.cohorts.as_dict(),
             "card": None if self.card is None else self.card.as_dict(),
             "usual": None if self.usual is None else self.usual._asdict(),
@@ -352,6 +357,7 @@ class FittedModel:
                 recalibration=_read(content["recalibration"], Recalibration.from_dict),
                 level=_read(content["level"], LevelPath.from_dict),
                 drift=msgspec.convert(content.get("drift", 0.0), float),
+                level_doubt=msgspec.convert(content.get("level_doubt", 0.0), float),
                 cohorts=_read(content["cohorts"], Cohorts.from_dict),
                 card=_read(content["card"], HonestyCard.from_dict),
                 usual=_read(content["usual"], _usual),

@@ -54,6 +54,20 @@ class LevelSeries(NamedTuple):
         """ln(actual / expected); half a purchase keeps it finite."""
         return np.log((self.actual + 0.5) / (self.expected + 0.5))
 
+    @property
+    def told(self) -> LevelSeries:
+        """The periods in which enough was expected to tell anything."""
+        rows = self.expected >= EXPECTED_MIN
+        return LevelSeries(self.actual[rows], self.expected[rows])
+
+    @property
+    def swing(self) -> float:
+        """The standard deviation of `log_ratio` over the periods that tell anything, beyond what chance does to counts."""
+        told = self.told
+        if told.expected.size < 2:
+            return 0.0
+        return float(np.sqrt(max(told.log_ratio.var() - (1 / told.expected).mean(), 0.0)))
+
 
 @dataclass(frozen=True)
 class LevelPath:
@@ -97,6 +111,14 @@ class LevelPath:
         ):
             raise InvalidInput(f"a path of the level is of multipliers above 0, one for each {STEP_DAYS} days")
         return path
+
+
+def doubted(level: Level | None, doubt: float) -> Level | None:
+    """The level with a doubt more about it, as a standard deviation of logarithms; None is a level of 1 without any."""
+    if not doubt:
+        return level
+    known = level or Level(1.0)
+    return known._replace(log_sd=float(np.hypot(known.log_sd, doubt)))
 
 
 def level_series(orders: Orders, purchases: Purchases, expected_new: Callable[[Floats], Floats]) -> LevelSeries:

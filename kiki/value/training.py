@@ -132,6 +132,7 @@ def _automatic(orders: Orders, purchases: Purchases, horizon: float, told: Progr
         recalibration=found.recalibration,
         level=found.level,
         drift=found.drift,
+        level_doubt=found.level_doubt,
         cohorts=_cohorts(found.parts[0][0].name, purchases),
         card=found.card,
     )
