@@ -45,6 +45,7 @@ from kiki.shield.budget import Reason, Refusal, judge_ltv
 from kiki.shield.call import Call, Switch
 from kiki.shield.change import Change, Turn
 from kiki.shield.consent import LEASE_HELD
+from kiki.shield.consent_gate import missing_consents
 from kiki.shield.consent_view import ConsentView
 from kiki.shield.decided_fact import decided_fact, first_answer, merged, settled_fact, without
 from kiki.shield.decision import Decision
@@ -59,7 +60,7 @@ from kiki.shield.fact import (
     Settled,
 )
 from kiki.shield.origin import Origin
-from kiki.shield.persons import PERSONAL_PREFIXES, UNKNOWN, names_one, persons_of, referenced, require_nobody
+from kiki.shield.persons import PERSONAL_PREFIXES, names_one, persons_of, referenced, require_nobody
 from kiki.shield.policy import Policy
 from kiki.shield.projections import Projections, fact_at, settled_key
 from kiki.shield.replay import Restorable, reach, replay
@@ -70,10 +71,6 @@ DAY = 24 * 3600 * SECOND
 
 
 _SETTLING = (Verb.COMMIT, Verb.RELEASE)
-
-
-_NEED_CONSENT = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)
-"""Money that was spent elsewhere is written down whether or not somebody consented."""
 
 
 _COUNTED_AT_ONCE = (Verb.SPEND, Verb.RECORD)
@@ -501,30 +498,9 @@ class Decider:
         return {} if refusal is None else dict.fromkeys(range(len(call.amounts)), refusal)
 
     def _missing(self, call: Call, scopes: tuple[Scopes, ...], now: int, used: list[ConsentUsed]) -> dict[int, Refusal]:
-        """Which amounts name a person who has not consented to what they are for; every consent looked at is noted."""
-        if call.verb not in _NEED_CONSENT or not (call.purpose or self.policy.asks_consent):
-            return {}
-        refused: dict[int, Refusal] = {}
-        looked: dict[tuple[str, str], ConsentUsed] = {}
-        for index in range(len(call.amounts)):
-            each = scopes[index if len(scopes) > 1 else 0]
-            named = [scope for scope in each if scope.startswith(PERSONAL_PREFIXES)]
-            if not named:
-                continue
-            for purpose in sorted(self.policy.purposes_for(each, call.purpose)):
-                for scope in named:
-                    subject = scope.partition(":")[2]
-                    found = looked.get((subject, purpose))
-                    if found is None:
-                        # Whoever has no reference has said nothing.
-                        found = ConsentUsed(subject, purpose)
-                        if subject != UNKNOWN:
-                            found = self.consents.look(subject, purpose, now)
-                        looked[subject, purpose] = found
-                    if not found.given:
-                        refused.setdefault(index, Refusal(Reason.CONSENT_MISSING, scope=scope, purpose=purpose))
-        used += looked.values()
-        return refused
+        return missing_consents(
+            call, scopes, self.policy, lambda subject, purpose: self.consents.look(subject, purpose, now), used
+        )
 
     def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int, UnderEpoch]:
         """Steps 2 and 3: what is to be written, the latest moment that the window looked at, and in which epoch.

@@ -73,6 +73,7 @@ PURE = [
     "kiki/shield/fact.py",
     "kiki/shield/network.py",
     "kiki/shield/origin.py",
+    "kiki/shield/consent_gate.py",
     "kiki/shield/decided_fact.py",
     "kiki/shield/persons.py",
     "kiki/shield/wire_answer.py",
