@@ -17,9 +17,9 @@ from scipy.special import log_ndtr
 from kiki.engage.holdout import PARTS
 from kiki.engage.moments import Moments
 from kiki.engage.outcomes import Floats
+from kiki.engage.playbook import FLOOR
 from kiki.errors import InvalidInput
 
-FLOOR: Final = PARTS // 20
 _POINTS: Final = 4001
 _KNOWN_LEAST: Final = 30
 

@@ -10,6 +10,7 @@ from kiki.engage.decision import ORDER, Ints, gates
 from kiki.engage.estimate import pack
 from kiki.engage.journey_book import HELD_OUT, TREATED, Entrant, JourneyBook
 from kiki.engage.journey_steps import arrive, sends
+from kiki.engage.learning_split import LearningSplits
 from kiki.engage.look import Look, Sides, of_rows
 from kiki.engage.people import People
 from kiki.engage.plan import Line
@@ -23,12 +24,16 @@ LATE_EVENTS: Final = 24 * 3600 * 1_000_000
 class Entering:
     """Asks the book who was in a journey before."""
 
-    def __init__(self, book: JourneyBook, sides: Sides) -> None:
+    def __init__(self, book: JourneyBook, sides: Sides, splits: LearningSplits) -> None:
         self._book = book
+        self._splits = splits
         self._sides = sides
 
-    def entrants(self, look: Look, journey: Journey) -> tuple[list[Entrant], list[Line]]:
-        """Who enters now, on which side; and who would, but is stopped by what is true of them at any time."""
+    def entrants(self, look: Look, journey: Journey, *, keeps: bool = False) -> tuple[list[Entrant], list[Line]]:
+        """Who enters now, on which side; and who would, but is stopped by what is true of them at any time.
+
+        `keeps`: the ways that they go through splits that learn are kept, because they will enter.
+        """
         playbook, people = look.playbook, look.people
         candidates = self._candidates(look, journey)
         if not candidates:
@@ -40,18 +45,26 @@ class Entering:
         before = self._earned_before(look, journey)
         features = features_of(some)
         share = self._sides.held_out_share(playbook)
+        treated = [
+            (people.customers[row], people.persons[row])
+            for row, _ in candidates
+            if not self._sides.is_held_out(playbook, people.customers[row])
+        ]
+        picker, keep = self._splits.pickers(playbook, journey, treated)
         for at, (row, entry) in enumerate(candidates):
             customer, person = people.customers[row], people.persons[row]
             if codes[at]:
                 lines.append(Line(customer, person, journey.name, "", ORDER[int(codes[at])]))
                 continue
             held = self._sides.is_held_out(playbook, customer)
-            start = arrive(journey, 0, people.now, self._sides.pick(playbook, journey, customer))
+            start = arrive(journey, 0, people.now, picker(customer))
             if start is None:
                 continue
             arm, chance = (HELD_OUT, share) if held else (TREATED, 1 - share)
             known = pack(features, at)
             entrants.append(Entrant(person, entry, arm, chance, before.get(person, 0), start.step, start.due, known))
+        if keeps:
+            keep()
         return entrants, lines
 
     def _candidates(self, look: Look, journey: Journey) -> list[tuple[int, int]]:

@@ -232,6 +232,32 @@ class JourneyBook:
             found.setdefault(person, []).append((int(at), earned))
         return found
 
+    # -- splits that learn ---------------------------------------------------------------------------
+
+    def keep_ways(self, split: str, ways: Iterable[tuple[str, int, int, int]]) -> None:
+        """Keep person, way, share and moment of people; who went before keeps that way."""
+        with self.database.writing() as tx:
+            tx.many(
+                "INSERT INTO engage_ways (split, person, way, share, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(split, *each) for each in ways],
+            )
+
+    def ways(self, split: str) -> list[tuple[str, int, int, int]]:
+        """Everybody who went through a split: person, way, share and moment."""
+        rows = self.database.read(
+            "SELECT person, way, share, at FROM engage_ways WHERE split = ? ORDER BY at, person", (split,)
+        )
+        return [(person, int(way), int(share), int(at)) for person, way, share, at in rows]
+
+    def ways_of(self, split: str, persons: Sequence[str]) -> dict[str, int]:
+        """By person the way they went, for at most some hundreds."""
+        marks = ", ".join("?" * len(persons))
+        rows = self.database.read(
+            f"SELECT person, way FROM engage_ways WHERE split = ? AND person IN ({marks})",  # noqa: S608
+            (split, *persons),
+        )
+        return {person: int(way) for person, way in rows}
+
     # -- what is remembered --------------------------------------------------------------------------
 
     def recall(self, name: str) -> bytes | None:
@@ -247,6 +273,11 @@ class JourneyBook:
                 "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
                 (name, value),
             )
+
+    def remember_first(self, name: str, value: bytes) -> None:
+        """Keep a value under a name that has none yet; whoever came first stands."""
+        with self.database.writing() as tx:
+            tx.run("INSERT INTO engage_meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
 
     # -- verdicts ------------------------------------------------------------------------------------
 

@@ -15,6 +15,11 @@ from kiki.engage.segment import Condition
 
 SMS: Final = "sms"
 DAY: Final = 24 * 3600 * 1_000_000
+MARGIN: Final = "margin"
+GOAL: Final = "goal"
+"""What a split learns from: what people bring, or whether they reach the goal of the journey."""
+FLOOR: Final = 50_000
+"""What each way of a split that learns keeps where the playbook says nothing: 5 %."""
 QUIET_SMS: Final = (21 * 60, 8 * 60)
 """Where a playbook says nothing: no SMS from 21:00 to 8:00 where the person is."""
 
@@ -102,7 +107,13 @@ class Split(msgspec.Struct, frozen=True, tag="split"):
 
     name: str
     shares: tuple[int, ...]
+    """Of one that learns: what it begins with."""
     targets: tuple[int, ...]
+    learns: bool = False
+    """Thompson sampling: each day the ways that brought more get more of those who are new."""
+    floor: int = 0
+    """Of one that learns: what each way keeps, in parts of a million."""
+    reward: str = MARGIN
 
 
 class Jump(msgspec.Struct, frozen=True, tag="jump"):

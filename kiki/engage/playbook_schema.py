@@ -55,7 +55,8 @@ def playbook_schema() -> dict[str, Any]:
         ]
     }
     name = _text(_NAME, "a name that stays when steps are added before it")
-    arm = _object({"share": _SHARE, "steps": {"anyOf": [_STEPS, {"type": "array", "maxItems": 0}]}}, ("share",))
+    way = {"share": _SHARE, "steps": {"anyOf": [_STEPS, {"type": "array", "maxItems": 0}]}}
+    arm, learning_arm = _object(way, ("share",)), _object(way)
     steps = {
         "type": "array",
         "minItems": 1,
@@ -68,6 +69,16 @@ def playbook_schema() -> dict[str, Any]:
                     ("wait_for", "within"),
                 ),
                 _object({"split": {"type": "array", "items": arm, "minItems": 1}, "name": name}, ("split",)),
+                _object(
+                    {
+                        "split": {"type": "array", "items": learning_arm, "minItems": 2},
+                        "name": name,
+                        "learn": {"enum": ["thompson"]},
+                        "floor": _SHARE,
+                        "reward": {"enum": ["margin", "goal"]},
+                    },
+                    ("split", "learn"),
+                ),
             ]
         },
     }

@@ -7,8 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kiki.engage.holdout import PARTS
 from kiki.engage.playbook import (
     DAY,
+    FLOOR,
+    GOAL,
+    MARGIN,
     Cap,
     ChannelRule,
     Journey,
@@ -34,7 +38,7 @@ KEYS: Final = (
     *("channels", "segments", "messages", "offers", "journeys"),
 )
 JOURNEY_KEYS: Final = ("enter", "again_after", "exit", "goal", "steps")
-STEP_KEYS: Final = ("send", "name", "wait", "wait_for", "within", "otherwise", "split")
+STEP_KEYS: Final = ("send", "name", "wait", "wait_for", "within", "otherwise", "split", "learn", "floor", "reward")
 CALENDAR: Final = {"day": DAY, "week": 7 * DAY, "month": 31 * DAY}
 STEPS_MAX: Final = 200
 NAMES_MAX: Final = 500
@@ -288,7 +292,11 @@ class _Reader(PlaybookReader):
             self.wrong(node, "a step is one of send, wait, wait_for and split")
             return
         (kind,) = kinds
-        companions = {"send": {"name"}, "wait_for": {"within", "otherwise"}, "split": {"name"}}.get(kind, set())
+        companions = {
+            "send": {"name"},
+            "wait_for": {"within", "otherwise"},
+            "split": {"name", "learn", "floor", "reward"},
+        }.get(kind, set())
         for key in fields.keys() - companions - {kind}:
             self.wrong(fields[key], f"'{key}' does not go with '{kind}'")
         if kind == "send":
@@ -337,7 +345,7 @@ class _Reader(PlaybookReader):
                 continue
             arm = self.fields(one, "an arm of a split", ("share", "steps"))
             share = self.share(arm, "share")
-            if "share" not in arm:
+            if "share" not in arm and "learn" not in fields:
                 self.wrong(one, f"an arm of a split has no 'share'; {accepted}")
             shares.append(share or 0)
             targets.append(len(program.steps))
@@ -345,11 +353,29 @@ class _Reader(PlaybookReader):
                 self._steps(arm["steps"], program, offers, depth + 1)
             ends.append(len(program.steps))
             program.steps.append(Jump(0))
-        if sum(shares) != 1_000_000 and not self.problems:
+        learns, floor, reward = self._learning(node, fields, len(shares))
+        if learns and shares and not any(shares):
+            shares = [PARTS // len(shares) + (place < PARTS % len(shares)) for place in range(len(shares))]
+        if sum(shares) != PARTS and not self.problems:
             self.wrong(node, f"the shares of a split add up to {sum(shares) / 10_000:g}%; {accepted}")
         for end in ends:
             program.steps[end] = Jump(len(program.steps))
-        program.steps[place] = Split(name or "split", tuple(shares), tuple(targets))
+        program.steps[place] = Split(name or "split", tuple(shares), tuple(targets), learns, floor, reward)
+
+    def _learning(self, node: Map, fields: Mapping[str, Node], ways: int) -> tuple[bool, int, str]:
+        """Whether a split learns, above which floor, and from what."""
+        if "learn" not in fields:
+            for key in fields.keys() & {"floor", "reward"}:
+                self.wrong(fields[key], f"'{key}' goes with 'learn: thompson'")
+            return False, 0, MARGIN
+        self.known_name(fields["learn"], "'learn'", ("thompson",))
+        reward = self.known_name(fields["reward"], "'reward'", (MARGIN, GOAL)) if "reward" in fields else MARGIN
+        floor = self.share(fields, "floor") if "floor" in fields else FLOOR
+        if ways < 2:
+            self.wrong(node, "a split that learns has at least two ways")
+        elif floor is not None and not 0 < floor * ways <= PARTS:
+            self.wrong(fields.get("floor", node), f"floor is above 0 and for {ways} ways at most {100 / ways:g}%")
+        return True, floor or FLOOR, reward or MARGIN
 
     def _step_name(self, fields: Mapping[str, Node], program: _Program, kind: str) -> str | None:
         """A name that stays when steps are added before it: what was sent is remembered under it."""

@@ -29,6 +29,7 @@ from kiki.engage.entering import Entering, seen
 from kiki.engage.event import Delivery
 from kiki.engage.journey_book import HELD_OUT, TREATED, JourneyBook, Traveller
 from kiki.engage.journey_steps import Place, complete, is_send, sends
+from kiki.engage.learning_split import LearningSplits
 from kiki.engage.look import Due, Look, Sides, by_step
 from kiki.engage.message_maker import MessageMaker
 from kiki.engage.plan import Line, Plan, Run
@@ -76,7 +77,8 @@ class RetentionEngine:
         self.links = links
         self.sender = Sender(store, self.log, shield, channels, links, worker=worker, workers=workers, clock=clock)
         self.sides = Sides(store.keys.secret("holdout"), holdout)
-        self._entering = Entering(self.book, self.sides)
+        self._splits = LearningSplits(self.book, self.log, self.sides, shield, clock)
+        self._entering = Entering(self.book, self.sides, self._splits)
         self._deciding = Deciding(self.book, self.log, self.sides, clock)
         self._story = Story(store, self.book, shield)
         self._clock = clock
@@ -133,12 +135,13 @@ class RetentionEngine:
         with self._turn:
             resumed = len(self.sender.resume(maker))
             look = self.look(playbook)
+            self._splits.begin(playbook)
             entered, held_out = 0, 0
             verdicts: Counter[str] = Counter()
             messages: Counter[str] = Counter()
             try:
                 for journey in playbook.journeys:
-                    entrants, stopped = self._entering.entrants(look, journey)
+                    entrants, stopped = self._entering.entrants(look, journey, keeps=True)
                     held = [
                         Line(look.people.customers[look.row_of[e.person]], e.person, journey.name, "", Verdict.HELD_OUT)
                         for e in entrants
@@ -242,16 +245,21 @@ class RetentionEngine:
     def _move(self, look: Look, journey: Journey, travellers: Sequence[Traveller], came: set[str]) -> None:
         """Let these go on from where they are."""
         moves, ends = [], []
+        inside = [
+            (look.people.customers[row], e.person) for e in travellers if (row := look.row_of.get(e.person)) is not None
+        ]
+        picker, keep = self._splits.pickers(look.playbook, journey, inside)
         for each in travellers:
             row = look.row_of.get(each.person)
             place: Place | None = None
             if row is not None and each.step < len(journey.steps):
-                pick = self.sides.pick(look.playbook, journey, look.people.customers[row])
+                pick = picker(look.people.customers[row])
                 place = complete(journey, each.step, look.people.now, pick, happened=each.person in came)
             if place is None:
                 ends.append(each)
             else:
                 moves.append((each, place.step, place.due))
+        keep()
         self.book.move(look.playbook.name, journey.name, moves, ends)
 
     def _pass_sends(

@@ -88,6 +88,15 @@ TABLES: Final = (
         state TEXT NOT NULL,
         PRIMARY KEY (playbook, journey, person, entry)
     )""",
+    # Which way of a split that learns somebody went, for good.
+    """CREATE TABLE IF NOT EXISTS engage_ways (
+        split TEXT NOT NULL,
+        person TEXT NOT NULL,
+        way BIGINT NOT NULL,
+        share BIGINT NOT NULL,
+        at BIGINT NOT NULL,
+        PRIMARY KEY (split, person)
+    )""",
     "CREATE INDEX IF NOT EXISTS engage_journeys_by_due ON engage_journeys (playbook, state, due)",
     "CREATE INDEX IF NOT EXISTS engage_journeys_by_person ON engage_journeys (person)",
     """CREATE TABLE IF NOT EXISTS engage_actions (
