@@ -20,6 +20,7 @@ from kiki.engage.playbook import Journey, Playbook, Send
 from kiki.engage.policy import Policy
 from kiki.engage.roster import features_of
 
+VISITED: Final = "visited"
 LEARN_EVERY: Final = 24 * 3600 * 1_000_000
 
 
@@ -71,6 +72,7 @@ class Deciding:
             return []
         actions = self._log.of_step(playbook.name, step)
         earned = self._book.earnings(playbook.margin_rate, assigned[0].at, now)
+        visits = self._book.moments_of(VISITED, assigned[0].at, now)
         found = []
         for each in assigned:
             arm, chances = HELD_OUT, {}
@@ -88,8 +90,10 @@ class Deciding:
             if each.arm == HELD_OUT:
                 chances = dict.fromkeys(send.offers, (1 - share) / len(send.offers))
             chances[HELD_OUT] = share
-            margin = sum(m for at, m in earned.get(each.person, ()) if each.at < at <= each.at + journey.goal_span)
-            found.append(Drawn(arm, chances, margin, each.features))
+            ends = each.at + journey.goal_span
+            margin = sum(m for at, m in earned.get(each.person, ()) if each.at < at <= ends)
+            visited = any(each.at < at <= ends for at in visits.get(each.person, ()))
+            found.append(Drawn(arm, chances, margin, each.features, visited))
         return found
 
     def lines(

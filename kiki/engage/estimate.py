@@ -41,6 +41,9 @@ class Drawn(NamedTuple):
     """By arm the chance that it had for them."""
     margin: int
     features: bytes
+    visited: bool = False
+    """An outcome that comes before the margin, denser, and open to the held out as well. A click is not: nobody can
+    click on a message that they did not get, so it would speak for writing whatever it brought."""
 
 
 def pack(features: Mapping[str, Floats], row: int) -> bytes:
@@ -76,6 +79,7 @@ def learned(playbook: Playbook, offers: Sequence[str], drawn: Sequence[Drawn]) -
         [float(each.margin) for each in drawn],
         control=HELD_OUT,
         costs=costs,
+        early=[float(each.visited) for each in drawn] if any(each.visited for each in drawn) else None,
         propensity=chances,
     )
     return learn_policy(outcomes, incumbent=offers[0])

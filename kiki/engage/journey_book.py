@@ -199,6 +199,13 @@ class JourneyBook:
         )
         return [(person, int(at)) for person, at in rows]
 
+    def moments_of(self, event: str, since: int, until: int) -> dict[str, list[int]]:
+        """By person the moments of an event in a span."""
+        found: dict[str, list[int]] = {}
+        for person, at in self.occurrences(event, since, until):
+            found.setdefault(person, []).append(at)
+        return found
+
     def counts(self, event: str, since: int, until: int) -> dict[str, int]:
         """By person how often an event happened in a span."""
         rows = self.database.read(

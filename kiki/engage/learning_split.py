@@ -115,9 +115,7 @@ class LearningSplits:
             return []
         span, since = journey.goal_span, min(each.at for each in ways)
         if step.reward == GOAL:
-            reached: dict[str, list[int]] = {}
-            for person, at in self._book.occurrences(journey.goal_event, since, until):
-                reached.setdefault(person, []).append(at)
+            reached = self._book.moments_of(journey.goal_event, since, until)
             return [float(any(each.at < at <= each.at + span for at in reached.get(each.person, ()))) for each in ways]
         earned = self._book.earnings(playbook.margin_rate, since, until)
         costs: Mapping[str, int] = {name: rule.cost for name, rule in playbook.channels.items()}

@@ -59,6 +59,7 @@ class _Person(NamedTuple):
     assignment: Assignment
     margin: int
     is_over: bool
+    visits: int
 
 
 def report(
@@ -87,6 +88,7 @@ def export_rows(playbook: Playbook, store: CustomerStore) -> Iterator[ExportRow]
                 assigned.at,
                 each.is_over,
                 each.margin,
+                each.visits,
             )
 
 
@@ -138,6 +140,7 @@ def _people(
     if not assigned:
         return
     earned = book.earnings(playbook.margin_rate, min(each.at for each in assigned), now)
+    visits = book.moments_of("visited", min(each.at for each in assigned), now)
     spent: Counter[tuple[str, str]] = Counter()
     costs: Mapping[str, int] = {name: rule.cost for name, rule in playbook.channels.items()}
     for action in actions:
@@ -146,7 +149,8 @@ def _people(
     for each in assigned:
         ends = each.at + journey.goal_span
         margin = sum(margin for at, margin in earned.get(each.person, ()) if each.at < at <= ends)
-        yield _Person(each, margin - spent[each.person, str(each.entry)], ends <= now)
+        seen = sum(each.at < at <= ends for at in visits.get(each.person, ()))
+        yield _Person(each, margin - spent[each.person, str(each.entry)], ends <= now, seen)
 
 
 def report_json(found: Report) -> dict[str, Any]:
