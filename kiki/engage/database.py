@@ -89,7 +89,7 @@ class SqliteDatabase:
             # A reader of its own: a long look must not keep an opt-out from being written.
             self._reader = self._connection if path is None else self._opened(apsw.Connection(name))
         except (apsw.Error, OSError) as error:
-            raise StoreUnavailable(f"the store of customers at {name} cannot be opened: {error}") from error
+            raise StoreUnavailable(f"the database at {name} cannot be opened: {error}") from error
         if path is None:
             self._reading = self._turn
 
@@ -185,7 +185,7 @@ class PostgresDatabase:
                     application_name="kiki-engage",
                 )
             except self._psycopg.Error:
-                raise StoreUnavailable("the database of customers does not answer") from None
+                raise StoreUnavailable("the PostgreSQL that customers and points are kept in does not answer") from None
             self._own.connection = connection
             with self._lock:
                 self._all = {each for each in self._all if not each.closed} | {connection}
@@ -235,4 +235,6 @@ class _PostgresStatements:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     # Neither the words (they may quote a value) nor the statement: only what kind of trouble it is.
     state = getattr(error, "sqlstate", None)
-    return StoreUnavailable(f"the store of customers failed: {type(error).__name__}{f' ({state})' if state else ''}")
+    return StoreUnavailable(
+        f"the database of customers and points failed: {type(error).__name__}{f' ({state})' if state else ''}"
+    )

@@ -57,6 +57,7 @@ def test_visits_carry_what_orders_alone_cannot_and_everybody_new_gets_the_best_c
     plan = shop.engine.plan(following)
     chosen = Counter(line.offer for line in plan.lines if line.customer.startswith("later") and line.offer)
     assert chosen.keys() == {"again"}
+    shop.engine.run(following)
     kept = shop.engine.book.recall("policy:book/win-back")
     assert kept is not None
     policy = Policy.load(kept[8:])
