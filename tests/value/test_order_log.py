@@ -22,10 +22,10 @@ from kiki.value.purchases import summarise
 UNTIL = date(2026, 6, 30)
 
 
-@pytest.fixture(params=["duckdb", "pandas"])
+@pytest.fixture(params=["arrow", "pandas"])
 def engine(request, monkeypatch):
     if request.param == "pandas":
-        monkeypatch.setattr(order_log, "duckdb", None)
+        monkeypatch.setattr(order_log, "_ARROW", False)
     return request.param
 
 
@@ -103,7 +103,7 @@ def test_parquet_and_table_are_read_alike(engine, tmp_path):
     ),
     st.booleans(),
 )
-def test_duckdb_and_pandas_give_identical_orders(rows, with_ids):
+def test_arrow_and_pandas_give_identical_orders(rows, with_ids):
     frame = pd.DataFrame(rows, columns=["customer", "day", "cents", "invoice"])
     frame = frame.assign(
         date=pd.Timestamp("2026-01-01") + pd.to_timedelta(frame["day"], unit="D"), amount=frame["cents"] / 100
@@ -111,7 +111,7 @@ def test_duckdb_and_pandas_give_identical_orders(rows, with_ids):
     columns = OrderColumns(date="date", order="invoice" if with_ids else None)
     first = read_orders(frame, columns=columns, until=UNTIL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(order_log, "duckdb", None)
+        patch.setattr(order_log, "_ARROW", False)
         second = read_orders(frame, columns=columns, until=UNTIL)
     assert lines_of(first) == lines_of(second)
     assert (first.notes, first.unmatched.tolist()) == (second.notes, second.unmatched.tolist())
