@@ -84,6 +84,13 @@ def _folder(data_dir: Path | None) -> Path:
     return (data_dir or Path(os.environ.get("KIKI_DATA_DIR") or "kiki-data")).absolute()
 
 
+def _make(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for nobody else to look into: `mkdir` would leave its parents open."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.is_dir():
+            each.mkdir(mode=0o700)
+
+
 def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool) -> list[Member]:
     """What can run here; what cannot is said, with what to do about it."""
     from kiki.cli import fleet
@@ -96,7 +103,7 @@ def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool
     fleet.require_free(ports, services)
     folder = root / "logs"
     try:
-        (folder if logs else root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder if logs else root)
     except OSError as error:
         raise ConfigurationError(
             [f"{root} cannot be written to: {error.strerror}; name another with --data-dir"]
@@ -126,7 +133,7 @@ def _serve_single(root: Path) -> None:
         fleet.FLOW: prepare_flow,
         fleet.ENGAGE: prepare_engage,
     }
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(root)
     missing = fleet.missing_extras()
     for service, advice in missing.items():
         show.talk(f"{service} is left out: this installation lacks what it needs; {advice}")

@@ -538,6 +538,7 @@ def open_engine(where: str | Path) -> sa.Engine:
         )
     path = Path(where)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)  # SQLite would let everybody read it
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
 
     @sa.event.listens_for(engine, "connect")

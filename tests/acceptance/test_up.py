@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from kiki.cli.up import _make
+
 ROOT = Path(__file__).parents[2]
 VARIABLES = (
     "KIKI_SHIELD_PORT",
@@ -169,3 +171,10 @@ def test_all_four_fit_into_one_process(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_it_makes_is_for_nobody_else_to_look_into(tmp_path):
+    folder = tmp_path / "kiki-data" / "demo" / "logs"
+    _make(folder)
+    _make(folder)
+    assert {each.stat().st_mode & 0o777 for each in (folder, *folder.parents[:2])} == {0o700}
