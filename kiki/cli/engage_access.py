@@ -74,6 +74,14 @@ class Engage(Protocol):
         ...
 
 
+def one_thread_a_product() -> None:
+    """Let numpy work on one core; to be asked before it is loaded.
+
+    Learning makes thousands of small products: on a busy machine threads that wait for each other take ten times as long.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 @contextlib.contextmanager
 def open_engage(
     data_dir: Path | None,
@@ -85,6 +93,7 @@ def open_engage(
     given: dict[str, str] | None = None,
 ) -> Iterator[Engage]:
     """The engine as the options ask for it; `given` are settings from other options."""
+    one_thread_a_product()
     named = service or os.environ.get("KIKI_ENGAGE_URL")
     if named:
         yield ServiceEngage(named)

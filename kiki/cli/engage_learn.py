@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kiki.cli import show
+from kiki.cli.engage_access import one_thread_a_product
 from kiki.cli.options import Json
 from kiki.errors import InvalidInput
 
@@ -58,8 +58,7 @@ def learn(
 
     What is learned is judged on people whom it was not learned from. Columns that came of the arm are found and left out.
     """
-    # Thousands of small products: threads that wait for each other take ten times as long. Asked before numpy is loaded.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    one_thread_a_product()
     from kiki.engage.outside_log import Roles, read_outside_log
     from kiki.engage.policy_trial import try_policies
 

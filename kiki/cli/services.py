@@ -148,8 +148,10 @@ def engage(
 
     Settings come from the environment: see `kiki settings`.
     """
+    from kiki.cli.engage_access import one_thread_a_product
     from kiki.errors import MissingExtra
 
+    one_thread_a_product()
     try:
         from kiki.cli.engage_wiring import run_engage
     except ModuleNotFoundError as error:
