@@ -21,7 +21,7 @@ CUSTOMERS = 698_415
 DAYS = 730
 FIRST = date(2024, 1, 1)
 END = FIRST + timedelta(days=DAYS - 1)
-ROUNDS = 3
+ROUNDS = 5
 
 BARE = f"""
 WITH days AS (SELECT customer_id, date::DATE AS day, sum(amount) AS amount FROM log GROUP BY 1, 2)
@@ -94,7 +94,12 @@ def run() -> list[Row]:
             "≤ 1.5 of the same columns",
             ratio <= 1.5,
         ),
-        Row("kiki in memory: from a DataFrame, every line checked", f"{best['memory']:.2f} s"),
+        Row(
+            "kiki in memory: from a DataFrame, every line checked",
+            f"{best['memory']:.2f} s = {best['memory'] / best['bare']:.2f} of the four columns",
+            "≤ 1.5 of the four",
+            best["memory"] <= 1.5 * best["bare"],
+        ),
         Row("the same with every fiftieth line a refund", f"{best['refunds']:.2f} s"),
         Row("peak of the process, three logs of 5 M lines included", f"{peak:.0f} MB"),
     ]
