@@ -8,7 +8,7 @@ from bench.engage_optouts import rounds as opt_outs
 
 def test_nothing_goes_out_twice_and_nobody_is_forgotten():
     found = rounds(2_000, 6)
-    assert found.kills >= 2
+    assert found.kills >= 1
     assert (found.duplicates, found.lost, found.wrong, found.open_after_words) == (0, 0, 0, 0)
     assert found.states["unknown"] > 0
     assert found.states["done"] > 1_500
