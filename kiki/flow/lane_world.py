@@ -167,7 +167,9 @@ class Worlds:
             except KikiError as error:
                 self.troubles[where] = str(error)
                 if loop.time() - said_at > _SILENCE:
-                    logger.warning("a platform cannot be used; its campaigns wait", extra={"detail": str(error)[:300]})
+                    logger.warning(
+                        "%s cannot be used, and its campaigns wait: %s", where, " ".join(str(error).split())[:300]
+                    )
                     said_at = loop.time()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
