@@ -45,7 +45,17 @@ CANARIES = (
     *(PROXY_IP, PROXY_IP6, AGENT, NOTE, NOTICE, DETAILS, GUARDIAN, REQUESTER, PROOF),
     *KEYS,
 )
-WORDS = ("canary", "Marigold", "Quokka", "Zanzibar", "Guardian Smith", "Requester Jones", "100.237", "113.249", "::beef")
+WORDS = (
+    "canary",
+    "Marigold",
+    "Quokka",
+    "Zanzibar",
+    "Guardian Smith",
+    "Requester Jones",
+    "100.237",
+    "113.249",
+    "::beef",
+)
 """Parts of them, in case something is cut or split; none that the fraction of a second could be."""
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kiki import settings
 from kiki.cli.main import app
+from kiki.settings import client
 from kiki.shield.consent_store import ConsentStore
 from tests.servers import free_port
 
@@ -23,7 +23,7 @@ def data_dir(tmp_path: Path, monkeypatch) -> Path:
     """An empty data directory, and no service anywhere."""
     for name in ("KIKI_SHIELD_URL", "SHIELD_URL", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "SHIELD_URL_DEFAULT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(client, "SHIELD_URL_DEFAULT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "data"))
     return tmp_path / "data"
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from kiki import settings
 from kiki.cli.consent_access import record_of_reply
 from kiki.cli.main import app
 from kiki.errors import ShieldUnreachable
+from kiki.settings import client
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.wire_consent import ConsentReply
 from tests.servers import free_port
@@ -41,7 +41,7 @@ def environment(tmp_path: Path, monkeypatch):
     """Nothing is named but an empty data directory, and nothing listens at the usual address."""
     for name in ("KIKI_SHIELD_URL", "SHIELD_URL", "DATABASE_URL", "KIKI_SHIELD_TOKEN", "KIKI_SHIELD_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "SHIELD_URL_DEFAULT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(client, "SHIELD_URL_DEFAULT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "data"))
 
 
@@ -109,7 +109,7 @@ def test_a_service_tells_what_a_ledger_tells(url: str, tmp_path: Path):
 
 def test_a_service_at_the_usual_address_goes_before_a_ledger(url: str, monkeypatch, tmp_path: Path):
     """Nobody is told "revoked" by a ledger that no service acts on."""
-    monkeypatch.setattr(settings, "SHIELD_URL_DEFAULT", url)
+    monkeypatch.setattr(client, "SHIELD_URL_DEFAULT", url)
     with ConsentStore.open(tmp_path / "data" / "shield.db") as store:
         store.grant("c-3", "marketing")
     assert run("revoke", "c-3", "marketing").exit_code == 0
@@ -121,7 +121,7 @@ def test_a_ledger_in_the_working_directory_is_used_where_nothing_answers_and_sai
     monkeypatch.delenv("KIKI_DATA_DIR")
     monkeypatch.chdir(tmp_path)
     alone = run("status", "c-1")
-    assert (1, True) == (alone.exit_code, settings.SHIELD_URL_DEFAULT in alone.stderr)
+    assert (1, True) == (alone.exit_code, client.SHIELD_URL_DEFAULT in alone.stderr)
     assert 0 == run("grant", "c-1", "marketing", "--ledger", "kiki-data").exit_code
     asked = run("check", "c-1", "marketing")
     assert (0, True) == (asked.exit_code, "using the ledger in kiki-data" in asked.stderr), asked.output

@@ -93,7 +93,10 @@ def test_a_zone_that_is_none_is_unknown(zone):
 def test_the_next_loud_moment_is_loud_and_none_before_it_is(moment, zone, begins, ends):
     quiet, at = QuietHours(begins, ends), round(moment.timestamp() * 1e6)
     loud = next_loud(quiet, at, [zone])
-    assert loud is not None
+    if loud is None:
+        # Somebody is loud for some minutes a day that no quarter of an hour begins in: then they are left alone.
+        assert 0 < (begins - ends) % 1440 < 15
+        return
     assert not is_quiet(quiet, loud, [zone])
     if loud != at:
         before = loud - loud % STEP - STEP
