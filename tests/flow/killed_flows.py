@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from kiki.flow.campaign_runner import CampaignRunner
 from kiki.flow.plan_text import parse_plan
+from kiki.flow.reconcile import Kind
 from kiki.flow.run_status import RunStatus
 from kiki.flow.run_store import RUNNING, RunStore, Told
 from kiki.shield.budget_guard import BudgetGuard
@@ -208,6 +209,12 @@ class Arena:
             run = runner.runs()[0].run
             status, story = runner.status(run), runner.events(run, most=10_000_000)
             found = runner.reconcile(run)
+            for _ in range(20):
+                # A sandbox that answers late on a busy machine leaves nothing undecided: it is asked again.
+                if not any(each.kind is Kind.UNREADABLE for each in found.findings):
+                    break
+                time.sleep(0.5)
+                found = runner.reconcile(run)
             failed = {
                 one.campaign: {**one.result, "spent": {}} for one in runner.store.lanes(run) if one.state != "completed"
             }
