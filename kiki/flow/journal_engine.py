@@ -55,6 +55,11 @@ class JournalPort:
         self._inbox.setdefault(signal.number, signal.body)
         self._told.set()
 
+    @property
+    def is_resuming(self) -> bool:
+        """See `Port`: the first step behind what earlier lives have journaled."""
+        return 0 < len(self._past) == self._place
+
     async def step(self, key: str, act: Act) -> Json:
         """See `Port`."""
         known = self._known(key)

@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.lane_money import LaneMoney, worst_case
-from kiki.flow.lane_write import LaneWrites, campaign_of, outcome_of
+from kiki.flow.lane_write import CREATE, LaneWrites, campaign_of, outcome_of
 from kiki.flow.plan import Absence, Plan, PlannedCampaign
 from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status, campaign_name
 from kiki.flow.port import Json, Port
@@ -122,7 +122,7 @@ class _Lane:
             lambda key: platform.ensure_campaign(spec, key),
             lambda state: state.whole,
             until=calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY),
-            does="create",
+            does=CREATE,
             micros=spec.daily_budget,
         )
         state = campaign_of(made)

@@ -7,8 +7,9 @@ as the next attempt, because a refused attempt has had no effect.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
 from kiki.outbound.fence import fenced
 from kiki.outbound.outcome import Fate, Outcome
+
+CREATE: Final = "create"
+"""The one write that does not set a state: done twice it makes two campaigns."""
 
 Call = Callable[[str], Awaitable[Outcome]]
 """A write, given its key."""
@@ -78,6 +82,11 @@ class LaneWrites:
         key = write_key(self._story.run, self._version, f"{self._name}/{step}", attempt)
 
         async def act() -> Json:
+            if about.get("does") == CREATE and self._port.is_resuming:
+                # Whoever was killed here may have sent it a moment ago, and not every platform refuses a second campaign of
+                # one name. So the look before it waits until that request can have no effect any more.
+                limits = self._world.platform.limits
+                await asyncio.sleep(limits.timeout_seconds + limits.late_seconds)
             await self._world.fence()
             # Once more before every request of the call that writes: there may be a read, a token and a wait before it.
             with fenced(self._world.fence):

@@ -48,6 +48,11 @@ class MemoryPort:
         self._at = at or (lambda _step, _moment: None)
         self._place = 0
 
+    @property
+    def is_resuming(self) -> bool:
+        """See `Port`: nothing of this engine outlives its process, so no earlier life can have sent anything."""
+        return False
+
     async def step(self, key: str, act: Act) -> Json:
         """See `Port`."""
         found, value = self._replayed(key)

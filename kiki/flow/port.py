@@ -19,6 +19,11 @@ Act = Callable[[], Awaitable[Json]]
 class Port(Protocol):
     """The engine as one lane of one run sees it. A lane asks one thing at a time."""
 
+    @property
+    def is_resuming(self) -> bool:
+        """Whether the step that is being done now may have been begun by an earlier life, whose request may still be on its way."""
+        ...
+
     async def step(self, key: str, act: Act) -> Json:
         """The result of `act`, which has run at least once; from the journal if it was there.
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from kiki.clock import wall_micros
 from kiki.errors import LedgerUnavailable
-from kiki.flow.journal_engine import Runner
+from kiki.flow.journal_engine import JournalPort, Runner
 from kiki.flow.plan_text import parse_plan
-from kiki.flow.run_store import RunStore
+from kiki.flow.run_store import Entry, RunStore
 from tests.flow.plans import SPRING
 from tests.flow.toy_runner import GRACE_SECONDS, LEASE_SECONDS
 
@@ -193,3 +194,16 @@ def test_a_database_that_is_away_is_said_in_our_own_words(own_postgres) -> None:
     for ask in (store.runs, store.waiting, lambda: store.fence("run-1", 1), lambda: store.take("a", 1, grace=1)):
         with pytest.raises(LedgerUnavailable):
             ask()
+
+
+async def test_the_first_step_behind_the_journal_may_have_been_begun_before_and_no_other(tmp_path: Path) -> None:
+    """A request of a killed life may still be on its way: whoever makes something waits for it, once."""
+    store = RunStore.open(tmp_path / "flow.db")
+    store.create("run-1", PLAN)
+    fresh = JournalPort(store, "run-1", 0, "run-1/social", [], wall_micros)
+    resumed = JournalPort(store, "run-1", 0, "run-1/social", [Entry("one", b"{}")], wall_micros)
+    assert not fresh.is_resuming
+    assert not resumed.is_resuming
+    assert {} == await resumed.step("one", lambda: pytest.fail("it is journaled"))
+    assert resumed.is_resuming
+    store.close()
