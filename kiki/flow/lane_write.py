@@ -66,6 +66,8 @@ class LaneWrites:
             # Whoever says when it listens again is believed: a pause that was throttled for seconds must not wait longer.
             span = self._world.calendar.span
             again = outcome.retry_at or now + span(Timing.RETRY)
+            if does == CREATE and outcome.fate is Fate.UNKNOWN:
+                again = max(again, self.doubt_until)
             await self._port.sleep(f"{step}/{sends}/wait", min(until, max(again, now + span(Timing.RETRY_LEAST))))
             attempt += outcome.fate is Fate.REFUSED
             sends += 1

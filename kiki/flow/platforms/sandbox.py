@@ -32,6 +32,8 @@ TIMEOUT_SHARE: Final = 1 / 8
 """Of a day, after which an answer is given up, within the bounds below."""
 TIMEOUT_SECONDS_MIN: Final = 0.5
 TIMEOUT_SECONDS_MAX: Final = 30.0
+SLACK_SECONDS: Final = 0.25
+"""What is late by hundredths of a second in quick time may be later on a busy machine."""
 QUARTERS_A_DAY: Final = 96
 """A late effect comes within a quarter of an hour, and a breaker stays open for one, of the sandbox's time."""
 
@@ -121,7 +123,7 @@ class SandboxPlatform:
             budget_step=about.unit,
             report_hours=math.ceil(about.report_hours),
             timeout_seconds=timeout,
-            late_seconds=quarter,
+            late_seconds=quarter + SLACK_SECONDS,
         )
         return cls(platform, account, line, about, clock, limits)
 
