@@ -77,14 +77,22 @@ class Sampler:
     """Which traces are kept: a share of those that begin here, and of those that came from elsewhere what they said."""
 
     def __init__(self, share: float, *, parent_based: bool = True) -> None:
-        self._below = round(share * (1 << 64))
+        self.below = round(share * (1 << 64))
+        """A trace that begins here is kept when its id's lower half is below this."""
         self._parent_based = parent_based
 
     def keeps(self, trace_id: int, parent_sampled: bool | None) -> bool:
         """True when a span of this trace is kept; every service with the same share decides alike."""
         if parent_sampled is not None and self._parent_based:
             return parent_sampled
-        return trace_id & _LOW_BITS < self._below
+        return trace_id & _LOW_BITS < self.below
+
+
+def _unsampled(trace_id: int) -> Span:
+    """What most requests have: the ids alone. The rest of a span is never read where nothing is sampled."""
+    span = Span.__new__(Span)
+    span.trace_id, span.span_id, span.sampled = trace_id, _getrandbits(64) or 1, False
+    return span
 
 
 class Tracer:
@@ -101,7 +109,9 @@ class Tracer:
         parent_id = int(found[2], 16) if found else 0
         if not trace_id or not parent_id:
             trace_id = _getrandbits(128) or 1
-            return Span(trace_id, 0, name, kind, sampled=self._sampler.keeps(trace_id, None))
+            if trace_id & _LOW_BITS >= self._sampler.below:
+                return _unsampled(trace_id)
+            return Span(trace_id, 0, name, kind, sampled=True)
         said = bool(int(found[3], 16) & 1) if found else None
         return Span(trace_id, parent_id, name, kind, sampled=self._sampler.keeps(trace_id, said))
 
