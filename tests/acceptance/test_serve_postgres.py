@@ -89,12 +89,15 @@ def test_the_view_of_a_replica_is_its_own(replicas):
     a, b = replicas
     assert a.status("/spend?amount=11") == 200
     assert b.status("/spend?amount=12") == 200
-    end = time.monotonic() + 10
-    while time.monotonic() < end and not (a.data / "shield_audit_gdpr.csv").exists():
-        time.sleep(0.1)
-    time.sleep(1)
-    assert "amount=11.00" in (a.data / "shield_audit_gdpr.csv").read_text()
-    assert "amount=12.00" not in (a.data / "shield_audit_gdpr.csv").read_text()
+    end = time.monotonic() + 20
+    views = [each.data / "shield_audit_gdpr.csv" for each in (a, b)]
+    # Each view has its own replica's row; when both have one, neither is still to come.
+    for view, own, foreign in zip(views, ("11.00", "12.00"), ("12.00", "11.00"), strict=True):
+        while time.monotonic() < end and not (view.exists() and f"amount={own}" in view.read_text()):
+            time.sleep(0.1)
+        assert f"amount={own}" in view.read_text()
+        assert f"amount={foreign}" not in view.read_text()
+    assert "amount=12.00" not in views[0].read_text()
 
 
 def test_without_a_master_key_no_replica_makes_its_own(tmp_path, environ):
