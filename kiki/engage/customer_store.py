@@ -23,6 +23,7 @@ from kiki.engage.event import (
     OptOut,
     OptOutReason,
     Order,
+    PrivacyKind,
     PrivacyRequest,
     Refund,
     Touch,
@@ -348,7 +349,8 @@ class CustomerStore:
         rows = self.database.read(
             "SELECT id, kind, customer, at FROM engage_privacy_requests WHERE request = '' ORDER BY at"
         )
-        made = [msgspec.convert(dict(zip(("id", "kind", "customer", "at"), row, strict=True)), _Demand) for row in rows]
+        names = ("id", "kind", "customer", "at")
+        made = [msgspec.convert(dict(zip(names, row, strict=True)), _Demand) for row in rows]
         return [(each.id, PrivacyRequest(**msgspec.structs.asdict(each))) for each in made]
 
     def demand(self, request: PrivacyRequest) -> bool:
@@ -402,7 +404,7 @@ class CustomerStore:
 
 class _Demand(msgspec.Struct):
     id: str
-    kind: str
+    kind: PrivacyKind
     customer: str
     at: int
 

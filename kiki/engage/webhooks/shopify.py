@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from kiki.clock import SECOND
+from kiki.clock import SECOND, to_datetime
 from kiki.engage.event import OptIn, OptOut, OptOutReason, Order, PrivacyKind, PrivacyRequest, Refund
 from kiki.engage.moment import optional_moment, parse_moment
 from kiki.engage.profile import Profile
@@ -278,7 +278,9 @@ def _redact(body: bytes, now: int) -> tuple[Received, ...]:
 
 def _shop_redact(body: bytes, now: int) -> tuple[Received, ...]:
     told = _read(body, _ShopRedact)
-    return (PrivacyRequest(id=f"shopify:shop_redact:{told.shop_id}", at=now, kind=PrivacyKind.SHOP_DELETION),)
+    # The body is the same each time the app is removed: a day is longer than Shopify repeats one demand.
+    day = to_datetime(now).date().isoformat()
+    return (PrivacyRequest(id=f"shopify:shop_redact:{told.shop_id}:{day}", at=now, kind=PrivacyKind.SHOP_DELETION),)
 
 
 def _allows(consent: _Consent | None) -> bool | None:
