@@ -165,7 +165,7 @@ class Playbook(msgspec.Struct, frozen=True):
     """Of an order's amount, where the order does not tell its margin; parts of a million."""
     purpose: str = "marketing"
     zone: str = ""
-    """For who has none. Empty: only what no zone that may be theirs forbids."""
+    """For who has none, unless their country has others. Empty: only what no zone that may be theirs forbids."""
 
     @property
     def version(self) -> str:

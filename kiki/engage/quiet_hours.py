@@ -38,12 +38,16 @@ def zone_named(name: str) -> ZoneInfo | None:
 
 
 def plausible_zones(zone: str, country: str, default: str, by_country: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Where a person may be: their zone, else the playbook's, else those of their country, else anywhere."""
+    """Where a person may be: their zone, else the playbook's where their country allows it, else those of their country.
+
+    Of whom no country is known either is where the playbook says, or anywhere.
+    """
     if zone_named(zone) is not None:
         return (zone,)
-    if default:
+    theirs = tuple(by_country.get(country, ()))
+    if default and (default in theirs or not theirs):
         return (default,)
-    return tuple(by_country.get(country, ())) or EVERYWHERE
+    return theirs or EVERYWHERE
 
 
 def minute_of_day(moment: int, zone: str) -> int:

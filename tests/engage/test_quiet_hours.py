@@ -70,6 +70,15 @@ def test_who_has_no_zone_is_disturbed_only_when_it_is_loud_wherever_they_may_be(
     assert all(not NIGHT.holds(minute_of_day(loud, zone)) for zone in american)
 
 
+def test_a_playbook_s_zone_does_not_move_people_into_another_country():
+    by_country = zones_by_country()
+    assert plausible_zones("", "AT", "America/New_York", by_country) == ("Europe/Vienna",)
+    assert plausible_zones("", "US", "America/New_York", by_country) == ("America/New_York",)
+    assert plausible_zones("", "", "America/New_York", by_country) == ("America/New_York",)
+    seven_in_new_york = micros("2026-11-29T23:00+00:00")
+    assert is_quiet(NIGHT, seven_in_new_york, plausible_zones("", "AT", "America/New_York", by_country))
+
+
 def test_somewhere_on_earth_it_is_always_night():
     assert next_loud(NIGHT, micros("2026-06-01T12:00+00:00"), EVERYWHERE) is None
 
