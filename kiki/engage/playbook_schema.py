@@ -100,7 +100,10 @@ def playbook_schema() -> dict[str, Any]:
             "playbook": name,
             "currency": _text("^[A-Z]{3}$", "ISO 4217"),
             "purpose": _text("^[a-z][a-z0-9_]{0,31}$", "the purpose of consent that every message rests on"),
-            "zone": {"type": "string", "description": "IANA zone of people whose own is unknown, unless their country has others"},
+            "zone": {
+                "type": "string",
+                "description": "IANA zone of people whose own is unknown, unless their country has others",
+            },
             **dict.fromkeys(("holdout", "explore", "margin"), _SHARE),
             **dict.fromkeys(("horizon", "cooldown"), _SPAN),
             "caps": {
