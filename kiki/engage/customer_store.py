@@ -70,7 +70,9 @@ _STUB: Final = (
 )
 _EVENT: Final = (
     "INSERT INTO engage_events (id, kind, person, action, at, amount, margin, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (id) DO NOTHING RETURNING id"
+    # What nobody was named for may be told again with a name: a shop's refund by webhook names its order alone.
+    "ON CONFLICT (id) DO UPDATE SET person = excluded.person "
+    "WHERE engage_events.person = '' AND excluded.person <> '' RETURNING id"
 )
 _pack = msgspec.msgpack.Encoder().encode
 _personal = msgspec.msgpack.Decoder(Personal)
@@ -210,8 +212,12 @@ class CustomerStore:
         # The id and the address stay out: whose it was must not be found here once the person is erased.
         bare = {name: "" for name in ("customer", "address") if hasattr(event, name)}
         amount = {Order: 1, Refund: -1}.get(type(event), 0) * getattr(event, "amount", 0)
+        margin = getattr(event, "margin", None)
+        if isinstance(event, Refund):
+            buyer, margin = self._of_its_order(tx, event)
+            person = person or buyer
         data = _event_json(msgspec.structs.replace(event, **bare) if bare else event)
-        values = (event.id, kind, person, action, event.at, amount, getattr(event, "margin", None), data)
+        values = (event.id, kind, person, action, event.at, amount, margin, data)
         if not tx.run(_EVENT, values):
             return False
         if isinstance(event, Order):
@@ -229,6 +235,15 @@ class CustomerStore:
                     (event.at, place, event.channel, event.at),
                 )
         return True
+
+    @staticmethod
+    def _of_its_order(tx: Statements, refund: Refund) -> tuple[str, int | None]:
+        """Who gave the goods back, and the part of the margin that is lost with them, where the order tells it."""
+        for person, amount, margin in tx.run(
+            "SELECT person, amount, margin FROM engage_events WHERE id = ?", (refund.order,)
+        ):
+            return person, -(int(margin) * refund.amount // int(amount)) if margin is not None and amount else None
+        return "", None
 
     @staticmethod
     def _newest(tx: Statements, column: str, person: str, at: int) -> None:

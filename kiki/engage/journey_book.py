@@ -214,6 +214,15 @@ class JourneyBook:
         )
         return {person: int(count) for person, count in rows}
 
+    def bought(self) -> dict[str, tuple[int, int]]:
+        """By person how many orders and what for, less what was given back: of whom no source told a total."""
+        rows = self.database.read(
+            "SELECT e.person, sum(CASE WHEN e.kind = 'order' THEN 1 ELSE 0 END), sum(e.amount) FROM engage_events e "
+            "JOIN engage_profiles p ON p.person = e.person WHERE p.purchase_count = 0 AND p.total_spend = 0 "
+            "AND e.kind IN ('order', 'refund') GROUP BY e.person"
+        )
+        return {person: (int(count), max(0, int(amount))) for person, count, amount in rows}
+
     # -- experiments ---------------------------------------------------------------------------------
 
     def assignments(self, experiment: str, before: int | None = None) -> list[Assignment]:

@@ -89,6 +89,9 @@ def call_the_roll(
     )
     events, fields = needs(playbook.segments)
     place = {person: row for row, person in enumerate(persons)}
+    for person, (orders, amount) in book.bought().items():
+        if person in place:
+            people.purchases[place[person]], people.spend[place[person]] = orders, amount
     for kind, within in events:
         people.events[kind, within] = _counts(book.counts(kind, now - within, now), place)
     fallbacks = 0

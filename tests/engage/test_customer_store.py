@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kiki.engage.action_log import ActionLog
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import SqliteDatabase, open_database
 from kiki.engage.event import OptIn, OptOut, OptOutReason, Order, PrivacyKind, PrivacyRequest, Refund, Touch, TouchKind
+from kiki.engage.journey_book import JourneyBook
 from kiki.engage.keyring import Keyring
+from kiki.engage.playbook_text import parse_playbook
 from kiki.engage.profile import Profile
+from kiki.engage.roster import call_the_roll
 from kiki.errors import InvalidInput, StoreUnavailable
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.subjects import Subjects
 from tests.engage.conftest import NOW
+from tests.engage.running import PLAYBOOK
 
 ANN = Profile(
     customer="c-1",
@@ -80,6 +86,32 @@ def test_an_event_told_twice_is_kept_once(store):
     person = store.person("c-1")
     assert [type(each) for each in store.events(person)] == [Order, Refund]
     assert store.profile("c-1").last_purchase == NOW
+
+
+@pytest.mark.parametrize("refund_first", [False, True])
+def test_a_refund_that_names_its_order_alone_is_its_buyer_s(store, refund_first):
+    """As Shopify's webhook tells it; the next reading tells it again with the customer."""
+    order = Order(id="shop:order:1", customer="c-1", at=NOW, amount=10_000_000, margin=3_000_000)
+    refund = Refund(id="shop:refund:1", order="shop:order:1", at=NOW + 1, amount=5_000_000)
+    for each in (refund, order) if refund_first else (order, refund):
+        store.keep("shop", [each])
+    store.keep("shop", [msgspec.structs.replace(refund, customer="c-1")])
+    assert [type(each) for each in store.events(store.person("c-1"))] == [Order, Refund]
+    [(_, margin)] = JourneyBook(store.database, store.clock).earnings(400_000, NOW, NOW + 1)[store.person("c-1")]
+    assert margin == (-2_000_000 if refund_first else -1_500_000)
+
+
+def test_who_has_orders_and_no_totals_has_bought(store):
+    store.keep("crm", [Profile(customer="c-2"), Profile(customer="c-3", purchase_count=7, total_spend=9_000_000)])
+    for customer in ("c-2", "c-3"):
+        order = Order(id=f"crm:order:{customer}", customer=customer, at=NOW, amount=10_000_000)
+        store.keep("crm", [order, Refund(id=f"r-{customer}", order=order.id, at=NOW, amount=4_000_000)])
+    book = JourneyBook(store.database, store.clock)
+    assert book.bought() == {store.person("c-2"): (1, 6_000_000)}
+    playbook = parse_playbook(PLAYBOOK)
+    people = call_the_roll(store, ActionLog(store.database, store.clock), book, playbook, None).people
+    told = dict(zip(people.customers, zip(people.purchases.tolist(), people.spend.tolist(), strict=True), strict=True))
+    assert told == {"c-2": (1, 6_000_000), "c-3": (7, 9_000_000)}
 
 
 def test_opens_are_no_engagement(store):
