@@ -230,6 +230,7 @@ def source_of(settings: EngageSettings, kind: str | None = None) -> Source | Non
             _needed(settings.hubspot_token, kind, "HUBSPOT_API_KEY"),
             fields=_field_map("HUBSPOT_FIELDS", connectors.hubspot_fields),
             id_property=connectors.hubspot_id or "",
+            deals=connectors.deals,
             version=connectors.hubspot_version,
             base_url=connectors.hubspot_url,
         )
@@ -242,6 +243,7 @@ def source_of(settings: EngageSettings, kind: str | None = None) -> Source | Non
             _salesforce_authorization(settings, url),
             fields=_field_map("SALESFORCE_FIELDS", connectors.salesforce_fields),
             external_id=connectors.salesforce_id or "",
+            deals=connectors.deals,
             version=connectors.salesforce_version,
         )
     customers = _needed(settings.customers, kind, "KIKI_ENGAGE_CUSTOMERS")

@@ -33,6 +33,7 @@ class ConnectorSettings:
     salesforce_id: str | None
     salesforce_client: str | None
     salesforce_client_secret: Secret | None
+    deals: bool
     sendgrid_url: str
     sendgrid_name: str | None
     twilio_url: str
@@ -134,6 +135,11 @@ def _connector_problems(environ: Mapping[str, str], crm: str | None) -> list[str
     ]
     if environ.get("SALESFORCE_CLIENT_ID") and not environ.get("SALESFORCE_CLIENT_SECRET"):
         problems.append("SALESFORCE_CLIENT_ID: SALESFORCE_CLIENT_SECRET must hold the app's secret")
+    if environ.get("HUBSPOT_CLIENT_SECRET") and environ.get("HUBSPOT_ID_PROPERTY"):
+        problems.append(
+            "HUBSPOT_CLIENT_SECRET: webhooks name contacts by HubSpot's own ids, which HUBSPOT_ID_PROPERTY makes "
+            "nobody's: an erasure would reach nobody; set one of them"
+        )
     return problems
 
 

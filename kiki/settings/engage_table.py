@@ -83,6 +83,7 @@ CONNECTOR_VARIABLES: Final = (
     Variable("SALESFORCE_EXTERNAL_ID", "salesforce_id", field_name, None, "the external id of Contact that holds the customers' ids; unset: Salesforce's own"),
     Variable("SALESFORCE_CLIENT_ID", "salesforce_client", printable, None, "a connected app that gets tokens by itself (client credentials)"),
     Variable("SALESFORCE_CLIENT_SECRET", "salesforce_client_secret", Secret, None, "its secret", None),
+    Variable("KIKI_ENGAGE_DEALS", "deals", boolean, "true", "false: deals that HubSpot or Salesforce call won are no orders"),
     Variable("SENDGRID_API_URL", "sendgrid_url", https_url, "https://api.sendgrid.com", "where its API is; accounts in the EU: https://api.eu.sendgrid.com"),
     Variable("SENDGRID_FROM_NAME", "sendgrid_name", printable, None, "the sender's name in mail"),
     Variable("TWILIO_API_URL", "twilio_url", https_url, "https://api.twilio.com", "where its API is"),

@@ -59,6 +59,11 @@ def test_a_portal_with_fields_of_its_own(tmp_path):
     assert [("c-1", 12_500_000)] == [(one.customer, one.total_spend) for one in page.records]
 
 
+def test_webhooks_that_would_name_nobody_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="HUBSPOT_CLIENT_SECRET"):
+        parse(tmp_path, HUBSPOT_CLIENT_SECRET="geheim", HUBSPOT_ID_PROPERTY="shop_id")
+
+
 def test_an_org_whose_app_gets_its_own_tokens(tmp_path):
     with FakeSalesforce() as org:
         org.contact(1)

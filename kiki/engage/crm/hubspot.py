@@ -2,7 +2,8 @@
 
 A search ends at 10,000 results and knows one order, so no page is asked for twice and none by its number: each search
 begins at the last moment that was read. Contacts that share one millisecond (an import) are read by their ids.
-The index lags behind writes; what is younger than the horizon waits. Orders are not read: a contact's totals are.
+The index lags behind writes; what is younger than the horizon waits. Deals that are won are orders of their contact: of
+several the one with the lowest id, who was there first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -18,6 +19,7 @@ from kiki.clock import SECOND, Clock, wall_micros
 from kiki.engage.crm.connection import Connection
 from kiki.engage.crm.field_map import profile_of
 from kiki.engage.crm.mark import HORIZON, Mark, dump_cursor, parse_cursor
+from kiki.engage.crm.won import won_order
 from kiki.engage.moment import parse_moment
 from kiki.engage.source import Page, Record
 from kiki.errors import KikiError, SourceUnavailable
@@ -37,6 +39,9 @@ MILLISECOND: Final = SECOND // 1_000
 """The tick of HubSpot's clock."""
 SEARCHES_PER_MINUTE: Final = 240
 CHANGED: Final = "lastmodifieddate"
+DEAL_CHANGED: Final = "hs_lastmodifieddate"
+WON: Final = "hs_is_closed_won"
+DEAL_PROPERTIES: Final = ("amount", "amount_in_home_currency", "closedate", "deal_currency_code")
 TAGS_PROPERTY: Final = "kiki_tags"
 """A contact property of the type "multiple checkboxes", which holds our tags."""
 
@@ -58,6 +63,9 @@ FIELDS: Final[Mapping[str, str]] = {
 }
 """Our field and the property that holds it, unless `HUBSPOT_FIELDS` says otherwise."""
 
+DEALS_ADVICE: Final = "give the private app the scope crm.objects.deals.read, or set KIKI_ENGAGE_DEALS=false"
+
+_Answer = TypeVar("_Answer")
 _WAITS: Final = {"SECONDLY": SECOND, "TEN_SECONDLY_ROLLING": 10 * SECOND, "DAILY": 3600 * SECOND}
 
 
@@ -65,15 +73,57 @@ class _Cursor(msgspec.Struct, kw_only=True, omit_defaults=True):
     contacts: Mark = Mark()
     crowd: str = ""
     """The last id that was read of a moment with more contacts than a page."""
+    deals: Mark = Mark()
+    deals_crowd: str = ""
+
+
+class _Stream(NamedTuple):
+    """What is read in the order of its changes."""
+
+    path: str
+    changed: str
+    """The property that says when."""
+    properties: list[str]
+    only: list[dict[str, str]]
+    mark: str
+    """Where in the cursor it stands, and `crowd` in a moment of many."""
+    crowd: str
+
+    def changed_at(self, found: _Contact) -> int:
+        """When it was changed last."""
+        return parse_moment(found.properties.get(self.changed) or "")
 
 
 class _Contact(msgspec.Struct):
+    """A contact, or a deal."""
+
     id: str
     properties: dict[str, str | None]
 
 
 class _Found(msgspec.Struct):
     results: list[_Contact]
+
+
+class _Other(msgspec.Struct, rename="camel"):
+    to_object_id: int | str
+
+
+class _From(msgspec.Struct):
+    id: str
+
+
+class _Tied(msgspec.Struct):
+    """A deal and its contacts."""
+
+    origin: _From = msgspec.field(name="from")
+    to: list[_Other]
+
+
+class _Ties(msgspec.Struct):
+    """207 tells of those that have none, too."""
+
+    results: list[_Tied]
 
 
 class _Result(msgspec.Struct):
@@ -113,6 +163,7 @@ class HubSpotSource:
         *,
         fields: Mapping[str, str] | None = None,
         id_property: str = "",
+        deals: bool = True,
         version: str = VERSION,
         base_url: str = API,
         per_minute: int = SEARCHES_PER_MINUTE,
@@ -123,7 +174,18 @@ class HubSpotSource:
         self._fields = {**FIELDS, **(fields or {})}
         self._id_property = id_property
         self._clock = clock
-        self._path = "crm/v3/objects/contacts" if version == "v3" else f"crm/objects/{version}/contacts"
+        objects = "crm/v3/objects" if version == "v3" else f"crm/objects/{version}"
+        self._path = f"{objects}/contacts"
+        ties = "crm/v4/associations" if version == "v3" else f"crm/associations/{version}"
+        self._ties = f"{ties}/deals/contacts/batch/read"
+        properties = sorted({CHANGED, *self._fields.values(), *filter(None, (id_property,))})
+        self._contacts = _Stream(self._path, CHANGED, properties, [], "contacts", "crowd")
+        won = [_filter(WON, "EQ", "true")]
+        self._deals = (
+            _Stream(f"{objects}/deals", DEAL_CHANGED, [DEAL_CHANGED, *DEAL_PROPERTIES], won, "deals", "deals_crowd")
+            if deals
+            else None
+        )
         self._connection = Connection(
             self.name,
             lambda: Line(base_url, authorization=FixedToken(token), judge=judge, per_minute=per_minute, clock=clock),
@@ -136,30 +198,46 @@ class HubSpotSource:
         """See `Source`."""
         cursor = parse_cursor(since, _Cursor, self.name)
         until = self._clock() - HORIZON
+        yield from self._read(self._contacts, cursor, until)
+        if self._deals is None:
+            return
+        try:
+            yield from self._read(self._deals, cursor, until)
+        except SourceUnavailable as error:
+            # The contacts were read: it is the deals that this token may not see.
+            hint = DEALS_ADVICE if "403" in str(error) else error.hint
+            raise SourceUnavailable(f"deals: {error}", retry_after=error.retry_after, hint=hint) from None
+
+    def _read(self, stream: _Stream, cursor: _Cursor, until: int) -> Iterator[Page]:
+        mark: Mark = getattr(cursor, stream.mark)
+        crowd: str = getattr(cursor, stream.crowd)
         while True:
-            crowded = bool(cursor.crowd)
-            contacts = self._crowd(cursor) if crowded else self._search(cursor.contacts, until)
-            full = len(contacts) == PAGE
-            if full and not crowded and _changed_at(contacts[0]) == _changed_at(contacts[-1]):
+            crowded = bool(crowd)
+            found = self._crowd(stream, mark, crowd) if crowded else self._search(stream, mark, until)
+            full = len(found) == PAGE
+            if full and not crowded and stream.changed_at(found[0]) == stream.changed_at(found[-1]):
                 # A search cannot get past so many of one moment: they are read by their ids instead.
-                at = _changed_at(contacts[0])
-                cursor.crowd = "0"
-                cursor.contacts = cursor.contacts if cursor.contacts.at == at else Mark(at)
+                at = stream.changed_at(found[0])
+                crowd = "0"
+                mark = mark if mark.at == at else Mark(at)
                 continue
-            records: list[Record] = []
-            problems: list[str] = []
-            for contact in contacts:
-                changed = _changed_at(contact)
-                if cursor.contacts.is_new(changed, contact.id):
-                    records += self._records(contact, changed, problems)
+            new = []
+            for each in found:
+                changed = stream.changed_at(each)
+                if mark.is_new(changed, each.id):
+                    new.append(each)
                     if not crowded:
-                        cursor.contacts = cursor.contacts.moved(changed, contact.id, most=PAGE)
+                        mark = mark.moved(changed, each.id, most=PAGE)
             if crowded and full:
-                cursor.crowd = contacts[-1].id
+                crowd = found[-1].id
             elif crowded:
                 # The whole moment was read: the next search begins behind it.
-                cursor.crowd, cursor.contacts = "", Mark(cursor.contacts.at + MILLISECOND)
-            if records:
+                crowd, mark = "", Mark(mark.at + MILLISECOND)
+            if new:
+                setattr(cursor, stream.mark, mark)
+                setattr(cursor, stream.crowd, crowd)
+                problems: list[str] = []
+                records = self._profiles(new, problems) if stream is self._contacts else self._orders(new, problems)
                 yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
             if not full and not crowded:
                 return
@@ -180,42 +258,51 @@ class HubSpotSource:
     def check(self) -> tuple[str, ...]:
         """See `Source`."""
         try:
-            self._search(Mark(), self._clock(), limit=1)
+            self._search(self._contacts, Mark(), self._clock(), limit=1)
             names = self._properties()
         except KikiError as error:
             return (f"{error}" + (f" ({error.hint})" if error.hint else ""),)
         wanted = [*self._fields.values(), *([self._id_property] if self._id_property else [])]
-        return tuple(f"property {name} does not exist" for name in dict.fromkeys(wanted) if name not in names)
+        problems = [f"property {name} does not exist" for name in dict.fromkeys(wanted) if name not in names]
+        try:
+            if self._deals is not None:
+                self._search(self._deals, Mark(), self._clock(), limit=1)
+        except KikiError as error:
+            problems.append(f"deals cannot be read ({error}): {DEALS_ADVICE}")
+        return tuple(problems)
 
     def close(self) -> None:
         """Give connections free."""
         self._connection.close()
 
-    def _search(self, mark: Mark, until: int, *, limit: int = PAGE) -> list[_Contact]:
-        """The contacts that changed from the mark on, the oldest change first."""
-        filters = [_filter(CHANGED, "LTE", until // 1_000)]
+    def _search(self, stream: _Stream, mark: Mark, until: int, *, limit: int = PAGE) -> list[_Contact]:
+        """What changed from the mark on, the oldest change first."""
+        filters = [_filter(stream.changed, "LTE", until // 1_000)]
         if not mark.is_start:
-            filters.append(_filter(CHANGED, "GTE", mark.at // 1_000))
-        return self._found(filters, CHANGED, limit)
+            filters.append(_filter(stream.changed, "GTE", mark.at // 1_000))
+        return self._found(stream, filters, stream.changed, limit)
 
-    def _crowd(self, cursor: _Cursor) -> list[_Contact]:
-        """The contacts of one moment, by their ids."""
-        at = cursor.contacts.at // 1_000
-        filters = [_filter(CHANGED, "EQ", at), _filter("hs_object_id", "GT", cursor.crowd)]
-        return self._found(filters, "hs_object_id", PAGE)
+    def _crowd(self, stream: _Stream, mark: Mark, behind: str) -> list[_Contact]:
+        """What changed at one moment, by the ids."""
+        filters = [_filter(stream.changed, "EQ", mark.at // 1_000), _filter("hs_object_id", "GT", behind)]
+        return self._found(stream, filters, "hs_object_id", PAGE)
 
-    def _found(self, filters: list[dict[str, str]], order: str, limit: int) -> list[_Contact]:
+    def _found(self, stream: _Stream, filters: list[dict[str, str]], order: str, limit: int) -> list[_Contact]:
         body = {
-            "filterGroups": [{"filters": filters}],
+            "filterGroups": [{"filters": [*filters, *stream.only]}],
             "sorts": [{"propertyName": order, "direction": "ASCENDING"}],
-            "properties": sorted({CHANGED, *self._fields.values(), *filter(None, (self._id_property,))}),
+            "properties": stream.properties,
             "limit": limit,
         }
-        reply = self._connection.ask(Request(method="POST", path=f"{self._path}/search", write=False, json=body))
-        found = reply.read(_Found)
+        return self._asked(f"{stream.path}/search", body, _Found).results
+
+    def _asked(self, path: str, body: object, kind: type[_Answer]) -> _Answer:
+        """What HubSpot answers to a question that it wants to be posted."""
+        reply = self._connection.ask(Request(method="POST", path=path, write=False, json=body))
+        found = reply.read(kind)
         if isinstance(found, Outcome):
             raise self._connection.failure(found)
-        return found.results
+        return found
 
     def _properties(self) -> set[str]:
         reply = self._connection.ask(Request(method="GET", path="crm/v3/properties/contacts", write=False))
@@ -224,12 +311,44 @@ class HubSpotSource:
             raise SourceUnavailable("hubspot: its properties cannot be read")
         return {str(one.get("name")) for one in results}
 
-    def _records(self, contact: _Contact, changed: int, problems: list[str]) -> Sequence[Record]:
-        customer = contact.properties.get(self._id_property) if self._id_property else contact.id
-        # Who has no id of the shop's is no customer yet.
-        if not customer:
-            return ()
-        return (profile_of(customer, changed, contact.properties, self._fields, problems),)
+    def _profiles(self, contacts: Sequence[_Contact], problems: list[str]) -> list[Record]:
+        made: list[Record] = []
+        for contact in contacts:
+            customer = contact.properties.get(self._id_property) if self._id_property else contact.id
+            if customer:  # who has no id of the shop's is no customer yet
+                changed = self._contacts.changed_at(contact)
+                made.append(profile_of(customer, changed, contact.properties, self._fields, problems))
+        return made
+
+    def _orders(self, deals: Sequence[_Contact], problems: list[str]) -> list[Record]:
+        inputs = [{"id": deal.id} for deal in deals]
+        tied = self._asked(self._ties, {"inputs": inputs}, _Ties).results
+        contacts = {one.origin.id: str(min(int(each.to_object_id) for each in one.to)) for one in tied if one.to}
+        customers = self._customers(set(contacts.values())) if self._id_property else {}
+        made: list[Record] = []
+        for deal in deals:
+            contact, told = contacts.get(deal.id, ""), deal.properties
+            customer = customers.get(contact, "") if self._id_property else contact
+            if customer:
+                # A portal with several currencies says what a deal is in its own; another has no such property.
+                home = told.get("amount_in_home_currency")
+                currency = None if home else told.get("deal_currency_code")
+                amount, at = home or told.get("amount"), told.get("closedate")
+                made += won_order(
+                    self.name, deal.id, customer, amount=amount, at=at, currency=currency, problems=problems
+                )
+        return made
+
+    def _customers(self, contacts: Collection[str]) -> dict[str, str]:
+        """By contact the customer's id in the property that holds it."""
+        found: dict[str, str] = {}
+        remaining = iter(sorted(contacts))
+        while some := list(islice(remaining, BATCH)):
+            body = {"properties": [self._id_property], "inputs": [{"id": contact} for contact in some]}
+            for one in self._asked(f"{self._path}/batch/read", body, _Found).results:
+                if customer := one.properties.get(self._id_property):
+                    found[one.id] = customer
+        return found
 
     def _write(self, batch: Mapping[str, Mapping[str, str]]) -> dict[str, Outcome]:
         verb, key = ("upsert", {"idProperty": self._id_property}) if self._id_property else ("update", {})
@@ -260,10 +379,6 @@ def judge(reply: Reply) -> Outcome | None:
     return refused(
         THROTTLED, f"429: {policy or 'too often'}", retry_at=retry_after(reply.headers, reply.now) or reply.now + wait
     )
-
-
-def _changed_at(contact: _Contact) -> int:
-    return parse_moment(contact.properties.get(CHANGED) or "")
 
 
 def _filter(name: str, operator: str, value: object) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 The first reading is a bulk query; then only what changed is read, in the order of `SystemModstamp` and `Id`, so that it
 goes on after any page. Deleted contacts are told as gone. Fields are written back by collections of 200, whose status is
-200 whatever became of each row, or by a bulk job; repeating either changes nothing.
+200 whatever became of each row, or by a bulk job; repeating either changes nothing. Opportunities that are won are orders of
+their primary contact.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from kiki.engage.crm.field_map import profile_of
 from kiki.engage.crm.mark import HORIZON, dump_cursor, parse_cursor
 from kiki.engage.crm.salesforce_bulk import BULK_FROM, BulkJobs
 from kiki.engage.crm.salesforce_text import changed_at, escaped, field_name, flat, judge, row_outcome, soql
+from kiki.engage.crm.won import won_order
+from kiki.engage.event import Order
 from kiki.engage.profile import Profile
 from kiki.engage.source import Page
 from kiki.errors import KikiError, SourceUnavailable
@@ -42,6 +45,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "email_opt_out": "HasOptedOutOfEmail",
 }
 """What every org has; the rest is told by `SALESFORCE_FIELDS`."""
+DEAL_COLUMNS: Final = ("Id", "SystemModstamp", "Amount", "CloseDate")
+DEALS_ADVICE: Final = "let the user read Opportunity and its contact roles, or set KIKI_ENGAGE_DEALS=false"
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +61,7 @@ class _Cursor(msgspec.Struct, kw_only=True, omit_defaults=True):
     job: str = ""
     """The bulk query that is being read, and where in its results."""
     locator: str = ""
+    deals: _Place = _Place()
 
 
 class SalesforceSource:
@@ -70,6 +76,7 @@ class SalesforceSource:
         *,
         fields: Mapping[str, str] | None = None,
         external_id: str = "",
+        deals: bool = True,
         version: str = VERSION,
         bulk: bool = True,
         clock: Clock = wall_micros,
@@ -80,6 +87,7 @@ class SalesforceSource:
         self._external_id = external_id
         self._data = f"services/data/v{version}"
         self._bulk = bulk
+        self._deals = deals
         self._clock = clock
         self._connection = Connection(
             self.name,
@@ -96,6 +104,8 @@ class SalesforceSource:
         if self._bulk and (cursor.job or cursor.contacts.at < 0):
             yield from self._whole(cursor)
         yield from self._recent(cursor)
+        if self._deals:
+            yield from self._won(cursor)
 
     def upsert(self, updates: Mapping[str, Mapping[str, str]]) -> Mapping[str, Outcome]:
         """See `Source`. `kiki_churn` is written to `kiki_churn__c`."""
@@ -136,6 +146,11 @@ class SalesforceSource:
         ]
         if self._external_id and not (known.get(self._external_id) or {}).get("externalId"):
             problems.append(f"{self._external_id} is no external id of Contact")
+        try:
+            if self._deals:
+                self._has_currencies()
+        except KikiError as error:
+            problems.append(f"opportunities cannot be read ({error}): {DEALS_ADVICE}")
         return tuple(problems)
 
     def close(self) -> None:
@@ -153,16 +168,61 @@ class SalesforceSource:
 
     def _recent(self, cursor: _Cursor) -> Iterator[Page]:
         place, until = cursor.contacts, self._clock() - HORIZON
-        question = soql(self._columns, until=until, at=place.at, key=place.key)
-        request = Request(method="GET", path=f"{self._data}/queryAll", write=False, params={"q": question})
+        for rows in self._asked("queryAll", soql(self._columns, until=until, at=place.at, key=place.key)):
+            cursor.contacts = _Place(changed_at(rows[-1]), str(rows[-1].get("Id")))
+            yield self._page([flat(row) for row in rows], cursor)
+
+    def _won(self, cursor: _Cursor) -> Iterator[Page]:
+        columns = [*DEAL_COLUMNS, *(["CurrencyIsoCode"] if self._has_currencies() else []), self._contact_of_deal]
+        place, until = cursor.deals, self._clock() - HORIZON
+        question = soql(columns, until=until, at=place.at, key=place.key, table="Opportunity", only="IsWon = true")
+        for rows in self._asked("query", question):
+            problems: list[str] = []
+            records: list[Order] = []
+            for row in rows:
+                customer = self._buyer(row)
+                if customer:
+                    told = {
+                        "amount": row.get("Amount"),
+                        "at": row.get("CloseDate"),
+                        "currency": row.get("CurrencyIsoCode"),
+                    }
+                    records += won_order(self.name, str(row.get("Id")), customer, **told, problems=problems)
+            cursor.deals = _Place(changed_at(rows[-1]), str(rows[-1].get("Id")))
+            yield Page(tuple(records), dump_cursor(cursor), problems=tuple(problems))
+
+    @property
+    def _contact_of_deal(self) -> str:
+        key = f"Contact.{self._external_id}" if self._external_id else "ContactId"
+        return f"(SELECT {key} FROM OpportunityContactRoles WHERE IsPrimary = true LIMIT 1)"  # noqa: S608  # SOQL only reads; the name was checked
+
+    def _buyer(self, row: Mapping[str, Any]) -> str:
+        """The customer's id of the primary contact; empty when there is none, or it is no customer yet."""
+        roles = (row.get("OpportunityContactRoles") or {}).get("records") or [{}]
+        role = flat(roles[0])
+        return str(role.get(f"Contact.{self._external_id}" if self._external_id else "ContactId") or "")
+
+    def _has_currencies(self) -> bool:
+        """Whether an opportunity has a currency of its own; raises when opportunities may not be read."""
+        path = f"{self._data}/sobjects/Opportunity/describe"
+        try:
+            said = self._connection.ask(Request(method="GET", path=path, write=False)).json
+        except SourceUnavailable as error:
+            hint = DEALS_ADVICE if "403" in str(error) or "404" in str(error) else error.hint
+            raise SourceUnavailable(f"opportunities: {error}", retry_after=error.retry_after, hint=hint) from None
+        fields = said.get("fields") or () if isinstance(said, dict) else ()
+        return any(one.get("name") == "CurrencyIsoCode" for one in fields)
+
+    def _asked(self, verb: str, question: str) -> Iterator[list[dict[str, Any]]]:
+        """The rows that a question finds, by pages that hold at least one."""
+        request = Request(method="GET", path=f"{self._data}/{verb}", write=False, params={"q": question})
         while True:
             page = self._connection.ask(request).json
             rows = page.get("records") if isinstance(page, dict) else None
             if not isinstance(rows, list):
                 raise SourceUnavailable("salesforce: an answer without records")
             if rows:
-                cursor.contacts = _Place(changed_at(rows[-1]), str(rows[-1].get("Id")))
-                yield self._page([flat(row) for row in rows], cursor)
+                yield rows
             if page.get("done") is not False:
                 return
             following = str(page.get("nextRecordsUrl"))

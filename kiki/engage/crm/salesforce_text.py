@@ -25,13 +25,22 @@ _OUR_CODES: Final = {
 }
 
 
-def soql(columns: Sequence[str], *, until: int, at: int = -1, key: str = "", ordered: bool = True) -> str:
-    """Contacts that changed behind that place and not after `until`, the oldest change first."""
-    conditions = [f"{CHANGED} <= {_moment(until)}"]
+def soql(
+    columns: Sequence[str],
+    *,
+    until: int,
+    at: int = -1,
+    key: str = "",
+    ordered: bool = True,
+    table: str = "Contact",
+    only: str = "",
+) -> str:
+    """Rows that changed behind that place and not after `until`, the oldest change first."""
+    conditions = [f"{CHANGED} <= {_moment(until)}", *filter(None, (only,))]
     if at >= 0:
         conditions.append(f"({CHANGED} > {_moment(at)} OR ({CHANGED} = {_moment(at)} AND Id > '{escaped(key)}'))")
     order = f" ORDER BY {CHANGED}, Id" if ordered else ""
-    return f"SELECT {', '.join(columns)} FROM Contact WHERE {' AND '.join(conditions)}{order}"  # noqa: S608  # SOQL only reads; names are checked
+    return f"SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(conditions)}{order}"  # noqa: S608  # SOQL only reads; names are checked
 
 
 def escaped(text: str) -> str:

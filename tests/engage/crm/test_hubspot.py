@@ -3,6 +3,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hubspot.crm import deals
+from hubspot.crm.associations import v4 as ties
 from hubspot.crm.contacts import (
     ApiClient,
     BatchApi,
@@ -15,6 +17,7 @@ from hubspot.crm.contacts import (
 
 from kiki.clock import SECOND
 from kiki.engage.crm.hubspot import HubSpotSource
+from kiki.engage.event import Order
 from kiki.engage.moment import write_moment
 from kiki.errors import SourceUnavailable
 from kiki.outbound.outcome import Fate
@@ -144,7 +147,9 @@ def test_a_token_that_expires_in_the_middle_is_named(portal):
 def test_a_dated_version_is_asked_by_its_path():
     with FakeHubSpot(version="2026-03") as portal:
         portal.contact(1, BEGAN)
-        assert ["1"] == customers(source(portal, version="2026-03").changes(""))
+        portal.deal(5, BEGAN, 1)
+        contacts, deals = source(portal, version="2026-03").changes("")
+        assert (["1"], ["hubspot:order:5"]) == (customers([contacts]), [each.id for each in orders([deals])])
 
 
 def test_fields_are_written_back_in_batches_and_each_has_an_outcome(portal):
@@ -174,6 +179,56 @@ def test_customers_of_a_shop_are_known_by_a_unique_property(portal):
     assert ["c-17"] == customers(line.changes(""))
     assert line.upsert({"c-17": {"kiki_churn": "low"}})["c-17"].is_done
     assert ("low", 2) == (portal.contacts["1"]["kiki_churn"], len(portal.contacts))
+
+
+def orders(pages):
+    return [record for page in pages for record in page.records if isinstance(record, Order)]
+
+
+def test_a_deal_that_is_won_is_an_order_of_its_first_contact(portal):
+    for number in (7, 8):
+        portal.contact(number, BEGAN, shop_id=f"c-{number}")
+    portal.properties.add("shop_id")
+    portal.deal(1, BEGAN, 8, 7, amount_in_home_currency="90.25", deal_currency_code="EUR")
+    portal.deal(2, BEGAN + 1, 7, hs_is_closed_won="false")
+    portal.deal(3, BEGAN + 2)
+    portal.deal(4, BEGAN + 3, 8, amount="-4")
+    portal.deal(5, BEGAN + 4, 8, deal_currency_code="USD")
+    portal.deal(6, BEGAN + 5, 8, amount="")
+    [_, page] = source(portal).changes("")
+    first, second = page.records
+    assert ("hubspot:order:1", "7", 90_250_000, "") == (first.id, first.customer, first.amount, first.currency)
+    assert ("8", 100_500_000, "USD") == (second.customer, second.amount, second.currency)
+    assert "2026-09-10T00:26:40Z" == write_moment(first.at)
+    assert ("deal '4': it needs a day and an amount such as 12.34, not below zero",) == page.problems
+    [_, page] = source(portal, id_property="shop_id").changes("")
+    assert ["c-7", "c-8"] == [each.customer for each in page.records]
+    assert [] == orders(source(portal, deals=False).changes(""))
+
+
+def test_deals_are_read_past_the_wall_and_after_any_page(portal):
+    portal.contact(1, BEGAN)
+    for number in range(1, 1_301):
+        portal.deal(number, BEGAN + (number // 7 if number < 600 else 100), 1)
+    told, cursor = [], ""
+    while page := next(source(portal).changes(cursor), None):
+        told += [each.id for each in orders([page])]
+        cursor = page.cursor
+        assert len(cursor) <= 4_000
+    assert 1_300 == len(told) == len(set(told))
+    portal.deal(9, BEGAN + 9_000, 1)
+    assert ["hubspot:order:9"] == [each.id for each in orders(source(portal).changes(cursor))]
+
+
+def test_a_token_that_may_not_read_deals_is_told_what_to_do(portal):
+    portal.contact(1, BEGAN)
+    portal.may_read_deals = False
+    reading = source(portal).changes("")
+    assert ["1"] == customers([next(reading)])
+    with pytest.raises(SourceUnavailable, match="deals") as caught:
+        next(reading)
+    assert "crm.objects.deals.read" in caught.value.hint
+    assert "KIKI_ENGAGE_DEALS=false" in source(portal).check()[0]
 
 
 def test_tags_are_added_to_those_that_are_there(portal):
@@ -218,3 +273,24 @@ def test_the_official_kit_drives_the_fake(portal):
         )
         made = BatchApi(client).upsert(BatchInputSimplePublicObjectBatchInputUpsert(inputs=[one]))
     assert (False, "high") == (made.results[0].new, portal.contacts["7"]["kiki_churn"])
+
+
+def test_the_official_kit_finds_the_fake_s_deals_and_their_contacts(portal):
+    portal.deal(5, BEGAN, 7)
+    portal.deal(6, BEGAN)
+    configuration = deals.Configuration(host=portal.url)
+    configuration.access_token = TOKEN
+    won = {"propertyName": "hs_is_closed_won", "operator": "EQ", "value": "true"}
+    with deals.ApiClient(configuration) as client:
+        asked = deals.PublicObjectSearchRequest(
+            filter_groups=[{"filters": [won]}], sorts=[], properties=["amount"], limit=200, after="0", query=None
+        )
+        found = deals.SearchApi(client).do_search(asked).results
+    assert [("5", "100.50"), ("6", "100.50")] == [(one.id, one.properties["amount"]) for one in found]
+    configuration = ties.Configuration(host=portal.url)
+    configuration.access_token = TOKEN
+    with ties.ApiClient(configuration) as client:
+        inputs = [ties.PublicFetchAssociationsBatchRequest(id=one.id) for one in found]
+        asked = ties.BatchInputPublicFetchAssociationsBatchRequest(inputs=inputs)
+        [tied] = ties.BatchApi(client).get_page("deals", "contacts", asked).results
+    assert ("5", ["7"]) == (tied._from.id, [str(one.to_object_id) for one in tied.to])

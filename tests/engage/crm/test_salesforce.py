@@ -8,6 +8,8 @@ from simple_salesforce import Salesforce, format_soql
 from kiki.engage.crm import salesforce_bulk
 from kiki.engage.crm.salesforce import SalesforceSource
 from kiki.engage.crm.salesforce_text import escaped
+from kiki.engage.event import Order
+from kiki.engage.moment import write_moment
 from kiki.errors import SourceUnavailable
 from kiki.outbound.oauth import FixedToken, OAuth2
 from kiki.outbound.outcome import Fate
@@ -71,6 +73,56 @@ def test_reading_goes_on_after_any_page(org, bulk):
         cursor = page.cursor
     assert sorted(org.contacts) == sorted(told)
     assert len(org.jobs) == bulk
+
+
+def test_what_was_won_is_an_order_of_its_primary_contact(org):
+    for number in (1, 2):
+        org.contact(number, Shop_Id__c=f"c-{number}")
+    org.deal(1, 1, 2)
+    org.deal(2, 2, IsWon=False)
+    org.deal(3)
+    org.deal(4, 2, Amount=None)
+    org.deal(5, 2, Amount=-1.0)
+    org.deal(6, 1, IsDeleted=True)
+    [_, page] = source(org).changes("")
+    [order] = page.records
+    assert ("salesforce:order:006000000000001AAA", "003000000000001AAA", 100_500_000, "") == (
+        order.id,
+        order.customer,
+        order.amount,
+        order.currency,
+    )
+    assert ("2026-01-05T00:00:00Z", 1) == (write_moment(order.at), len(page.problems))
+    assert "006000000000005AAA" in page.problems[0]
+    [_, page] = source(org, external_id="Shop_Id__c").changes("")
+    assert ["c-1"] == [each.customer for each in page.records]
+    assert ["c-1", "c-2"] == sorted(customers(source(org, external_id="Shop_Id__c", deals=False).changes("")))
+
+
+def test_orders_are_read_by_pages_and_then_only_what_is_new(org):
+    org.contact(1)
+    org.deal_fields.append("CurrencyIsoCode")
+    for number in range(1, 501):
+        org.deal(number, 1, stamp=stamp(number % 200), CurrencyIsoCode="CHF")
+    line, told, cursor = source(org), [], ""
+    while page := next(source(org).changes(cursor), None):
+        told += [each.id for each in page.records if isinstance(each, Order)]
+        cursor = page.cursor
+    assert 500 == len(told) == len(set(told))
+    org.deal(7, 1, stamp="2026-06-05T00:00:00.000+0000", CurrencyIsoCode="EUR")
+    [page] = line.changes(cursor)
+    assert [("salesforce:order:006000000000007AAA", "EUR")] == [(each.id, each.currency) for each in page.records]
+
+
+def test_who_may_not_read_opportunities_is_told_what_to_do(org):
+    org.contact(1)
+    org.deal_fields.clear()
+    reading = source(org).changes("")
+    assert ["003000000000001AAA"] == customers([next(reading)])
+    with pytest.raises(SourceUnavailable, match="opportunities") as caught:
+        next(reading)
+    assert "KIKI_ENGAGE_DEALS=false" in caught.value.hint
+    assert "KIKI_ENGAGE_DEALS=false" in source(org).check()[0]
 
 
 def test_a_bulk_query_that_failed_is_read_by_pages(org):

@@ -21,10 +21,16 @@ class FakeHubSpot(FakeService):
     def __init__(self, *, version: str = "v3") -> None:
         super().__init__()
         self.contacts: dict[str, dict[str, str]] = {}
+        self.deals: dict[str, dict[str, str]] = {}
+        self.ties: dict[str, list[int]] = {}
+        self.may_read_deals = True
         self.properties = set(STANDARD)
         self.unique = {"email"}
         self.token = TOKEN
-        self.base = "/crm/v3/objects/contacts" if version == "v3" else f"/crm/objects/{version}/contacts"
+        objects = "/crm/v3/objects" if version == "v3" else f"/crm/objects/{version}"
+        self.base, self.deals_base = f"{objects}/contacts", f"{objects}/deals"
+        ties = "/crm/v4/associations" if version == "v3" else f"/crm/associations/{version}"
+        self.ties_read = f"{ties}/deals/contacts/batch/read"
 
     def contact(self, number: int, changed_at: int, **properties: str) -> dict[str, str]:
         """`changed_at` in milliseconds."""
@@ -35,18 +41,73 @@ class FakeHubSpot(FakeService):
         } | properties
         return self.contacts[str(number)]
 
+    def deal(self, number: int, changed_at: int, *contacts: int, **properties: str) -> dict[str, str]:
+        """A deal that is won."""
+        self.deals[str(number)] = {
+            "hs_object_id": str(number),
+            "amount": "100.50",
+            "closedate": "1789000000000",
+            "hs_is_closed_won": "true",
+            "hs_lastmodifieddate": str(changed_at),
+        } | properties
+        self.ties[str(number)] = list(contacts)
+        return self.deals[str(number)]
+
     def handle(self, call: Call) -> Answer:
         if call.headers.get("authorization") != f"Bearer {self.token}":
             return _error(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired.")
         if (call.method, call.path) == ("GET", "/crm/v3/properties/contacts"):
             return Answer(200, {"results": [{"name": name} for name in sorted(self.properties)]})
         if call.method == "POST" and call.path == f"{self.base}/search":
-            return self._search(call.json)
+            return self._search(call.json, self.contacts)
+        if call.method == "POST" and call.path in {f"{self.deals_base}/search", self.ties_read}:
+            if not self.may_read_deals:
+                return _error(403, "MISSING_SCOPES", "This app hasn't been granted all required scopes")
+            return self._search(call.json, self.deals) if call.path.endswith("search") else self._tied(call.json)
+        if (call.method, call.path) == ("POST", f"{self.base}/batch/read"):
+            return self._read(call.json)
         if call.method == "POST" and call.path in {f"{self.base}/batch/update", f"{self.base}/batch/upsert"}:
             return self._batch(call.json["inputs"], creates=call.path.endswith("upsert"))
         return _error(404, "OBJECT_NOT_FOUND", "Unable to find path")
 
-    def _search(self, asked: dict[str, Any]) -> Answer:
+    def _tied(self, asked: dict[str, Any]) -> Answer:
+        """The contacts of deals; those that have none are told as errors beside the others."""
+        names = [one["id"] for one in asked["inputs"]]
+        kinds = [{"category": "HUBSPOT_DEFINED", "typeId": 3, "label": None}]
+        results = [
+            {"from": {"id": name}, "to": [{"toObjectId": one, "associationTypes": kinds} for one in self.ties[name]]}
+            for name in names
+            if self.ties.get(name)
+        ]
+        answer: dict[str, Any] = {
+            "status": "COMPLETE",
+            "results": results,
+            "startedAt": "2026-01-01T00:00:00.000Z",
+            "completedAt": "2026-01-01T00:00:00.000Z",
+        }
+        lonely = [name for name in names if not self.ties.get(name)]
+        if lonely:
+            error = {"status": "error", "category": "OBJECT_NOT_FOUND", "subCategory": "NO_ASSOCIATIONS_FOUND"}
+            error |= {
+                "message": "No contact is associated",
+                "context": {"fromObjectId": lonely},
+                "errors": [],
+                "links": {},
+            }
+            answer |= {"numErrors": 1, "errors": [error]}
+        return Answer(207 if lonely else 200, answer)
+
+    def _read(self, asked: dict[str, Any]) -> Answer:
+        if len(asked["inputs"]) > 100:
+            return _error(400, "VALIDATION_ERROR", "at most 100 inputs")
+        found = [self.contacts[one["id"]] for one in asked["inputs"] if one["id"] in self.contacts]
+        shown = [
+            {"id": one["hs_object_id"], "properties": {name: one.get(name) for name in asked["properties"]}}
+            for one in found
+        ]
+        return Answer(200, {"status": "COMPLETE", "results": shown})
+
+    def _search(self, asked: dict[str, Any], held: dict[str, dict[str, str]]) -> Answer:
         limit, after = asked.get("limit", 10), int(asked.get("after") or 0)
         if limit > 200 or after + limit > WALL:
             return _error(400, "VALIDATION_ERROR", "limit at most 200, paging at most 10,000")
@@ -55,13 +116,14 @@ class FakeHubSpot(FakeService):
         groups = [group["filters"] for group in asked.get("filterGroups") or []]
         found = [
             one
-            for one in self.contacts.values()
+            for one in held.values()
             if not groups or any(all(_holds(one, each) for each in group) for group in groups)
         ]
         for sort in asked.get("sorts") or []:
             found.sort(key=lambda one: int(one[sort["propertyName"]]), reverse=sort["direction"] == "DESCENDING")
         shown = found[after : after + limit]
-        wanted = {"lastmodifieddate", "hs_object_id", "createdate", *(asked.get("properties") or [])}
+        wanted = {"hs_object_id", "createdate", *(asked.get("properties") or [])}
+        wanted.add("lastmodifieddate" if held is self.contacts else "hs_lastmodifieddate")
         answer: dict[str, Any] = {
             "total": len(found),
             "results": [
@@ -69,7 +131,7 @@ class FakeHubSpot(FakeService):
                     "id": one["hs_object_id"],
                     "properties": {name: _shown(name, one.get(name)) for name in wanted},
                     "createdAt": "2026-01-01T00:00:00.000Z",
-                    "updatedAt": _iso(one["lastmodifieddate"]),
+                    "updatedAt": _iso(one.get("lastmodifieddate") or one["hs_lastmodifieddate"]),
                     "archived": False,
                 }
                 for one in shown
@@ -154,5 +216,7 @@ def _shown(name: str, value: str | None) -> str | None:
 
 
 def _holds(one: dict[str, str], asked: dict[str, Any]) -> bool:
+    if asked["propertyName"] == "hs_is_closed_won":
+        return one["hs_is_closed_won"] == asked["value"]
     held, wanted = int(one[asked["propertyName"]]), int(asked["value"])
     return {"GTE": held >= wanted, "LTE": held <= wanted, "EQ": held == wanted, "GT": held > wanted}[asked["operator"]]

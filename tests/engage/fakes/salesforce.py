@@ -31,6 +31,8 @@ class FakeSalesforce(FakeService):
     def __init__(self, *, page: int = 2_000) -> None:
         super().__init__()
         self.contacts: dict[str, dict[str, Any]] = {}
+        self.deals: dict[str, dict[str, Any]] = {}
+        self.deal_fields = ["Id", "Amount", "CloseDate", "IsWon", "IsDeleted", "SystemModstamp"]
         self.topics: list[tuple[str, str]] = []
         self.token = TOKEN
         self.tokens_given = 0
@@ -55,6 +57,23 @@ class FakeSalesforce(FakeService):
         } | fields
         return self.contacts[key]
 
+    def deal(
+        self, number: int, *contacts: int, stamp: str = "2026-01-01T00:00:00.000+0000", **fields: Any
+    ) -> dict[str, Any]:
+        """An opportunity that is won; the first of its contacts is the primary one."""
+        key = f"006{number:012d}AAA"
+        roles = [{"ContactId": f"003{one:012d}AAA", "IsPrimary": not place} for place, one in enumerate(contacts)]
+        self.deals[key] = {
+            "Id": key,
+            "Amount": 100.5,
+            "CloseDate": "2026-01-05",
+            "IsWon": True,
+            "IsDeleted": False,
+            "SystemModstamp": stamp,
+            "roles": roles,
+        } | fields
+        return self.deals[key]
+
     def handle(self, call: Call) -> Answer:
         if call.path == "/services/oauth2/token":
             self.tokens_given += 1
@@ -74,7 +93,7 @@ class FakeSalesforce(FakeService):
             (r"query(?:All)?/(01g[0-9]+-[0-9]+)", "GET", self._more),
             (r"composite/sobjects", "PATCH", self._collection),
             (r"composite/sobjects/Contact/(\w+)", "PATCH", self._collection),
-            (r"sobjects/Contact/describe", "GET", self._describe),
+            (r"sobjects/(Contact|Opportunity)/describe", "GET", self._describe),
             (r"connect/records/(\w+)/topics", "POST", self._topic),
             (r"jobs/(query|ingest)", "POST", self._begin),
             (r"jobs/(?:query|ingest)/(\w+)", "GET", self._state),
@@ -85,6 +104,35 @@ class FakeSalesforce(FakeService):
         ]
 
     # SOQL
+
+    def select_deals(self, soql: str) -> list[dict[str, Any]]:
+        asked = re.fullmatch(
+            r"SELECT (?P<columns>[\w, ]+), \(SELECT (?P<key>[\w.]+) FROM OpportunityContactRoles WHERE IsPrimary = true LIMIT 1\)"
+            r" FROM Opportunity WHERE (?P<where>.* AND IsWon = true.*) ORDER BY SystemModstamp, Id",
+            soql,
+        )
+        assert asked, f"no SOQL that the fake knows: {soql}"
+        columns = [one.strip() for one in asked["columns"].split(",")]
+        for unknown in set(columns) - set(self.deal_fields):
+            raise LookupError(f"No such column '{unknown}' on entity 'Opportunity'")
+        rows = [one for one in self.deals.values() if one["IsWon"] and not one["IsDeleted"]]
+        rows = [one for one in rows if _holds(one, asked["where"].replace(" AND IsWon = true", ""))]
+        rows.sort(key=lambda one: (_moment(one["SystemModstamp"]), one["Id"]))
+        return [
+            {"attributes": {"type": "Opportunity"}}
+            | {name: one.get(name) for name in columns}
+            | {"OpportunityContactRoles": self._roles(one["roles"], asked["key"])}
+            for one in rows
+        ]
+
+    def _roles(self, roles: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
+        """A child relationship as Salesforce shows one; none at all when there are no children."""
+        primary = [one["ContactId"] for one in roles if one["IsPrimary"]]
+        if not primary:
+            return None
+        field = key.partition(".")[2]
+        shown = {"Contact": {field: self.contacts[primary[0]].get(field)}} if field else {"ContactId": primary[0]}
+        return {"totalSize": 1, "done": True, "records": [{"attributes": {"type": "OpportunityContactRole"}} | shown]}
 
     def select(self, soql: str, *, deleted: bool) -> list[dict[str, Any]]:
         asked = re.fullmatch(
@@ -107,7 +155,9 @@ class FakeSalesforce(FakeService):
 
     def _query(self, call: Call, verb: str) -> Answer:
         try:
-            rows = self.select(call.query["q"], deleted=verb == "queryAll")
+            soql = call.query["q"]
+            deals = " FROM Opportunity " in soql
+            rows = self.select_deals(soql) if deals else self.select(soql, deleted=verb == "queryAll")
         except LookupError as error:
             return _error(400, "INVALID_FIELD", str(error))
         return self._rows(rows, 0, f"01g{len(self.locators)}")
@@ -159,7 +209,11 @@ class FakeSalesforce(FakeService):
             )
         return Answer(200, results)
 
-    def _describe(self, _call: Call) -> Answer:
+    def _describe(self, _call: Call, table: str) -> Answer:
+        if table == "Opportunity":
+            if not self.deal_fields:
+                return _error(404, "NOT_FOUND", "The requested resource does not exist")
+            return Answer(200, {"name": table, "fields": [{"name": name} for name in self.deal_fields]})
         names = [{"name": name, "externalId": name == "Shop_Id__c"} for name in (*STANDARD, *CUSTOM)]
         return Answer(200, {"name": "Contact", "fields": names})
 
