@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.options import DataDir, Json, Since, TokenFile, Url, open_client, open_ledger, parse_when
+from kiki.cli.options import Json, Since, TokenFile, Url, open_client, parse_when
+from kiki.cli.place import is_offline
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from kiki.shield.simulation import Simulation
 
 app = typer.Typer(help="Look at budgets, stop spending, try a policy.", no_args_is_help=True, rich_markup_mode=None)
@@ -96,32 +99,29 @@ def simulate(
 ) -> None:
     """Try another policy on what really happened.
 
-    Tells what it would have refused of everything that was asked. Changes nothing.
+    Tells what it would have refused of everything that was asked. Changes nothing. Where nothing listens, it reads
+    the ledger.
     """
     moment = parse_when(since)
-    if data_dir is None:
+    if is_offline(data_dir, url):
+        found = _offline(policy, moment, data_dir)
+    else:
         with open_client(url, token_file) as client:
             found = client.simulate(policy, moment)
-    else:
-        found = _offline(policy, moment, data_dir)
     if as_json:
         show.as_json(found.as_dict())
     else:
         _print_simulation(found)
 
 
-def _offline(policy: Path, since: object, data_dir: DataDir) -> Simulation:
-    from datetime import datetime
-
+def _offline(policy: Path, since: datetime | None, data_dir: Path | None) -> Simulation:
+    from kiki.cli.ledger_access import access
     from kiki.shield.opening import read_policy
     from kiki.shield.simulation import simulate as simulated
 
     chosen = read_policy(policy, _currency())
-    reader = open_ledger(data_dir)
-    try:
-        return simulated(reader, chosen, since if isinstance(since, datetime) else None)
-    finally:
-        reader.close()
+    with access(None, data_dir).readers() as readers:
+        return simulated(readers, chosen, since)
 
 
 def _currency() -> str:

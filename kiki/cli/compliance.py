@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from kiki.cli import show
 from kiki.cli.options import DataDir, Json, TokenFile, Url, open_client, parse_when
+from kiki.cli.place import is_offline
 from kiki.errors import InvalidInput, KikiError
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def report(
 ) -> None:
     """Show the compliance report of a period.
 
-    Asks the service; with --data-dir it reads the ledger there, which may be written meanwhile.
+    Asks the service. With --data-dir, or where nothing listens, it reads the ledger, which may be written meanwhile.
     """
     first, last = parse_when(since), parse_when(until)
     if period is not None and (first or last):
         raise InvalidInput("give either --period, or --from (and --to)")
     if last is not None and first is None:
         raise InvalidInput("--to needs --from: when does the period begin?")
-    if data_dir is not None:
+    if is_offline(data_dir, url):
         found = _read(data_dir, period, first, last)
     else:
         with open_client(url, token_file) as client:
@@ -104,10 +104,13 @@ def breach(
     show.line(f"declared: {reply.reference}, found {reply.found_at}; {told} (event {reply.event_id})")
 
 
-def _read(data_dir: Path, period: str | None, since: datetime | None, until: datetime | None) -> ComplianceReport:
-    """The report over a ledger on this machine, as far as it shows without its keys."""
-    from kiki.cli.options import open_ledger
+def _read(
+    data_dir: Path | None, period: str | None, since: datetime | None, until: datetime | None
+) -> ComplianceReport:
+    """The report over a ledger that nobody is asked about: in a directory, or in a database with all its chains."""
+    from kiki.cli.ledger_access import access
     from kiki.clock import wall_micros
+    from kiki.ledger.source import Database
     from kiki.shield.compliance_report import period_between, period_of
     from kiki.shield.compliance_survey import everything_is_held, request_lines, survey
     from kiki.shield.probe import Surroundings
@@ -119,15 +122,19 @@ def _read(data_dir: Path, period: str | None, since: datetime | None, until: dat
         if since is None
         else period_between(_micros(since), now if until is None else _micros(until))
     )
-    with contextlib.closing(open_ledger(data_dir)) as reader:
+    ledger = access(None, data_dir)
+    place = None if isinstance(ledger.source, Database) else ledger.source.parent
+    with ledger.readers() as (reader, *others):
         around = Surroundings(
             reader=reader,
+            others=others,
             now=now,
             wall=now,
             retention_days=_retention_days(),
             requests=request_lines(reader),
             on_hold=everything_is_held(reader),
-            data_dir=data_dir,
+            verifier_key=ledger.verifier_key(reader),
+            data_dir=place,
             master_key_file=_key_file(data_dir),
             has_archive=bool(os.environ.get("KIKI_ARCHIVE")),
         )
@@ -138,14 +145,15 @@ def _micros(moment: datetime) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _key_file(data_dir: Path) -> Path | None:
+def _key_file(data_dir: Path | None) -> Path | None:
     """The file of the master key, if it comes from one."""
     from dataclasses import replace
 
     from kiki.cli.wiring import key_file
     from kiki.settings import LedgerSettings
 
-    return key_file(replace(LedgerSettings.parse(os.environ), data_dir=data_dir))
+    settings = LedgerSettings.parse(os.environ)
+    return key_file(settings if data_dir is None else replace(settings, data_dir=data_dir))
 
 
 def _retention_days() -> int:

@@ -14,8 +14,6 @@ from kiki.cli.doctor_services import services
 from kiki.cli.options import DataDir, Json
 
 if TYPE_CHECKING:
-    from kiki.cli.ledger_access import Access
-    from kiki.ledger.store import Reader
     from kiki.settings import ShieldSettings
     from kiki.shield.checkup import Check
 
@@ -96,23 +94,12 @@ def _of_ledger(settings: ShieldSettings) -> Iterator[Check]:
                         retention_days=settings.retention_days,
                         data_dir=None if own.database_url is not None else settings.data_dir,
                         master_key_file=key_file(own),
-                        verifier_key=_verifier_key(found, reader),
+                        verifier_key=found.verifier_key(reader),
                     )
                 )
             yield from checkup.archive(own.archive, readers, settings.retention_days)
     except KikiError as error:
         yield checkup.Check("ledger", checkup.State.FAIL, str(error), error.hint or "")
-
-
-def _verifier_key(found: Access, reader: Reader) -> str | None:
-    """What the ledger's checkpoints are checked with; None when the key store does not open, which is said elsewhere."""
-    from kiki.errors import KikiError
-    from kiki.ledger.exhibit import verifier_key
-
-    try:
-        return verifier_key(reader, found.seed())
-    except KikiError:
-        return None
 
 
 GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield, engage, services)

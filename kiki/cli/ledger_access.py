@@ -63,6 +63,15 @@ class Access(NamedTuple):
 
         return SqliteReader(subjects_path(self.source))
 
+    def verifier_key(self, reader: Reader) -> str | None:
+        """What the checkpoints of this chain are checked with; None when the key store does not open."""
+        from kiki.ledger.exhibit import verifier_key
+
+        try:
+            return verifier_key(reader, self.seed())
+        except KikiError:
+            return None
+
     def seed(self) -> bytes:
         """What signs this ledger's checkpoints; raises `MasterKeyError`."""
         from kiki.ledger.subjects import read_signing_seed

@@ -13,7 +13,6 @@ import typer
 from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from kiki.ledger.sqlite import SqliteReader
     from kiki.shield.shield_client import ShieldClient
 
 JSON_META = "kiki.json"
@@ -95,13 +94,6 @@ def open_client(
 def data_directory(given: Path | None) -> Path:
     """Where the ledger lies."""
     return given or Path(os.environ.get("KIKI_DATA_DIR") or "kiki-data")
-
-
-def open_ledger(given: Path | None) -> SqliteReader:
-    """A reader of the ledger in the data directory; it may be written meanwhile."""
-    from kiki.ledger.sqlite import SqliteReader
-
-    return SqliteReader(data_directory(given) / LEDGER)
 
 
 _RELATIVE = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")

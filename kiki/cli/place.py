@@ -49,6 +49,15 @@ def is_ledger(ledger: Path | None, url: str | None) -> bool:
     return True
 
 
+def is_offline(data_dir: Path | None, url: str | None) -> bool:
+    """Whether a command that only reads does so in the ledger: the same rule, and the ledger may be in use."""
+    if data_dir is not None:
+        if url:
+            raise InvalidInput("--data-dir reads a ledger, and --url asks a service: give one of them")
+        return True
+    return is_ledger(None, url)
+
+
 @contextlib.contextmanager
 def open_ledger_alone(ledger: Path | None, *, may_make: bool = False) -> Iterator[ConsentStore]:
     """The ledger, for this process as long as it lasts; `may_make`: one that is named and not there is made."""

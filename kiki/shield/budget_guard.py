@@ -264,7 +264,7 @@ class BudgetGuard:
     ) -> Simulation:
         """What another policy would have decided about everything asked since then, from the ledger."""
         chosen = _policy(None, "", policy, self.policy.currency)
-        return simulate(self.decider.ledger.store, chosen, since, progress)
+        return simulate(self.decider.all_chains(), chosen, since, progress)
 
     @property
     def policy(self) -> Policy:

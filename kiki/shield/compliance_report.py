@@ -217,6 +217,9 @@ class ComplianceReport(msgspec.Struct, frozen=True, kw_only=True):
     since: str
     until: str
     chain: str
+    """The chain of whoever was asked."""
+    chains: list[str]
+    """Every chain that was counted: those of all replicas that share the store."""
     probes: list[Probe]
     decisions: list[DecisionDay]
     """Every day of the period, also the empty ones."""
@@ -255,8 +258,10 @@ class Tally:
         if isinstance(fact, _SECURITY):
             self.security += 1
         if isinstance(fact, BreachDeclared):
-            # Telling more about a breach is no second one.
-            self.breaches[fact.reference] = fact
+            # Telling more about a breach is no second one, whichever replica was told.
+            known = self.breaches.get(fact.reference)
+            if known is None or known.at <= fact.at:
+                self.breaches[fact.reference] = fact
         elif isinstance(fact, ConsentChanged):
             if not fact.carried:
                 self.consent += 1
@@ -285,12 +290,15 @@ def report_of(
     period: Period,
     *,
     now: int,
-    chain: str,
+    chains: Sequence[str],
     probes: Sequence[Probe],
     consents: Mapping[str, Mapping[str, int]],
     requests: Iterable[RequestLine],
 ) -> ComplianceReport:
-    """The report over what was counted; `consents` is how many persons are in each state of each purpose now."""
+    """The report over what was counted in `chains`, that of whoever was asked first.
+
+    `consents` is how many persons are in each state of each purpose now.
+    """
     shown = to_iso(now)
     return ComplianceReport(
         generated_at=shown,
@@ -309,7 +317,8 @@ def report_of(
         ],
         since=to_iso(period.since),
         until=to_iso(period.until),
-        chain=chain,
+        chain=chains[0],
+        chains=list(chains),
         probes=list(probes),
         decisions=_decision_days(tally, period),
         consents=_purposes(tally, consents),

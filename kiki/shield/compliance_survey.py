@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
@@ -26,27 +27,29 @@ def survey(around: Surroundings, period: Period) -> ComplianceReport:
 
     It takes a breath now and then, so that whoever decides in the same process need not wait for the interpreter.
     """
+    readers = (around.reader, *around.others)
     return report_of(
-        tally_of(around.reader, period),
+        tally_of(readers, period),
         period,
         now=around.now,
-        chain=chain_of(around.reader),
+        chains=[chain_of(reader) for reader in readers],
         probes=look_around(around),
         consents=consents_of(around.reader, around.now),
         requests=around.requests,
     )
 
 
-def tally_of(reader: Reader, period: Period) -> Tally:
-    """The counts of everything that was recorded in a period."""
+def tally_of(readers: Iterable[Reader], period: Period) -> Tally:
+    """The counts of everything that was recorded in a period, in any of the chains."""
     tally = Tally()
-    end = reader.next_seq()
-    first = first_recorded_since(reader, period.since)
-    for count, entry in enumerate(read_in_chunks(reader, first, end - 1), 1):
-        if entry.recorded_at >= period.until:
-            break
-        tally.add(entry.recorded_at, decode_fact(entry))
-        _breathe(count)
+    for reader in readers:
+        end = reader.next_seq()
+        first = first_recorded_since(reader, period.since)
+        for count, entry in enumerate(read_in_chunks(reader, first, end - 1), 1):
+            if entry.recorded_at >= period.until:
+                break
+            tally.add(entry.recorded_at, decode_fact(entry))
+            _breathe(count)
     return tally
 
 

@@ -125,14 +125,14 @@ def _standing(line: Conversation) -> Flow[EvidenceReply]:
     return line.get("/v1/evidence", EvidenceReply)
 
 
-def _checkpoints(line: Conversation, after: int | None, limit: int | None) -> Flow[CheckpointsReply]:
-    return line.get(
-        "/v1/evidence/checkpoints", CheckpointsReply, [("after", _number(after)), ("limit", _number(limit))]
-    )
+def _checkpoints(line: Conversation, after: int | None, limit: int | None, chain: str | None) -> Flow[CheckpointsReply]:
+    params = [("after", _number(after)), ("limit", _number(limit)), ("chain", chain)]
+    return line.get("/v1/evidence/checkpoints", CheckpointsReply, params)
 
 
-def _proof(line: Conversation, event_id: str) -> Flow[str]:
-    reply = yield from line.ask("GET", f"/v1/evidence/{parse_event_id(event_id)}/proof")
+def _proof(line: Conversation, event_id: str, chain: str | None) -> Flow[str]:
+    path = f"/v1/evidence/{parse_event_id(event_id)}/proof"
+    reply = yield from line.ask("GET", path, params=[("chain", chain)])
     return reply.content.decode("utf-8", "replace")
 
 
@@ -393,13 +393,18 @@ class Evidence:
         """Where the ledger stands: its chain, its last checkpoint, the key to verify it, the archive's lag."""
         return self._line.drive(_standing(self._line))
 
-    def checkpoints(self, *, after: int | None = None, limit: int | None = None) -> CheckpointsReply:
-        """Signed checkpoints over more than `after` entries."""
-        return self._line.drive(_checkpoints(self._line, after, limit))
+    def checkpoints(
+        self, *, after: int | None = None, limit: int | None = None, chain: str | None = None
+    ) -> CheckpointsReply:
+        """Signed checkpoints over more than `after` entries; of another replica's chain if it is named."""
+        return self._line.drive(_checkpoints(self._line, after, limit, chain))
 
-    def proof(self, event_id: str) -> str:
-        """The document that proves one event; check it with `kiki audit verify --proof`."""
-        return self._line.drive(_proof(self._line, event_id))
+    def proof(self, event_id: str, chain: str | None = None) -> str:
+        """The document that proves one event; check it with `kiki audit verify --proof`.
+
+        `chain` is the one that came with the event id, where several replicas write one each.
+        """
+        return self._line.drive(_proof(self._line, event_id, chain))
 
     def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
         """Write the bundle of everything that was recorded in that time to a new file."""
@@ -417,13 +422,18 @@ class AsyncEvidence:
         """Where the ledger stands: its chain, its last checkpoint, the key to verify it, the archive's lag."""
         return await self._line.drive(_standing(self._line))
 
-    async def checkpoints(self, *, after: int | None = None, limit: int | None = None) -> CheckpointsReply:
-        """Signed checkpoints over more than `after` entries."""
-        return await self._line.drive(_checkpoints(self._line, after, limit))
+    async def checkpoints(
+        self, *, after: int | None = None, limit: int | None = None, chain: str | None = None
+    ) -> CheckpointsReply:
+        """Signed checkpoints over more than `after` entries; of another replica's chain if it is named."""
+        return await self._line.drive(_checkpoints(self._line, after, limit, chain))
 
-    async def proof(self, event_id: str) -> str:
-        """The document that proves one event; check it with `kiki audit verify --proof`."""
-        return await self._line.drive(_proof(self._line, event_id))
+    async def proof(self, event_id: str, chain: str | None = None) -> str:
+        """The document that proves one event; check it with `kiki audit verify --proof`.
+
+        `chain` is the one that came with the event id, where several replicas write one each.
+        """
+        return await self._line.drive(_proof(self._line, event_id, chain))
 
     async def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
         """Write the bundle of everything that was recorded in that time to a new file."""

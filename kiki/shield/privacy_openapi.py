@@ -320,6 +320,9 @@ def _compliance_paths() -> Document:
 
 def _evidence_paths() -> Document:
     event = path_parameter("event_id", "^[0-9a-f]{16}$")
+    chain = query_parameter(
+        "chain", {"type": "string", "pattern": "^[0-9a-f]{16}$"}, "Of another replica in the same store."
+    )
     nothing = {"404": problem_answer("There is nothing of that.")}
     bundle = {"description": "The file.", "content": {BUNDLE_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
     return {
@@ -343,6 +346,7 @@ def _evidence_paths() -> Document:
                     query_parameter(
                         "limit", {"type": "integer", "minimum": 1, "maximum": CHECKPOINTS_LIMIT_MAX}, "At most so many."
                     ),
+                    chain,
                 ],
                 tag="evidence",
             )
@@ -351,7 +355,7 @@ def _evidence_paths() -> Document:
             "get": operation(
                 "The inclusion proof of one event",
                 {"200": json_answer({"type": "object"}, "A document for `kiki audit verify --proof`."), **nothing},
-                parameters=[event],
+                parameters=[event, chain],
                 tag="evidence",
             )
         },

@@ -19,6 +19,7 @@ from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.compliance_routes import ComplianceRoutes
 from kiki.shield.compliance_survey import everything_is_held, request_lines
 from kiki.shield.consent_routes import ConsentRoutes
+from kiki.shield.evidence import chain_of
 from kiki.shield.evidence_routes import EvidenceRoutes
 from kiki.shield.note_routes import NoteRoutes
 from kiki.shield.probe import Surroundings
@@ -63,7 +64,9 @@ class PrivacyService:
         self._deployment = found = deployment or Deployment()
         decider = guard.decider
         self._consents = ConsentRoutes(guard.consents, asynchronous)
-        self._evidence = EvidenceRoutes(decider.ledger, asynchronous, lag=lag, scratch=found.data_dir)
+        self._evidence = EvidenceRoutes(
+            decider.ledger, asynchronous, all_chains=decider.all_chains, lag=lag, scratch=found.data_dir
+        )
         self._desk = desk or RequestDesk(decider, consents=guard.consents, retention_days=found.retention_days)
         self._requests = RequestRoutes(self._desk)
         self._working: asyncio.Task[None] | None = None
@@ -105,6 +108,7 @@ class PrivacyService:
         ledger = decider.ledger
         return Surroundings(
             reader=ledger.store,
+            others=[other for other in decider.all_chains() if chain_of(other) not in ("", ledger.chain)],
             now=decider.clock(),
             wall=wall_micros(),
             retention_days=deployment.retention_days,

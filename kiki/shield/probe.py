@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import SECOND, to_iso
 from kiki.errors import KikiError, Unreadable
-from kiki.ledger.checkpoint import VerifierKey, open_note
+from kiki.ledger.checkpoint import VerifierKey, log_origin, open_note
 from kiki.ledger.entry import Entry, decode_entry
 from kiki.ledger.ledger import CHECKPOINTS
 from kiki.ledger.merkle import Tree, peaks_of
@@ -25,6 +25,7 @@ from kiki.ledger.store import Reader
 from kiki.ledger.subjects import Subjects
 from kiki.ledger.tiling import TileReader
 from kiki.shield.compliance_report import Probe, RequestLine, Verdict
+from kiki.shield.evidence import chain_of
 from kiki.shield.fact import Decided, Settled, decode_fact
 from kiki.shield.scope import PERSONAL_KINDS
 
@@ -42,6 +43,7 @@ class Surroundings(NamedTuple):
     """What the probes look at. None: there is none, or whoever asks cannot see it."""
 
     reader: Reader
+    """Of the chain of whoever asks."""
     now: int
     """By the ledger's own clock, in microseconds since the epoch."""
     wall: int
@@ -58,11 +60,28 @@ class Surroundings(NamedTuple):
     master_key_file: Path | None = None
     lag: Lag | None = None
     has_archive: bool = False
+    others: Sequence[Reader] = ()
+    """Of the chains that other replicas write into the same store."""
 
 
 def look_around(around: Surroundings) -> list[Probe]:
-    """Every probe, in the order of the report."""
-    return [_tried(probe, around) for probe in PROBES]
+    """Every probe, in the order of the report; what is true of one chain only, for all of them together."""
+    return [
+        _of_every_chain(probe, around) if around.others and probe in _OF_A_CHAIN else _tried(probe, around)
+        for probe in PROBES
+    ]
+
+
+def _of_every_chain(probe: Callable[[Surroundings], Probe], around: Surroundings) -> Probe:
+    """Failed where it failed for any chain, skipped where it could run for none; each chain is named."""
+    found = [
+        (chain_of(reader), _tried(probe, around._replace(reader=reader))) for reader in (around.reader, *around.others)
+    ]
+    verdicts = {each.verdict for _, each in found}
+    verdict = next(each for each in (Verdict.FAILED, Verdict.PASSED, Verdict.SKIPPED) if each in verdicts)
+    told = [(chain, each) for chain, each in found if each.verdict is verdict]
+    said = "; ".join(f"chain {chain}: {each.said}" for chain, each in told)
+    return _probe(probe, verdict, said, told[0][1].advice)
 
 
 def _tried(probe: Callable[[Surroundings], Probe], around: Surroundings) -> Probe:
@@ -205,7 +224,8 @@ def tree(around: Surroundings) -> Probe:
     latest = around.reader.last(CHECKPOINTS)
     if latest is None or around.verifier_key is None:
         return _skipped(tree, "there is no checkpoint yet, or no key to check it with")
-    checkpoint, _ = open_note(latest[1], VerifierKey.parse(around.verifier_key))
+    key = VerifierKey.parse(around.verifier_key)._replace(name=log_origin(chain_of(around.reader)))
+    checkpoint, _ = open_note(latest[1], key)
     peaks = peaks_of(TileReader(around.reader, checkpoint.size).node, checkpoint.size)
     if Tree(checkpoint.size, peaks).root() != checkpoint.root:
         return _failed(
@@ -300,6 +320,7 @@ _CONTROLS: Final = {
 PROBES: Final[Sequence[Callable[[Surroundings], Probe]]] = (
     accepting, sealed, master_key, key_apart, files, checkpoints, tree, archive, requests, retention, clock,
 )  # fmt: skip
+_OF_A_CHAIN: Final = frozenset({sealed, checkpoints, tree, retention, clock})
 
 
 def _passed(probe: Callable[[Surroundings], Probe], said: str) -> Probe:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import merge
+from operator import attrgetter
 
 from kiki.clock import SECOND
+from kiki.ledger.entry import Entry
+from kiki.ledger.key_index import known_keys
 from kiki.ledger.ledger import first_recorded_since, read_entries
 from kiki.ledger.store import Reader
 from kiki.money import format_micros
@@ -15,7 +19,7 @@ from kiki.shield.budget import Reason
 from kiki.shield.fact import EXPIRE, Decided, Settled, decode_fact
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy
-from kiki.shield.projections import open_holds
+from kiki.shield.projections import known_epoch, open_holds, settled_key
 from kiki.shield.replay import reach
 from kiki.shield.window import Ask, OpenHold, Verb
 
@@ -74,27 +78,55 @@ class _Told:
 
 
 def simulate(
-    reader: Reader,
+    reader: Reader | Sequence[Reader],
     policy: Policy,
     since: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
     """Ask a fresh window under `policy` everything that the ledger says was asked since then.
 
-    What was spent and held before `since` fills its windows without being counted. `progress` is told
-    (done, total) entries.
+    What was spent and held before `since` fills its windows without being counted. Chains that decided over a shared
+    window are asked again over one, in the order of their time; each that counted on its own over one of its own.
+    `progress` is told (done, total) entries.
     """
     start = 0 if since is None else round(since.timestamp() * SECOND)
-    first, total = first_recorded_since(reader, start - reach(policy)), reader.next_seq()
+    readers = list(reader) if isinstance(reader, Sequence) else [reader]
+    together = [one for one in readers if known_epoch(one) is not None]
+    result = Simulation()
+    for group in [*([together] if together else []), *([one] for one in readers if one not in together)]:
+        _again(group, policy, start, result, progress)
+    return result
+
+
+class _Part:
+    """What of a chain is asked again: entries `first` to before `end`."""
+
+    def __init__(self, reader: Reader, since: int) -> None:
+        self.reader = reader
+        self.first, self.end = first_recorded_since(reader, since), reader.next_seq()
+
+    def entries(self) -> Iterator[Entry]:
+        return read_entries(self.reader, self.first, self.end - 1)
+
+
+def _again(
+    readers: Sequence[Reader],
+    policy: Policy,
+    start: int,
+    result: Simulation,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Ask everything of chains that share a window."""
+    parts = [_Part(reader, start - reach(policy)) for reader in readers]
+    total = sum(part.end - part.first for part in parts)
     told = _Told()
     window = LocalWindow(policy, told, scopes_max=2**62)
-    if first:
-        for hold in _held_at(reader, first):
+    if any(part.first for part in parts):
+        for hold in _held_at(parts):
             window.restore_hold(hold)
-    result = Simulation()
-    for entry in read_entries(reader, first, total - 1):
-        if progress is not None and entry.seq % _PROGRESS_EVERY == 0:
-            progress(entry.seq - first, total - first)
+    for done, entry in enumerate(merge(*(part.entries() for part in parts), key=attrgetter("recorded_at"))):
+        if progress is not None and done % _PROGRESS_EVERY == 0:
+            progress(done, total)
         fact = decode_fact(entry)
         if isinstance(fact, Decided):
             told.now = max(told.now, fact.at)
@@ -106,16 +138,20 @@ def simulate(
                 verb = Verb(fact.verb)
                 window.take([Ask(verb, [fact.charged], hold=fact.hold)])
     if progress is not None:
-        progress(total - first, total - first)
-    return result
+        progress(total, total)
 
 
-def _held_at(reader: Reader, first: int) -> list[OpenHold]:
-    """The holds that were open when entry `first` was written: those open still, and those that ended since then."""
+def _held_at(parts: Sequence[_Part]) -> list[OpenHold]:
+    """The holds that were open when the parts begin: those open still, and those that ended since then."""
     made_since: set[str] = set()
-    held = {hold.id: hold for hold in open_holds(reader)}
+    readers = [part.reader for part in parts]
+    held = {hold.id: hold for reader in readers for hold in open_holds(reader)}
+    if len(readers) > 1:
+        # Another chain may have settled it.
+        ended = known_keys(readers, [settled_key(hold) for hold in held])
+        held = {name: hold for name, hold in held.items() if settled_key(name) not in ended}
     at = 0
-    for entry in read_entries(reader, first):
+    for entry in merge(*(part.entries() for part in parts), key=attrgetter("recorded_at")):
         fact = decode_fact(entry)
         if isinstance(fact, Decided):
             at = at or fact.at

@@ -2,9 +2,9 @@
 
 | route | request | answer |
 |---|---|---|
-| `GET /v1/evidence` | | 200 chain first_seq next_seq checkpoint verifier_key archive; null where there is none |
-| `GET /v1/evidence/checkpoints` | ?after=&limit= | 200 `{"checkpoints": [checkpoint], "next": size or null}` |
-| `GET /v1/evidence/{event_id}/proof` | | 200 the document of `kiki.ledger.proof`; 404 |
+| `GET /v1/evidence` | | 200 chain first_seq next_seq checkpoint verifier_key archive chains; null where there is none |
+| `GET /v1/evidence/checkpoints` | ?after=&limit=&chain= | 200 `{"checkpoints": [checkpoint], "next": size or null}` |
+| `GET /v1/evidence/{event_id}/proof` | ?chain= | 200 the document of `kiki.ledger.proof`; 404 |
 | `GET /v1/evidence/bundle` | ?from=&to= | 200 the file of `kiki.ledger.bundle`, with every entry of that time |
 
     checkpoint   size root at? note; `note` is the signed note as it stands, for any tool that reads C2SP
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ CHECKPOINTS_LIMIT_MAX: Final = 1000
 BUNDLE_TYPE: Final = "application/octet-stream"
 
 _SIZE_DIGITS_MAX: Final = 18
+_CHAIN_ID: Final = re.compile("[0-9a-f]{16}")
 
 
 class CheckpointsQuery(NamedTuple):
@@ -37,6 +39,8 @@ class CheckpointsQuery(NamedTuple):
 
     after: int
     limit: int
+    chain: str | None
+    """None: that of whoever is asked."""
 
 
 class Span(NamedTuple):
@@ -48,11 +52,24 @@ class Span(NamedTuple):
 
 def checkpoints_query(query: Query) -> CheckpointsQuery:
     """The query of `GET /v1/evidence/checkpoints`."""
-    single, _ = read_query(query, ("after", "limit"))
+    single, _ = read_query(query, ("after", "limit", "chain"))
     after = single.get("after", "0")
     if not (after.isascii() and after.isdigit() and len(after) <= _SIZE_DIGITS_MAX):
         raise InvalidInput(f"'after' is the size of a checkpoint, a whole number, not {quoted(after)}")
-    return CheckpointsQuery(int(after), limit_of(single, default=CHECKPOINTS_LIMIT, most=CHECKPOINTS_LIMIT_MAX))
+    limit = limit_of(single, default=CHECKPOINTS_LIMIT, most=CHECKPOINTS_LIMIT_MAX)
+    return CheckpointsQuery(int(after), limit, _chain(single.get("chain")))
+
+
+def proof_query(query: Query) -> str | None:
+    """The chain in the query of `GET /v1/evidence/{event_id}/proof`; None: that of whoever is asked."""
+    single, _ = read_query(query, ("chain",))
+    return _chain(single.get("chain"))
+
+
+def _chain(text: str | None) -> str | None:
+    if text is not None and not _CHAIN_ID.fullmatch(text):
+        raise InvalidInput(f"'chain' is the id of a chain, 16 hexadecimal digits, not {quoted(text)}")
+    return text
 
 
 def bundle_query(query: Query) -> Span:
@@ -96,6 +113,8 @@ class EvidenceReply(msgspec.Struct, frozen=True, kw_only=True):
     verifier_key: str
     """Hand it to whoever shall check evidence, and let them keep it: it never comes with what it checks."""
     archive: ArchiveReply | None
+    chains: list[str]
+    """Every chain in the same store, this one among them: the others are those of the other replicas."""
 
 
 def checkpoint_reply(note: bytes) -> CheckpointReply:

@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import time
+from urllib.request import urlopen
 
 import pytest
+from typer.testing import CliRunner
 
+from kiki.cli.main import app
 from tests.acceptance.serving import ROOT, Shield, shield_in
 
 pytestmark = pytest.mark.redis
@@ -83,6 +86,57 @@ def test_the_audit_sees_every_chain_and_verifies(replicas, environ, tmp_path):
     found = json.loads(offline.stdout)
     assert (offline.returncode, found["finding_count"]) == (0, 0)
     assert sorted(chain["entries"] > 2 for chain in found["chains"]) == [True, True]
+
+
+def unserved(monkeypatch, environ, *arguments):
+    """What a command answers where nothing listens at the usual address, whatever runs on this machine."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("kiki.cli.place.listens", lambda _: False)
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_each_replica_reports_on_all_of_them_and_hands_out_all_their_evidence(replicas, environ, tmp_path, monkeypatch):
+    """Whichever one a load balancer picks: the same counts, and a bundle in which no chain is missing."""
+    a, b = replicas
+    for shield, amount in ((a, "10"), (a, "11"), (b, "12")):
+        assert shield.status(f"/spend?amount={amount}") == 200
+    assert post(a, "/consent/grant", {"customer_id": "cust_1", "consent_type": "marketing"}) == 200
+    assert post(b, "/consent/revoke", {"customer_id": "cust_1", "consent_type": "marketing"}) == 200
+    assert post(a, "/dsr/create", {"customer_id": "cust_1", "request_type": "ACCESS"}) == 200
+    reports = [json.loads(each.ask("/compliance/report")[1]) for each in (a, b)]
+    reports.append(unserved(monkeypatch, environ, "compliance", "report"))
+    for report in reports:
+        assert report["chain"] in report["chains"]
+        assert (2, 2, 1) == (len(report["chains"]), report["consent_changes"], report["data_access_requests"])
+        assert sum(day["approved"] for day in report["decisions"]) == 3
+    assert reports[0]["chain"] != reports[1]["chain"]
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("budgets: [{name: all, scope: '*', limit: 25, window: 1h}]")
+    tried = unserved(monkeypatch, environ, "budget", "simulate", str(policy))
+    assert (tried["decisions"], tried["admitted_amount"], tried["newly_refused"]) == (3, "21.00", 1)
+    standing = json.loads(a.ask("/v1/evidence")[1])
+    assert sorted(standing["chains"]) == sorted(reports[0]["chains"])
+    key = tmp_path / "key"
+    key.write_text(standing["verifier_key"])
+    (foreign,) = {*standing["chains"]} - {standing["chain"]}
+    end = time.monotonic() + 15
+    # b signs what it wrote within ten seconds; a can only wait for it.
+    while (found := urlopen(f"http://127.0.0.1:{a.port}/v1/evidence/bundle")).headers["Kiki-Not-Covered"]:
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    (tmp_path / "e.kiki").write_bytes(found.read())
+    offline = kiki({}, "audit", "verify", str(tmp_path / "e.kiki"), "--key", str(key), "--json")
+    verified = json.loads(offline.stdout)
+    assert (offline.returncode, verified["decisions"], verified["finding_count"]) == (0, 3, 0), offline.stdout
+    event = json.loads(b.ask("/v1/decisions")[1])["decisions"][0]["event_id"]
+    status, proof, _ = a.ask(f"/v1/evidence/{event}/proof?chain={foreign}")
+    (tmp_path / "proof.json").write_text(proof)
+    proved = kiki({}, "audit", "verify", "--proof", str(tmp_path / "proof.json"), "--key", str(key), "--json")
+    assert (status, json.loads(proved.stdout)["chain"]) == (200, foreign)
+    assert a.status(f"/v1/evidence/{event}/proof?chain={'0' * 16}") == 404
 
 
 def test_the_view_of_a_replica_is_its_own(replicas):

@@ -102,7 +102,7 @@ def told(facts, period: Period | None = None, **more) -> ComplianceReport:
     tally = Tally()
     for at, fact in facts:
         tally.add(at, fact)
-    given = {"now": START + DAY, "chain": "c", "probes": [], "consents": {}, "requests": []} | more
+    given = {"now": START + DAY, "chains": ["c"], "probes": [], "consents": {}, "requests": []} | more
     return report_of(tally, period or Period("daily", START, START + DAY), **given)
 
 

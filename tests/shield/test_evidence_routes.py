@@ -156,10 +156,11 @@ async def test_one_bundle_at_a_time(shield, monkeypatch):
     going, go_on = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slow(file, ledger, span) -> None:
+    def slow(file, ledger, chains, span) -> dict[str, int]:
         loop.call_soon_threadsafe(going.set)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
         file.write(b"made")
+        return {}
 
     monkeypatch.setattr(evidence, slow)
     first = asyncio.create_task(shield.get("/v1/evidence/bundle"))
