@@ -336,7 +336,7 @@ def _evidence_paths() -> Document:
         "/v1/evidence/checkpoints": {
             "get": operation(
                 "Signed checkpoints",
-                {"200": json_answer(schema_of("CheckpointsReply"), "A page, by size.")},
+                {"200": json_answer(schema_of("CheckpointsReply"), "A page, by size."), **nothing},
                 parameters=[
                     query_parameter(
                         "after",
