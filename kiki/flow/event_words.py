@@ -13,6 +13,7 @@ _DOES: Final = {
     "set_bid": "set the bid",
     "resume": "let it spend",
     "pause": "pause it",
+    "archive": "archive its twin",
 }
 
 
@@ -60,6 +61,8 @@ def sentence(event: str, detail: Mapping[str, Any], currency: str) -> str:
             return f"could not be started{because}"
         case "flow.budget_not_set":
             return f"the budget could not be set to {money('budget')}{because}"
+        case "flow.twin_archived":
+            return f"made twice there; the second one, {detail.get('twin')}, archived: {detail.get('fate')}"
         case "flow.failed":
             return f"failed{because} {detail.get('message', '')}".rstrip()
         case _:
@@ -74,6 +77,8 @@ def _what(detail: Mapping[str, Any], currency: str) -> str:
 def _drift(detail: Mapping[str, Any], currency: str) -> str:
     if detail.get("found") == "active":
         return "DRIFT: the platform lets it spend, and we had it paused"
+    if detail.get("found") == "twin":
+        return "DRIFT: another campaign of its name is active there"
     if detail.get("found") == "budget":
         return f"DRIFT: the platform shows a budget of {amount_in_words(int(detail['budget']), currency)}"
     if "change" in detail:

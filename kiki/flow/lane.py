@@ -15,13 +15,13 @@ import msgspec
 
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.lane_money import LaneMoney, worst_case
+from kiki.flow.lane_twins import LaneTwins
 from kiki.flow.lane_write import CREATE, LaneWrites, campaign_of, outcome_of
 from kiki.flow.plan import Absence, Plan, PlannedCampaign
 from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status, campaign_name
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
-from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.outcome import Fate, Outcome, refused
 
 PAUSE: Final = "pause"
@@ -50,6 +50,7 @@ class _Lane:
         scopes = {**plan.scopes, "campaign": campaign.name, "platform": campaign.platform}
         self._story = Story(port, world.guard, run, scopes)
         self._writes = LaneWrites(port, world, self._story, self._name, plan.version)
+        self._twins = LaneTwins(world, self._story, self._writes, self._name)
         self._money = LaneMoney(port, world, self._story, campaign.name, plan.version, scopes)
         self._id = ""
         # What the platform may be doing: everything not known to be otherwise.
@@ -108,43 +109,41 @@ class _Lane:
                 return False
 
     async def _ensure(self) -> Outcome:
-        currency = await self._currency()
+        platform, calendar = self._world.platform, self._world.calendar
+        over = calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY)
+        currency = await self._writes.ask("currency", platform.currency, until=over)
         if not currency.is_done:
             return currency
         if currency.value["currency"] != self._plan.currency:
             message = f"the account is in {currency.value['currency']}, the plan in {self._plan.currency}"
             return refused("currency_mismatch", message)
         spec = self._spec()
-        platform = self._world.platform
-        calendar = self._world.calendar
+        await self._twins.begin("ensure/before", until=over)
         made = await self._writes.write(
             "ensure",
             lambda key: platform.ensure_campaign(spec, key),
             lambda state: state.whole,
-            until=calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY),
+            until=over,
             does=CREATE,
             micros=spec.daily_budget,
         )
         state = campaign_of(made)
-        if state is None:
-            return made
-        self._id = state.id
-        self._take_note_of(state)
+        if state is not None:
+            self._id = state.id
+            self._take_note_of(state)
+        if self._twins.is_ours:
+            await self._choose("ensure/chosen")
         return made
 
-    async def _currency(self) -> Outcome:
-        """The account's; a platform that cannot be asked is asked until the campaign is over."""
-        calendar, number = self._world.calendar, 0
-        while True:
-            step = f"currency/{number}"
-            told = await self._writes.read(step, self._world.platform.currency)
-            if told.is_done or (told.fate is Fate.REFUSED and not told.is_transient and told.code != UNREADABLE):
-                return told
-            now = await self._port.now(f"{step}/now")
-            if now >= calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY):
-                return told
-            await self._port.sleep(f"{step}/wait", max(now + calendar.span(Timing.RETRY), told.retry_at or 0))
-            number += 1
+    async def _choose(self, step: str) -> None:
+        """Of two campaigns that were made the foremost, which any other run of this plan would choose too."""
+        state, twins = await self._twins.see(step)
+        if state is None:
+            return
+        if self._id and state.whole:
+            self._id = state.id
+            self._take_note_of(state)
+        await self._twins.part(step, self._id or state.id, state, twins)
 
     def _spec(self) -> CampaignSpec:
         campaign = self._campaign
@@ -175,9 +174,11 @@ class _Lane:
 
     async def _look(self, step: str) -> None:
         """See what the platform shows: an effect that came late, or what somebody did by hand."""
-        platform = self._world.platform
-        state = campaign_of(await self._writes.read(step, lambda: platform.lookup(self._name)))
+        state, twins = await self._twins.see(step)
         if state is None:
+            return
+        await self._twins.part(step, self._id or state.id, state, twins)
+        if state.id != self._id:
             return
         active = state.status is Status.ACTIVE
         if active and not self._may_spend:
@@ -439,6 +440,7 @@ class _Lane:
             settled = await self._settle_all(f"rest/{number}", now, at_last=now >= deadline)
             told = await self._story.finish(f"rest/{number}/story")
             certain = not self._money.doubtful and not self._may_spend and now >= self._writes.doubt_until
+            certain &= self._twins.is_alone
             if settled and told and certain and (now >= revised or not self._money.books):
                 return
             if now >= deadline + calendar.span(Timing.DAY):

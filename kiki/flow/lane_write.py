@@ -19,6 +19,7 @@ from kiki.flow.platform import CampaignState
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
+from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.fence import fenced
 from kiki.outbound.outcome import Fate, Outcome
 
@@ -79,6 +80,20 @@ class LaneWrites:
             return _plain(await call())
 
         return outcome_of(await self._port.step(step, act))
+
+    async def ask(self, step: str, call: Callable[[], Awaitable[Outcome]], *, until: int) -> Outcome:
+        """The same again and again, until it is answered or `until` has come."""
+        number = 0
+        while True:
+            told = await self.read(f"{step}/{number}", call)
+            if told.is_done or (told.fate is Fate.REFUSED and not told.is_transient and told.code != UNREADABLE):
+                return told
+            now = await self._port.now(f"{step}/{number}/now")
+            if now >= until:
+                return told
+            again = max(now + self._world.calendar.span(Timing.RETRY), told.retry_at or 0)
+            await self._port.sleep(f"{step}/{number}/wait", again)
+            number += 1
 
     async def _send(self, step: str, call: Call, attempt: int, sends: int, about: dict[str, Any]) -> Outcome:
         key = write_key(self._story.run, self._version, f"{self._name}/{step}", attempt)

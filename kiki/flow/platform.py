@@ -60,6 +60,13 @@ class CampaignState(msgspec.Struct, frozen=True, kw_only=True):
     """False: the platform has the campaign without what it bids for, such as its ad set; `ensure_campaign` adds that."""
 
 
+class Twin(msgspec.Struct, frozen=True, kw_only=True):
+    """Another campaign of the same name that has not ended."""
+
+    id: str
+    status: Status
+
+
 class SpendReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a platform says it billed for a campaign on one day of the account's time zone."""
 
@@ -112,7 +119,8 @@ class Platform(Protocol):
     """One account on one platform. Every method may be called again with the same arguments at any time.
 
     Reads give an `Outcome` whose value holds the struct as builtins under the name below, so that it can be journaled:
-    `lookup` → `campaign` (absent: there is none), `spend_report` → `report`. Writes give `campaign` where they learn it.
+    `lookup` → `campaign` (absent: there is none) and `twins` (absent: there are none), `spend_report` → `report`. Writes give
+    `campaign` where they learn it.
     """
 
     @property
@@ -156,6 +164,10 @@ class Platform(Protocol):
 
     async def resume(self, campaign: str, key: str) -> Outcome:
         """Let it spend."""
+        ...
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """Let it end for good, which is for a twin that never spent; `unsupported` where names are unique."""
         ...
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:

@@ -67,12 +67,25 @@ class Verdict:
     lost: int = 0
     leaked: int = 0
     over: int = 0
+    twins: int = 0
+    """Campaigns beside one of the same name that were archived before they were ever active."""
     unheld: int = 0
     """Micros that were spent on days that nothing was held for: a pause that came late, recorded and told."""
     problems: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: Verdict) -> Self:
-        for name in ("kills", "stops", "faults", "steps", "double_effects", "lost", "leaked", "over", "unheld"):
+        for name in (
+            "kills",
+            "stops",
+            "faults",
+            "steps",
+            "double_effects",
+            "lost",
+            "leaked",
+            "over",
+            "twins",
+            "unheld",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems += other.problems
         return self
@@ -322,15 +335,21 @@ def _judge_effects(books: dict[str, Any], verdict: Verdict) -> None:
     for each in books["duplicates"]:
         verdict.double_effects += 1
         verdict.problems.append(f"made twice: {each}")
+    archived = {each["id"] for each in books["campaigns"] if each["status"] == "ended" and not each["bills"]}
+    verdict.twins += len(archived)
     for each in books["effects"]:
-        one_meaning = len(each["values"]) == 1 and "," not in each["operation"] and "," not in each["campaign"]
-        if not one_meaning or (each["operation"] == "create" and each["changes"] > 1):
+        campaigns = {*each["campaign"].split(",")} - archived
+        one_meaning = len(each["values"]) == 1 and "," not in each["operation"] and len(campaigns) <= 1
+        # A creation that was delivered twice has made a twin, which must be gone; any other change is made once.
+        made = each["changes"] - len({*each["campaign"].split(",")} & archived)
+        if not one_meaning or (each["operation"] == "create" and made > 1):
             verdict.double_effects += 1
             verdict.problems.append(f"one key, two meanings: {each}")
 
 
 def _judge_costs(books: dict[str, Any], status: RunStatus, story: list[Told], verdict: Verdict) -> None:
-    theirs = {each["name"].rpartition("/")[2]: each for each in books["campaigns"]}
+    living = sorted(books["campaigns"], key=lambda each: each["status"] != "ended")
+    theirs = {each["name"].rpartition("/")[2]: each for each in living}
     unheld: Counter[tuple[str, str]] = Counter()
     for told in story:
         if told.event == "flow.drift" and told.detail.get("unheld"):

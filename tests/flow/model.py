@@ -22,13 +22,14 @@ from kiki.shield.note import Note
 
 DAY = 86_400_000_000
 
-# What may become of a call: fine; refused; lost before or after its effect; its effect comes an hour late.
-FAULTS = ("ok", "throttled", "lost-before", "lost-after", "late")
+# What may become of a call: fine; refused; lost before or after its effect; its effect comes an hour late; it is delivered
+# twice, which makes two campaigns of one name and is nothing else to a call that sets a state.
+FAULTS = ("ok", "throttled", "lost-before", "lost-after", "late", "twice", "twice-first")
 
 
 @dataclass
 class ModelPlatform:
-    """One account with one campaign at most."""
+    """One account with one campaign, and perhaps a second one of its name."""
 
     time: VirtualTime
     calendar: QuickCalendar
@@ -43,6 +44,7 @@ class ModelPlatform:
     account: str = "act_1"
     money: str = "USD"
     state: CampaignState | None = None
+    twin: CampaignState | None = None
     history: list[tuple[int, bool, int]] = field(default_factory=list)
     """From when on it was active, and with which budget."""
     effects: dict[str, set[Any]] = field(default_factory=dict)
@@ -62,7 +64,15 @@ class ModelPlatform:
         if fault == "throttled":
             return refused("throttled")
         self.last = None
-        return done(campaign=msgspec.to_builtins(self.state)) if self.state is not None else done()
+        return self._shown()
+
+    def _shown(self) -> Outcome:
+        found = [each for each in (self.state, self.twin) if each is not None]
+        if not found:
+            return done()
+        first, *others = sorted(found, key=lambda each: (each.status is not Status.ACTIVE, each.id))
+        twins = [{"id": each.id, "status": each.status.value} for each in others]
+        return done(campaign=msgspec.to_builtins(first), **({"twins": twins} if twins else {}))
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         def effect() -> None:
@@ -74,19 +84,36 @@ class ModelPlatform:
 
         return self._write(key, ("ensure", spec.name), effect)
 
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        def effect() -> None:
+            assert self.state is not None
+            if self.twin is None:
+                return
+            assert campaign in {self.state.id, self.twin.id}
+            self._mean(self.twin.id if campaign == self.state.id else self.state.id)
+            self.twin = None
+
+        return self._write(key, ("archive", campaign), effect)
+
+    def _mean(self, campaign: str) -> None:
+        """The campaign that counts from now on; what was active goes on to count."""
+        if self.twin is not None and campaign == self.twin.id:
+            assert not any(active for _, active, _ in self.history), "what had been active was forgotten"
+            self.state, self.twin = self.twin, self.state
+
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
-        return self._write(key, ("budget", micros), lambda: self._become(daily_budget=micros))
+        return self._write(key, ("budget", micros), lambda: self._become(campaign, daily_budget=micros))
 
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
-        return self._write(key, ("bid", micros), lambda: self._become(bid=micros))
+        return self._write(key, ("bid", micros), lambda: self._become(campaign, bid=micros))
 
     async def pause(self, campaign: str, key: str) -> Outcome:
         if self.time.now() < self.stubborn_until:
             return unknown("timeout")
-        return self._write(key, ("pause",), lambda: self._become(status=Status.PAUSED))
+        return self._write(key, ("pause",), lambda: self._become(campaign, status=Status.PAUSED))
 
     async def resume(self, campaign: str, key: str) -> Outcome:
-        return self._write(key, ("resume",), lambda: self._become(status=Status.ACTIVE))
+        return self._write(key, ("resume",), lambda: self._become(campaign, status=Status.ACTIVE))
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         if next(self.faults) != "ok":
@@ -119,8 +146,10 @@ class ModelPlatform:
         billed = self.bill(day)
         return max(billed + self.correction(day), 0) if billed else 0
 
-    def _become(self, **changes: Any) -> None:
+    def _become(self, campaign: str, **changes: Any) -> None:
+        self._mean(campaign)
         assert self.state is not None
+        assert campaign == self.state.id
         self.state = msgspec.structs.replace(self.state, **changes)
         active = self.state.status is Status.ACTIVE
         self.history.append((self.time.now(), active, self.state.daily_budget or 0))
@@ -139,7 +168,12 @@ class ModelPlatform:
         if fault == "late":
             self.time.at(self.time.now() + self.calendar.span(0.1), effect)
             return unknown("timeout")
+        before = self.state
         effect()
+        if before is None and self.state is not None and fault.startswith("twice"):
+            second = msgspec.structs.replace(self.state, id="c-2")
+            answered = (second, self.state) if fault == "twice" else (self.state, second)
+            self.state, self.twin = answered
         if fault == "lost-after":
             return unknown("timeout")
         return done(campaign=msgspec.to_builtins(self.state))

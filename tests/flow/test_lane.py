@@ -123,6 +123,7 @@ class Case:
         assert self.guard.most_held <= self.guard.limit
         assert all(len(effects) == 1 for effects in self.platform.effects.values()), "one key, two meanings"
         assert self.platform.made <= 1
+        assert self.platform.twin is None, "a twin was left"
         assert self.platform.state is None or self.platform.state.status is Status.PAUSED
         assert sum(self.allowance.taken.values()) >= sum(truth.values()) - self.guard.recorded
         known = sum(max(self.platform.correction(day), 0) for day in self.days)

@@ -208,6 +208,30 @@ async def test_a_write_without_a_clear_answer_is_unknown(
     )
 
 
+UNIQUE = {"google_ads", "microsoft", "amazon"}
+"""Where names are unique there is no twin to be archived."""
+
+
+async def test_a_twin_is_archived_and_not_found_any_more(fake: Fake, platform: Platform) -> None:
+    state = await made(platform, fake)
+    sent = len(fake.got)
+    outcome = await platform.archive(state.id, KEY)
+    if fake.NAME in UNIQUE:
+        assert ("refused", "unsupported") == fate(outcome)
+        assert sent == len(fake.got)
+        return
+    assert outcome.is_done, outcome
+    [truth] = await fake.truth()
+    assert Status.ENDED is truth.status
+    shown = campaign(await platform.lookup(NAME))
+    assert (state.id, Status.ENDED) == (shown.id, shown.status)
+    # Said again it is done, or refused for good: either way it has ended.
+    again = await platform.archive(state.id, KEY)
+    assert again.is_done or (again.fate is Fate.REFUSED and not again.is_transient), again
+    [truth] = await fake.truth()
+    assert Status.ENDED is truth.status
+
+
 async def write(platform: Platform, fake: Fake, operation: str, state: CampaignState | None) -> Outcome:
     if state is None:
         return await platform.ensure_campaign(spec(fake), KEY)
@@ -215,6 +239,8 @@ async def write(platform: Platform, fake: Fake, operation: str, state: CampaignS
         return await platform.set_budget(state.id, 130 * MICROS, KEY)
     if operation == "set_bid":
         return await platform.set_bid(state.id, 4 * MICROS, KEY)
+    if operation == "archive":
+        return await platform.archive(state.id, KEY)
     return await (platform.pause if operation == "pause" else platform.resume)(state.id, KEY)
 
 

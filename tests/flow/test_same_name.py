@@ -36,7 +36,10 @@ async def test_what_spends_counts_then_what_may_then_the_oldest(
             fake.campaigns[first.id].status, twin.status = older, newer
             found = await platform.lookup(NAME)
             assert [first.id, twin.id][counts] == campaign(found).id
-            assert living == found.value.get("same_name")
+            twins = found.value.get("twins", [])
+            other = [twin.id, first.id][counts]
+            assert [other] * (living == 2) == [each["id"] for each in twins]
+            assert [each["status"] for each in twins] == [fake.campaigns[each["id"]].status for each in twins]
             await platform.ensure_campaign(spec(fake), KEY)
             assert 2 == len(fake.campaigns)
         finally:

@@ -61,11 +61,14 @@ async def test_their_models_read_every_body_that_we_write() -> None:
             await platform.set_bid(campaign, 2_010_000, "k"),
             await platform.resume(campaign, "k"),
             await platform.pause(campaign, "k"),
+            await platform.archive(campaign, "k"),
         ):
             assert outcome.is_done, outcome
         await platform.close()
-        assert set(MODELS) == {(each.method, each.path) for each in fake.writes}
-        for got in fake.writes:
+        *writes, archived = fake.writes
+        assert ("POST", "/workflows/campaign/archive", {}, [campaign]) == (*archived[:3], archived.json)
+        assert set(MODELS) == {(each.method, each.path) for each in writes}
+        for got in writes:
             read = MODELS[got.method, got.path].model_validate(got.json)
             # Nothing that their model does not know, nothing that it reads otherwise.
             assert got.json == json.loads(read.model_dump_json(by_alias=True, exclude_unset=True)), got.path
@@ -92,6 +95,10 @@ async def test_their_package_makes_and_changes_what_we_see() -> None:
                 changed = workflows.ad_groups.update(
                     request=AdGroupUpdateWorkflowInputWithValidation.model_validate(change)
                 )
+                spare = workflows.campaign.create(
+                    request=CampaignCreateWorkflowInputWithValidation.model_validate(named)
+                )
+                workflows.campaigns.archive(request_body=[spare.campaign_payload.campaign.id])
                 return campaign, group, changed
 
         campaign, group, changed = await asyncio.to_thread(drive)
@@ -179,7 +186,7 @@ async def test_campaigns_are_looked_for_on_every_page() -> None:
         for name in (f"{NAME}-2", NAME.upper(), f"{NAME}-3", NAME, NAME):
             fake.made[f"cmp{fake.next_id()}"] = {"name": name}
         found = await platform.lookup(NAME)
-        assert (NAME, 2) == (found.value["campaign"]["name"], found.value["same_name"])
+        assert (NAME, 1) == (found.value["campaign"]["name"], len(found.value["twins"]))
         await platform.close()
 
 

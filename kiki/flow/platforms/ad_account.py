@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
-from kiki.flow.platform import CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.amounts import smallest_unit
-from kiki.outbound.exchange import UNREADABLE
+from kiki.outbound.exchange import UNREADABLE, UNSUPPORTED
 from kiki.outbound.line import Line
 from kiki.outbound.outcome import Outcome, done, refused, unknown
 
@@ -90,6 +90,10 @@ class AdAccount:
     async def _ask_about(self) -> AboutAccount | Outcome:
         raise NotImplementedError
 
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`. For platforms with unique names; the others say how."""
+        return refused(UNSUPPORTED, "not sent: names are unique there, so that no campaign has a twin")
+
     async def close(self) -> None:
         """See `Platform`."""
         await self.line.close()
@@ -109,9 +113,9 @@ def about_account(currency: str, time_zone: str) -> AboutAccount:
     return AboutAccount(currency=currency, time_zone=time_zone, unit=smallest_unit(currency))
 
 
-def shown_campaign(state: CampaignState, *, same_name: int = 1) -> Outcome:
-    """A campaign as `lookup` and writes answer it; `same_name` campaigns of its name are there."""
-    several = {"same_name": same_name} if same_name > 1 else {}
+def shown_campaign(state: CampaignState, twins: Sequence[Twin] = ()) -> Outcome:
+    """A campaign as `lookup` and writes answer it, with the others of its name that have not ended."""
+    several = {"twins": msgspec.to_builtins(twins)} if twins else {}
     return done(campaign=msgspec.to_builtins(state), **several)
 
 
@@ -123,16 +127,17 @@ def read_back(found: Outcome) -> Outcome:
 
 
 def foremost(
-    named: Sequence[Named], status: Callable[[Named], Status], number: Callable[[Named], int] = lambda _: 0
-) -> tuple[Named, int]:
-    """Of campaigns of one name the one that counts, and how many of them may still spend.
+    named: Sequence[Named], twin: Callable[[Named], Twin], number: Callable[[Named], int] = lambda _: 0
+) -> tuple[Named, list[Twin]]:
+    """Of campaigns of one name the one that counts, and those of the others that have not ended.
 
     What spends counts first, for it must not be overlooked; then what may; of equals the oldest by `number`, and without
     one the first that was listed.
     """
     rank = {Status.ACTIVE: 0, Status.PAUSED: 1, Status.ENDED: 2}
-    chosen = min(named, key=lambda each: (rank[status(each)], number(each)))
-    return chosen, sum(status(each) is not Status.ENDED for each in named)
+    chosen = min(named, key=lambda each: (rank[twin(each).status], number(each)))
+    others = [twin(each) for each in named if each is not chosen]
+    return chosen, [each for each in others if each.status is not Status.ENDED]
 
 
 def endless(what: str) -> Outcome:

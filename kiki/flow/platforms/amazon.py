@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -158,11 +158,11 @@ class Amazon(AdAccount):
         same = [each for page in found for each in page.campaigns if each.name == name]
         if not same:
             return done()
-        chosen, living = foremost(same, lambda each: each.status)
+        chosen, twins = foremost(same, lambda each: Twin(id=each.campaign_id, status=each.status))
         group = await self._ad_group(chosen.campaign_id)
         if isinstance(group, Outcome):
             return group
-        return shown_campaign(self._state(chosen, group, about), same_name=living)
+        return shown_campaign(self._state(chosen, group, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`. Without a bid no ad group is made: Amazon has none that bids by itself."""

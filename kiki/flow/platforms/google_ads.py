@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any, ClassVar, Final, TypeVar
 
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms import google_ads_query as query
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
@@ -131,11 +131,15 @@ class GoogleAds(AdAccount):
         if not named:
             return done()
         # Google lets a removed campaign's name be used again.
-        row, living = foremost(named, lambda each: _status(each.campaign.status), lambda each: int(each.campaign.id))
+        row, twins = foremost(
+            named,
+            lambda each: Twin(id=each.campaign.id, status=_status(each.campaign.status)),
+            lambda each: int(each.campaign.id),
+        )
         bid = await self._bid_of(row)
         if isinstance(bid, Outcome):
             return bid
-        return shown_campaign(self._state(row, bid, about), same_name=living)
+        return shown_campaign(self._state(row, bid, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""

@@ -16,7 +16,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -153,8 +153,10 @@ class LinkedIn(AdAccount):
             return endless("a search")
         if not found:
             return done()
-        chosen, living = foremost(found, lambda each: _status(each.status), lambda each: int(each.id))
-        return shown_campaign(self._state(chosen, about), same_name=living)
+        chosen, twins = foremost(
+            found, lambda each: Twin(id=str(each.id), status=_status(each.status)), lambda each: int(each.id)
+        )
+        return shown_campaign(self._state(chosen, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -199,6 +201,10 @@ class LinkedIn(AdAccount):
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
         return await self._set(campaign, {"status": "ACTIVE"})
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._set(campaign, {"status": "ARCHIVED"})
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""

@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -155,11 +155,13 @@ class Meta(AdAccount):
         named = [each for each in found if each.name == name]
         if not named:
             return done()
-        chosen, living = foremost(named, lambda each: _status(each.status), lambda each: int(each.id))
+        chosen, twins = foremost(
+            named, lambda each: Twin(id=each.id, status=_status(each.status)), lambda each: int(each.id)
+        )
         groups = await self._ad_sets(chosen.id)
         if isinstance(groups, Outcome):
             return groups
-        return shown_campaign(self._state(chosen, groups, about), same_name=living)
+        return shown_campaign(self._state(chosen, groups, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -224,6 +226,10 @@ class Meta(AdAccount):
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
         return await self._set(campaign, {"status": "ACTIVE"})
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._set(campaign, {"status": "ARCHIVED"})
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""

@@ -16,7 +16,7 @@ import msgspec
 
 from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
@@ -183,11 +183,11 @@ class Microsoft(AdAccount):
         same = [each for each in found if each.name == name]
         if not same:
             return done()
-        chosen, living = foremost(same, lambda each: each.standing)
+        chosen, twins = foremost(same, lambda each: Twin(id=each.id, status=each.standing))
         group = await self._ad_group(chosen.id)
         if isinstance(group, Outcome):
             return group
-        return shown_campaign(self._state(chosen, group, about), same_name=living)
+        return shown_campaign(self._state(chosen, group, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""

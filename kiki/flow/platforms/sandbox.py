@@ -17,8 +17,8 @@ import msgspec
 from kiki.clock import SECOND
 from kiki.errors import PlatformUnreachable
 from kiki.flow.plan_calendar import QuickCalendar
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
-from kiki.flow.platforms.ad_account import foremost
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.flow.platforms.ad_account import foremost, shown_campaign
 from kiki.outbound.breaker import BreakerRule
 from kiki.outbound.exchange import CONFLICT, INVALID, Reply, Request
 from kiki.outbound.line import Line
@@ -153,16 +153,14 @@ class SandboxPlatform:
         return about if isinstance(about, Outcome) else done(currency=about.currency, time_zone=about.time_zone)
 
     async def lookup(self, name: str) -> Outcome:
-        """See `Platform`. Of several campaigns of one name the one that counts; `same_name` says how many there are."""
+        """See `Platform`. Of several campaigns of one name the one that counts."""
         asked = Request(method="GET", path="campaigns", write=False, params={"name": name})
         found = _read(await self.line.send(asked), _Campaigns)
         if isinstance(found, Outcome):
             return found
         if not found.campaigns:
             return done()
-        several = {"same_name": len(found.campaigns)} if len(found.campaigns) > 1 else {}
-        chosen, _ = foremost(found.campaigns, lambda each: each.status)
-        return done(campaign=msgspec.to_builtins(chosen), **several)
+        return shown_campaign(*foremost(found.campaigns, lambda each: Twin(id=each.id, status=each.status)))
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -193,6 +191,10 @@ class SandboxPlatform:
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
         return await self._set(campaign, {"status": Status.ACTIVE}, key)
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`."""
+        return await self._set(campaign, {"status": Status.ENDED}, key)
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""

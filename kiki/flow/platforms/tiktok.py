@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -139,11 +139,15 @@ class TikTok(AdAccount):
         named = [each for each in found if each.shown.campaign_name == name]
         if not named:
             return done()
-        chosen, living = foremost(named, lambda each: each.shown.status, lambda each: int(each.shown.campaign_id))
+        chosen, twins = foremost(
+            named,
+            lambda each: Twin(id=each.shown.campaign_id, status=each.shown.status),
+            lambda each: int(each.shown.campaign_id),
+        )
         groups = await self._ad_groups(chosen)
         if isinstance(groups, Outcome):
             return groups
-        return shown_campaign(self._state(chosen, groups, about), same_name=living)
+        return shown_campaign(self._state(chosen, groups, about), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -228,6 +232,10 @@ class TikTok(AdAccount):
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
         return await self._set_status(campaign, "ENABLE")
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`. TikTok calls it deleted, and still shows it."""
+        return await self._set_status(campaign, "DELETE")
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""

@@ -16,7 +16,7 @@ import msgspec
 
 from kiki.clock import Clock, wall_micros
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -154,8 +154,8 @@ class TradeDesk(AdAccount):
                 states.append(self._state(each, groups, about))
         if not states:
             return done()
-        chosen, living = foremost(states, lambda each: each.status)
-        return shown_campaign(chosen, same_name=living)
+        chosen, twins = foremost(states, lambda each: Twin(id=each.id, status=each.status))
+        return shown_campaign(chosen, twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -226,6 +226,14 @@ class TradeDesk(AdAccount):
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. The campaign's own ad group is enabled, nobody else's."""
         return _no_id(campaign) or await self._change_own(campaign, {"isEnabled": True})
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`. Without `forceArchive`: what somebody has set to work since is not ended."""
+        wrong = _no_id(campaign)
+        if wrong is not None:
+            return wrong
+        ended = await self._write(list[str], "POST", "campaign/archive", [campaign])
+        return ended if isinstance(ended, Outcome) else done()
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`. Needs `report_template`; `not_ready` until the day's report is made."""
@@ -409,7 +417,9 @@ class TradeDesk(AdAccount):
         reply = await self.line.send(asked)
         return reply if isinstance(reply, Outcome) else reply.read(kind)
 
-    async def _write(self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any]) -> Kind | Outcome:
+    async def _write(
+        self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any] | list[str]
+    ) -> Kind | Outcome:
         sent = Request(
             method=method, path=f"{self._workflows}/{path}", write=True, content=dump(body), headers=JSON_HEADERS
         )

@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -158,11 +158,11 @@ class X(AdAccount):
         same = [each for each in found if each.name == name]
         if not same:
             return done()
-        chosen, living = foremost(same, lambda each: each.status)
+        chosen, twins = foremost(same, lambda each: Twin(id=each.id, status=each.status))
         item = await self._line_item(chosen)
         if isinstance(item, Outcome):
             return item
-        return shown_campaign(self._state(chosen, item), same_name=living)
+        return shown_campaign(self._state(chosen, item), twins)
 
     async def ensure_campaign(self, spec: CampaignSpec, key: str) -> Outcome:
         """See `Platform`."""
@@ -231,6 +231,11 @@ class X(AdAccount):
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
         return await self._put(campaign, {"entity_status": "ACTIVE"})
+
+    async def archive(self, campaign: str, key: str) -> Outcome:
+        """See `Platform`. X calls it deleted, and still shows it to who asks for such."""
+        ended = await self._one(CampaignShown, "DELETE", f"campaigns/{_part(campaign)}")
+        return ended if isinstance(ended, Outcome) else done()
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""

@@ -15,7 +15,7 @@ from kiki.money import MICROS
 from tests.flow.fakes.fake import TOKEN, Fake, FakeCampaign
 
 STATUS = {Status.ACTIVE: "ACTIVE", Status.PAUSED: "PAUSED", Status.ENDED: "DELETED"}
-WORDS = {word: status for status, word in STATUS.items()}
+WORDS = {word: status for status, word in STATUS.items()} | {"ARCHIVED": Status.ENDED}
 SECRET = "an-app-secret-of-theirs"
 PROOF = hmac.new(SECRET.encode(), TOKEN.encode(), "sha256").hexdigest()
 WHOLE = {"JPY", "KRW"}

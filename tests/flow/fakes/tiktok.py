@@ -15,7 +15,7 @@ from kiki.money import MICROS
 from tests.flow.fakes.fake import TOKEN, Fake, FakeCampaign
 
 STATUS = {Status.ACTIVE: "ENABLE", Status.PAUSED: "DISABLE"}
-WORDS = {word: status for status, word in STATUS.items()}
+WORDS = {word: status for status, word in STATUS.items()} | {"DELETE": Status.ENDED}
 REGIONS = {"US": "6252001", "CA": "6251999", "DE": "2921044"}
 ADVERTISER = "7000000000001"
 PIXEL = "7000000000777"

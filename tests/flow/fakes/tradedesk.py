@@ -73,6 +73,7 @@ class TradeDeskFake(Fake):
         router.add_post("/v3/myreports/reportschedule", self.schedule)
         router.add_post("/v3/myreports/reportexecution/query/advertisers", self.executions)
         router.add_post("/workflows/campaign", self.create_campaign)
+        router.add_post("/workflows/campaign/archive", self.archive_campaigns)
         router.add_post("/workflows/adgroup", self.create_group)
         router.add_patch("/workflows/adgroup", self.patch_group)
         router.add_get("/file/{number}", self.download)
@@ -192,6 +193,14 @@ class TradeDeskFake(Fake):
         }
         shown = {"id": number, "name": given["name"], "primaryChannel": given["primaryChannel"], "flights": [flight]}
         return web.json_response({"campaign": shown, "adGroups": None}, status=201)
+
+    async def archive_campaigns(self, request: web.Request) -> web.Response:
+        ids = await request.json()
+        forced = request.query.get("forceArchive") == "true"
+        if not forced and any(self._state(each).status is Status.ACTIVE for each in ids):
+            return self.refused("an active campaign cannot be archived")
+        self.archived |= {*ids} & {*self.made}
+        return web.json_response([*ids])
 
     async def create_group(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -57,6 +57,7 @@ class XFake(Fake):
             router.add_post(f"{below}/{kind}", getattr(self, f"create_{kind}"))
         router.add_get(f"{below}/campaigns/{{id}}", self.get_campaign)
         router.add_put(f"{below}/campaigns/{{id}}", self.put_campaign)
+        router.add_delete(f"{below}/campaigns/{{id}}", self.delete_campaign)
         router.add_put(f"{below}/line_items/{{id}}", self.put_line_item)
         router.add_get("/{version}/targeting_criteria/locations", self.locations)
         router.add_get("/{version}/stats/accounts/{account}", self.stats)
@@ -171,6 +172,13 @@ class XFake(Fake):
             campaign.status = STATUS[request.query["entity_status"]]
         if "daily_budget_amount_local_micro" in request.query:
             campaign.budget = int(request.query["daily_budget_amount_local_micro"])
+        return self._one(self.shown(campaign))
+
+    async def delete_campaign(self, request: web.Request) -> web.Response:
+        campaign = self.campaigns.get(request.match_info["id"])
+        if campaign is None or campaign.status is Status.ENDED:
+            return self._missing()
+        campaign.status = Status.ENDED
         return self._one(self.shown(campaign))
 
     async def list_line_items(self, request: web.Request) -> web.Response:
