@@ -31,6 +31,9 @@ IMAGE = (
 TAGGED = "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$"
 CPU = "a CPU quantity, for example 250m or 1"
 MEMORY = "a size, for example 512Mi or 1Gi"
+OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+NODE = f"([A-Za-z0-9_.-]+|\\[[0-9a-fA-F:.]+\\])(:{PORT})?"
 DECIMAL = "^[0-9]{1,12}(\\.[0-9]{1,6})?$"
 
 
@@ -72,7 +75,10 @@ def decimal(accepted: str) -> dict[str, Any]:
 DNS_NAME = text(f"^{NAME}$", "a name of lower-case letters, digits and dashes")
 DNS_OR_EMPTY = text(f"^({HOST})?$", "a name, or nothing")
 HOST_TEXT = text(f"^{HOST}$", "a host name, for example shield.kiki.io")
-CIDR = text("^[0-9a-fA-F.:]+/[0-9]{1,3}$", "an address range, for example 10.0.0.0/8")
+CIDR = text(
+    f"^({OCTET}([.]{OCTET}){{3}}/(3[0-2]|[12]?[0-9])|[0-9a-fA-F]{{0,4}}(:[0-9a-fA-F]{{0,4}}){{2,7}}/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))$",
+    "an address range, for example 10.0.0.0/8",
+)
 DURATION = text("^([0-9]+(ms|s|m|h))+$", "a duration, for example 30s or 1h")
 LABELS = {
     "type": "object",
@@ -102,7 +108,7 @@ RULES: dict[str, dict[str, Any]] = {
     "global.tlsSecretName": text(f"^{HOST}$", "the name of a Secret"),
     "global.logLevel": one_of("debug", "info", "warning", "error"),
     "redis.address": text(
-        "^(((redis|rediss|redis[+]cluster)://)?[][A-Za-z0-9_.:,-]+(/[0-9]{1,4})?)?$",
+        f"^(((redis|rediss|redis[+]cluster)://)?{NODE}(,{NODE})*(/[0-9]{{1,4}})?)?$",
         "host:port, redis://…, rediss://… or redis+cluster://…, without a password: that is REDIS_PASSWORD in redis.passwordSecret",
     ),
     "redis.replicaCount": whole(0, 1),
@@ -207,10 +213,17 @@ RULES: dict[str, dict[str, Any]] = {
     "networkPolicy.monitoringNamespaces": listed(DNS_NAME),
     "networkPolicy.dnsCIDRs": listed(CIDR),
     "networkPolicy.databaseCIDRs": listed(CIDR) | {"minItems": 1},
-    "networkPolicy.httpsCIDRs": listed(CIDR) | {"minItems": 1},
+    "networkPolicy.httpsCIDRs": listed(
+        CIDR
+        | {
+            "not": {"pattern": "^(169[.]254[.]|[fF][eE][89abAB])"},
+            "x-accepted": "an address range, for example 0.0.0.0/0; link-local addresses, the metadata server's among them, are never called",
+        }
+    )
+    | {"minItems": 1},
     "*.samplingRate": {"type": "number", "minimum": 0, "maximum": 1},
     "otel.collector.endpoint": text(
-        "^((https?://)?[A-Za-z0-9.-]+:[0-9]{1,5}/?)?$", "host:port, http://host:port or https://host:port"
+        f"^((https?://)?[A-Za-z0-9.-]+:{PORT}/?)?$", "host:port, http://host:port or https://host:port"
     ),
     "ingress.issuer": DNS_OR_EMPTY,
     "ingress.hosts": listed(closed(host=HOST_TEXT, service=one_of("syncshield", "syncengage"))),

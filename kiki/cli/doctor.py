@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from kiki.cli import show
+from kiki.cli.data_dir import unwritable
 from kiki.cli.doctor_engage import engage
 from kiki.cli.doctor_services import services
 from kiki.cli.options import DataDir, Json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kiki.settings import ShieldSettings
     from kiki.shield.checkup import Check
 
@@ -72,10 +75,15 @@ def _of_ledger(settings: ShieldSettings) -> Iterator[Check]:
     from kiki.shield.probe import Surroundings
 
     own = settings.ledger
-    if settings.data_dir.is_dir():
+    if (obstacle := _obstacle(settings.data_dir)) is not None:
+        said = unwritable(settings.data_dir, obstacle)
+        yield checkup.Check("data directory", checkup.State.FAIL, said, "no service starts without one")
+    elif settings.data_dir.is_dir():
         yield checkup.tried("disk", lambda: checkup.disk(settings.data_dir))
     yield checkup.witnessed(own.witness_url, own.tsa_url)
     if own.database_url is None and not (settings.data_dir / "shield.db").exists():
+        if obstacle is not None:
+            return
         yield checkup.Check(
             "ledger", checkup.State.OK, f"there is none in {settings.data_dir} yet: a first start makes it"
         )
@@ -100,6 +108,18 @@ def _of_ledger(settings: ShieldSettings) -> Iterator[Check]:
             yield from checkup.archive(own.archive, readers, settings.retention_days)
     except KikiError as error:
         yield checkup.Check("ledger", checkup.State.FAIL, str(error), error.hint or "")
+
+
+def _obstacle(folder: Path) -> str | None:
+    """What keeps a service from writing there; None when nothing does. A folder that is not there yet is made below one that is."""
+    whole = folder.absolute()
+    try:
+        there = next(each for each in (whole, *whole.parents) if each.exists())
+    except OSError as error:
+        return str(error)
+    if not there.is_dir():
+        return f"{there} is no directory"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"nothing can be made in {there}"
 
 
 GROUPS: Final[tuple[Callable[[Environ], Iterator[Check]], ...]] = (shield, engage, services)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from kiki.cli.data_dir import make_data_dir
 from kiki.cli.wiring import database, key_source
 from kiki.engage.channel import Channel
 from kiki.engage.channels.outbox import OutboxChannel
@@ -38,7 +39,7 @@ from kiki.engage.webhooks.hubspot import HubSpotReader
 from kiki.engage.webhooks.sendgrid import SendGridReader
 from kiki.engage.webhooks.shopify import ShopifyReader
 from kiki.engage.webhooks.twilio import TwilioReader
-from kiki.errors import ConfigurationError, LedgerUnavailable, PlaybookError
+from kiki.errors import ConfigurationError, PlaybookError
 from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
@@ -102,10 +103,7 @@ def prepare_engage(environ: Mapping[str, str]) -> Prepared:
 
 def open_store(settings: EngageSettings) -> CustomerStore:
     """Customers and the keys of engage's own key store; raises `LedgerLocked` when another process has it."""
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerUnavailable(f"KIKI_DATA_DIR={settings.data_dir}: {error.strerror}") from error
+    make_data_dir(settings.data_dir)
     subjects = Subjects(_key_store(settings), key_source(settings.ledger))
     try:
         return CustomerStore(open_database(settings.store), Keyring(subjects))

@@ -34,7 +34,7 @@ from kiki.cli import (
 from kiki.cli.doctor import doctor
 from kiki.cli.options import JSON_META
 from kiki.cli.settings import settings
-from kiki.errors import KikiError
+from kiki.errors import InvalidInput, KikiError
 
 
 class KikiGroup(TyperGroup):
@@ -52,6 +52,12 @@ class KikiGroup(TyperGroup):
         except BrokenPipeError:
             _forget_stdout()
             raise typer.Exit(show.EXIT_PIPE) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            # A file that cannot be read or made is its owner's matter: they want its name, not the way that led to it.
+            told = InvalidInput(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(show.fail(told, json_wanted=ctx.meta.get(JSON_META, False))) from None
         return result
 
 

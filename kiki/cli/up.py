@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
+from kiki.cli.data_dir import make_data_dir
 from kiki.cli.options import Json
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def up(
             raise typer.BadParameter("--single shows no picture and has no demonstration", param_hint="--single")
         _serve_single(_folder(data_dir))
         return
+    if picture is not None and not picture.parent.is_dir():
+        raise typer.BadParameter(f"{picture.parent} is no directory that there is", param_hint="--picture")
     root = _folder(data_dir)
     # A demonstration must not write into books that somebody keeps.
     root = root / "demo" if demo else root
@@ -84,17 +87,9 @@ def _folder(data_dir: Path | None) -> Path:
     return (data_dir or Path(os.environ.get("KIKI_DATA_DIR") or "kiki-data")).absolute()
 
 
-def _make(folder: Path) -> None:
-    """Make a folder, and what is missing above it, for nobody else to look into: `mkdir` would leave its parents open."""
-    for each in (*reversed(folder.parents), folder):
-        if not each.is_dir():
-            each.mkdir(mode=0o700)
-
-
 def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool) -> list[Member]:
     """What can run here; what cannot is said, with what to do about it."""
     from kiki.cli import fleet
-    from kiki.errors import ConfigurationError
 
     missing = fleet.missing_extras()
     for service, advice in missing.items():
@@ -102,12 +97,7 @@ def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool
     services = tuple(service for service in fleet.SERVICES if service not in missing)
     fleet.require_free(ports, services)
     folder = root / "logs"
-    try:
-        _make(folder if logs else root)
-    except OSError as error:
-        raise ConfigurationError(
-            [f"{root} cannot be written to: {error.strerror}; name another with --data-dir"]
-        ) from error
+    make_data_dir(folder if logs else root)
     return [
         fleet.Member(
             service,
@@ -133,7 +123,7 @@ def _serve_single(root: Path) -> None:
         fleet.FLOW: prepare_flow,
         fleet.ENGAGE: prepare_engage,
     }
-    _make(root)
+    make_data_dir(root)
     missing = fleet.missing_extras()
     for service, advice in missing.items():
         show.talk(f"{service} is left out: this installation lacks what it needs; {advice}")
@@ -156,6 +146,7 @@ def _supervise(root: Path, *, demo: bool, as_json: bool, picture: Path | None, s
     environ = dict(os.environ)
     ports = fleet.Ports.read(environ)
     if demo:
+        make_data_dir(root)
         environ |= fleet_demo.prepare(root / "given")
     members = _members(root, ports, environ, logs=True)
     view = FleetView(f"kiki up{' --demo' if demo else ''}   Ctrl-C ends it   logs: {root / 'logs'}")

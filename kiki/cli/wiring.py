@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kiki.cli.data_dir import make_data_dir
 from kiki.cli.loyalty_access import STORE as LOYALTY_STORE
 from kiki.engage.loyalty_data import LoyaltyData
-from kiki.errors import ConfigurationError, LedgerUnavailable, MissingExtra
+from kiki.errors import ConfigurationError, MissingExtra
 from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
@@ -60,10 +61,7 @@ def prepare_shield(environ: Mapping[str, str]) -> Prepared:
     configure_logging(settings.log_level)
     read = _policy_reader(settings, environ)
     tokens, policy = _files(settings.listen.tokens_file, read)
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerUnavailable(f"KIKI_DATA_DIR={settings.data_dir}: {error.strerror}") from error
+    make_data_dir(settings.data_dir)
     decider = _decider(settings, ledger_path(settings.data_dir), policy)
     audit_view = (
         AuditViewProcess(
@@ -173,7 +171,7 @@ def prepare_flow(environ: Mapping[str, str]) -> Prepared:
     from kiki.shield.shield_client import AsyncShieldClient
     from kiki.value.call_metrics import CallMetrics
 
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_dir(settings.data_dir)
     sandboxes = OwnSandboxes(settings)
     runner = CampaignRunner.open(
         settings.store,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from kiki.cli.up import _make
+from kiki.cli.data_dir import make_data_dir
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = (
@@ -175,6 +175,29 @@ def test_all_four_fit_into_one_process(tmp_path):
 
 def test_what_it_makes_is_for_nobody_else_to_look_into(tmp_path):
     folder = tmp_path / "kiki-data" / "demo" / "logs"
-    _make(folder)
-    _make(folder)
+    make_data_dir(folder)
+    make_data_dir(folder)
     assert {each.stat().st_mode & 0o777 for each in (folder, *folder.parents[:2])} == {0o700}
+
+
+@pytest.mark.parametrize("given", [["--demo"], [], ["--single"]])
+def test_a_place_that_nothing_can_be_made_in_is_named(tmp_path, given):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "kiki", "up", *given], env=environment(tmp_path / "file" / "data"),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert 1 == done.returncode
+    assert f"{tmp_path / 'file' / 'data'}" in done.stderr
+    said = f"cannot be written to: {tmp_path / 'file'} is no directory; name another with KIKI_DATA_DIR or --data-dir"
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_that_has_no_place_is_refused_before_anything_starts(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "kiki", "up", "--picture", str(tmp_path / "none" / "x.svg")],
+        env=environment(tmp_path / "data"), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (2, False) == (done.returncode, (tmp_path / "data").exists())
+    assert "no directory that there is" in done.stderr

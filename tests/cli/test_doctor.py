@@ -65,6 +65,14 @@ def test_before_the_first_start_there_is_nothing_to_fail(tmp_path: Path, monkeyp
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_place_that_nothing_can_be_made_in_fails_before_the_first_start(tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "file" / "data"))
+    result = run()
+    assert (1, False) == (result.exit_code, "a first start makes it" in result.stdout)
+    assert f"cannot be written to: {tmp_path / 'file'} is no directory; name another" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("break_it", "name"),
     [

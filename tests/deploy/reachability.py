@@ -22,6 +22,8 @@ NEIGHBOURS = {
     "the cluster's DNS": Place("kube-system", {"k8s-app": "kube-dns"}),
     "another pod of kube-system": Place("kube-system", {"app": "other"}),
 }
+# Not rendered: cert-manager makes this pod in the namespace of the certificate, for as long as a challenge lasts.
+SOLVER, SOLVING = "cert-manager's solver", Place("kiki", {"acme.cert-manager.io/http01-solver": "true"})
 FOREIGN_PORTS = [
     (53, "UDP"),
     (53, "TCP"),
@@ -38,8 +40,8 @@ def table(found: list[dict[str, Any]]) -> list[str]:
     """Each connection that is let through, as `source -> target port/protocol`."""
     policies = [one for one in found if one["kind"] == "NetworkPolicy"]
     pods = {pod.labels["app"]: pod for pod in pods_of(found)}
-    places = {name: Place("kiki", pod.labels) for name, pod in pods.items()}
-    spoken = {
+    places = {name: Place("kiki", pod.labels) for name, pod in pods.items()} | {SOLVER: SOLVING}
+    spoken = {SOLVER: [(8089, "TCP")]} | {
         name: [(port["containerPort"], "TCP") for container in pod.containers for port in container.get("ports", [])]
         for name, pod in pods.items()
     }

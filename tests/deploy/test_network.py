@@ -24,8 +24,9 @@ def test_allowing_the_outside_opens_the_public_ports_alone(engine: Engine):
     assert closed - opened == {
         "the ingress controller -> syncengage: 9083",
         "the ingress controller -> syncshield: 9081",
+        "the ingress controller -> cert-manager's solver: 8089",
     }
-    assert {line.partition(": ")[2] for line in opened - closed} == {"9081", "9083"}
+    assert {line.partition(": ")[2] for line in opened - closed} == {"9081", "9083", "8089"}
     assert "the internet -> syncshield: 9081" in opened
 
 
@@ -46,3 +47,41 @@ def test_other_link_local_addresses_are_reached_where_a_value_says_so(engine: En
 
 def test_without_dns_nobody_asks_it(engine: Engine):
     assert not [line for line in table(engine.objects(layers("prod", "networkPolicy.allowDNS=false"))) if "DNS" in line]
+
+
+def test_a_challenge_is_answered_where_a_certificate_is_fetched_and_nowhere_else(engine: Engine):
+    def asked(*sets: str) -> list[str]:
+        return [line for line in table(engine.objects(layers("prod", *sets))) if "solver" in line]
+
+    assert asked() == ["the ingress controller -> cert-manager's solver: 8089"]
+    assert asked("ingress.issuer=") == []
+    assert asked("ingress.enabled=false") == []
+    assert asked("ingress.enabled=false", "gateway.enabled=true") == asked()
+    assert asked("ingress.enabled=false", "gateway.enabled=true", "gateway.namespace=gateways") == []
+
+
+@pytest.mark.parametrize("around", ["0.0.0.0/0", "128.0.0.0/1", "160.0.0.0/3", "169.0.0.0/8", "169.128.0.0/9"])
+def test_no_range_of_addresses_brings_the_metadata_server_along(engine: Engine, around: str):
+    found = engine.objects(layers("prod", f"networkPolicy.httpsCIDRs={{{around}}}"))
+    assert [line for line in table(found) if "metadata" in line or "agent" in line] == []
+
+
+def test_a_range_without_link_local_addresses_has_no_hole(engine: Engine):
+    """The API server refuses a hole that is not inside its range."""
+    for around in ("0.0.0.0/1", "170.0.0.0/8", "169.0.0.0/9", "10.0.0.0/8", "203.0.113.7/32", "2000::/3"):
+        found = engine.objects(layers("prod", f"networkPolicy.httpsCIDRs={{{around}}}"))
+        blocks = [
+            peer["ipBlock"]
+            for one in found if one["kind"] == "NetworkPolicy"
+            for rule in one["spec"].get("egress") or []
+            for peer in rule["to"] if peer.get("ipBlock", {}).get("cidr") == around
+        ]  # fmt: skip
+        assert blocks
+        assert all("except" not in block for block in blocks)
+    (hole,) = {
+        str(peer["ipBlock"]["except"])
+        for one in engine.objects(layers("prod", "networkPolicy.httpsCIDRs={::/0}")) if one["kind"] == "NetworkPolicy"
+        for rule in one["spec"].get("egress") or []
+        for peer in rule["to"] if peer.get("ipBlock", {}).get("cidr") == "::/0"
+    }  # fmt: skip
+    assert hole == "['fe80::/10']"

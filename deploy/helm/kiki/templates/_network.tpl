@@ -77,8 +77,8 @@ metadata:
     {{- range $v.networkPolicy.httpsCIDRs }}
     - ipBlock:
         cidr: {{ . | quote }}
-        {{- if eq . "0.0.0.0/0" }}
-        except: [169.254.0.0/16]
+        {{- with include "kiki.linkLocal" . }}
+        except: [{{ . }}]
         {{- end }}
     {{- end }}
   ports:
@@ -114,4 +114,41 @@ metadata:
 
 {{- define "kiki.redisHost" -}}
 {{- regexReplaceAll "^[a-z+]+://" (include "kiki.redisAddress" .) "" | splitList "@" | last | splitList "," | first | splitList "/" | first | splitList ":" | first -}}
+{{- end -}}
+
+{{/* Whoever brings requests from outside: the named ingress controllers, or anybody. */}}
+{{- define "kiki.outsidePeers" -}}
+{{- if .Values.networkPolicy.allowExternal }}
+- ipBlock:
+    cidr: 0.0.0.0/0
+- ipBlock:
+    cidr: ::/0
+{{- else }}
+{{- range .Values.networkPolicy.ingressNamespaces }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Not empty when cert-manager fetches a certificate for this namespace; a Gateway's belongs to the namespace of the Gateway. */}}
+{{- define "kiki.solverHere" -}}
+{{- $gateway := and .Values.gateway.enabled (eq (.Values.gateway.namespace | default (include "kiki.namespace" .)) (include "kiki.namespace" .)) -}}
+{{- if and .Values.ingress.issuer (or .Values.ingress.enabled $gateway) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The link-local part of a range of addresses, which nobody may call by it; empty where it holds none. The schema refuses ranges inside it. */}}
+{{- define "kiki.linkLocal" -}}
+{{- $length := splitList "/" . | last | int -}}
+{{- if contains ":" . -}}
+{{- if eq $length 0 -}}"fe80::/10"{{- end -}}
+{{- else if le $length 16 -}}
+{{- $size := 1 -}}
+{{- range until (int (sub 32 $length)) -}}{{- $size = mul $size 2 -}}{{- end -}}
+{{- $address := 0 -}}
+{{- range (splitList "/" . | first | splitList ".") -}}{{- $address = add (mul $address 256) (int .) -}}{{- end -}}
+{{- /* 2851995648 is 169.254.0.0. */ -}}
+{{- if eq (div $address $size) (div 2851995648 $size) -}}169.254.0.0/16{{- end -}}
+{{- end -}}
 {{- end -}}
