@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from kiki.chart import guards, schema, values_text
+from kiki.chart import extra_env, guards, schema, values_text
 from kiki.chart.place import chart_directory, chart_schema
 from kiki.chart.set_expression import BadExpression, parse_set
 from kiki.chart.values import coalesce, overlay
@@ -46,7 +46,10 @@ def with_defaults(given: dict[str, Any]) -> dict[str, Any]:
 
 def _mistakes(values: dict[str, Any]) -> list[str]:
     # A contradiction can only be told between values that are what they must be.
-    return schema.problems(values, chart_schema()) or guards.contradictions(values)
+    return schema.problems(values, chart_schema()) or [
+        *guards.contradictions(values),
+        *sorted(extra_env.mistyped(values)),
+    ]
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -102,12 +102,12 @@ def test_the_wheel_carries_the_chart():
 def test_no_template_uses_what_helm_3_14_does_not_have():
     """An allow-list: every function that the templates call has been there since long before 3.14."""
     allowed = {
-        "add", "and", "append", "base", "concat", "contains", "default", "define", "dict", "dig", "else", "empty",
+        "add", "and", "append", "base", "concat", "contains", "default", "define", "dict", "dig", "div", "else", "empty",
         "end", "eq", "fail", "first", "float64", "fromJsonArray", "fromYaml", "ge", "get", "gt", "has", "hasKey",
-        "hasPrefix", "if", "include", "index", "int", "join", "kindIs", "last", "len", "list", "lookup", "lt",
-        "merge", "mulf", "ne", "nindent", "not", "or", "printf", "quote", "range", "regexFind", "regexFindAll",
-        "regexReplaceAll", "replace", "set", "sha256sum", "splitList", "ternary", "toJson", "toYaml", "trim",
-        "trimPrefix", "trimSuffix", "trunc", "with"
+        "hasPrefix", "if", "include", "index", "int", "join", "kindIs", "last", "le", "len", "list", "lookup", "lt",
+        "merge", "mul", "mulf", "ne", "nindent", "not", "or", "printf", "quote", "range", "regexFind", "regexFindAll",
+        "regexReplaceAll", "replace", "set", "sha256sum", "splitList", "sub", "ternary", "toJson", "toYaml", "trim",
+        "trimPrefix", "trimSuffix", "trunc", "until", "with"
     }  # fmt: skip
     used = set()
     for path in (CHART / "templates").rglob("*"):
@@ -263,6 +263,16 @@ def test_without_one_it_lies_on_a_claim_that_one_pod_holds(renders, engine: Engi
     notes = engine.texts(layers("dev"))["kiki/templates/NOTES.txt"]
     assert "WITHOUT POSTGRESQL" in notes
     assert "WITHOUT POSTGRESQL" not in engine.texts(layers("prod"))["kiki/templates/NOTES.txt"]
+
+
+def test_secrets_that_somebody_must_make_are_told_by_name(engine: Engine):
+    notes = engine.texts(layers("dev"))["kiki/templates/NOTES.txt"]
+    assert "kiki-keys: kiki_master_key, kiki_tokens, kiki_shield_token" in notes
+    assert "kiki-runtime-secrets: REDIS_PASSWORD" in notes
+    assert "POSTGRES_PASSWORD" not in notes
+    own = engine.texts(layers("dev", "postgres.enabled=true", "postgres.passwordSecret=pg"))["kiki/templates/NOTES.txt"]
+    assert "pg: POSTGRES_PASSWORD" in own
+    assert "REDIS_PASSWORD" not in engine.texts(layers("prod"))["kiki/templates/NOTES.txt"]
 
 
 def test_a_placeholder_that_was_left_is_told(engine: Engine):

@@ -328,3 +328,18 @@ def test_no_disruption_budget_blocks_a_drain(replicas: int, minimum: int, engine
         f"syncshield.pdb.minAvailable={minimum}",
     )
     assert bool(guards.contradictions(full(explicit))) == (0 < minimum >= replicas)
+
+
+def test_a_setting_that_a_service_would_end_over_is_told_before():
+    sets = [
+        "syncshield.extraEnv.KIKI_RAET=4",
+        "syncflow.extraEnv.KIKI_RATE=often",
+        "syncengage.extraEnv.KIKI_RATE=4",
+        "syncvalue.extraEnv.SOMEBODY_ELSES=4",
+    ]
+    with pytest.raises(ValuesError) as told:
+        read_layers("prod", [], sets)
+    assert told.value.problems == (
+        "syncflow.extraEnv.KIKI_RATE='often': expected requests per second as a decimal number from 0 (no limit) to 1000000",
+        "syncshield.extraEnv.KIKI_RAET: unknown; did you mean KIKI_RATE?",
+    )
