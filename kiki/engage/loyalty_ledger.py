@@ -23,6 +23,7 @@ from kiki.engage.database import Database, Statements, open_database
 from kiki.engage.loyalty_account import Account, Balance, Entry, Kind
 from kiki.engage.loyalty_program import Program, Standing, standing
 from kiki.engage.loyalty_rows import ENTRIES, entry_of, keep, load
+from kiki.engage.loyalty_secret import SECRET_BYTES, secret_beside
 from kiki.engage.loyalty_tables import SCHEMA_VERSION, TABLES
 from kiki.errors import Conflict, InvalidInput, KeyReused, NotFound
 from kiki.money import parse_micros
@@ -64,11 +65,11 @@ class LoyaltyLedger:
                 tx.run("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
             for statement in TABLES:
                 tx.run(statement)
-            for name, value in (("schema", str(SCHEMA_VERSION)), ("secret", secrets.token_hex(32))):
+            own = [] if hashed else [("secret", secrets.token_hex(SECRET_BYTES))]
+            for name, value in (("schema", str(SCHEMA_VERSION)), *own):
                 tx.run("INSERT INTO loyalty_meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
             found = dict(tx.run("SELECT name, value FROM loyalty_meta"))
-            secret = bytes.fromhex(found["secret"])
-            self._hashed = hashed or (lambda text: hmac.digest(secret, text.encode(), hashlib.sha256))
+            self._hashed = hashed or _keyed(bytes.fromhex(found["secret"]))
             check = self._hashed("loyalty:check").hex()
             tx.run("INSERT INTO loyalty_meta (name, value) VALUES ('hash', ?) ON CONFLICT DO NOTHING", (check,))
             known = tx.run("SELECT value FROM loyalty_meta WHERE name = 'hash'")[0][0]
@@ -77,15 +78,21 @@ class LoyaltyLedger:
         if known != check:
             raise InvalidInput(
                 "this ledger of points was written with other keys: nobody in it would be found",
-                hint="open it with the key store that lay beside it",
+                hint="open it with the key (loyalty.key) or the key store that lay beside it",
             )
 
     @classmethod
     def open(cls, where: str | Path | None, program: Program | None = None, *, clock: Clock = wall_micros) -> Self:
-        """The ledger in a SQLite file, in the PostgreSQL of a `postgresql://` address, or (None) in memory."""
+        """The ledger in a SQLite file, in the PostgreSQL of a `postgresql://` address, or (None) in memory.
+
+        Beside a file lies the secret that ids are hashed with; PostgreSQL keeps it itself.
+        """
         database = open_database(where)
         try:
-            return cls(database, program, clock=clock)
+            hashed = None
+            if where is not None and not database.is_shared:
+                hashed = _keyed(secret_beside(Path(where), database))
+            return cls(database, program, clock=clock, hashed=hashed)
         except BaseException:
             database.close()
             raise
@@ -356,6 +363,10 @@ class LoyaltyLedger:
                 (person,),
             )
         return person
+
+
+def _keyed(secret: bytes) -> Callable[[str], bytes]:
+    return lambda text: hmac.digest(secret, text.encode(), hashlib.sha256)
 
 
 def _order(given: str) -> str:

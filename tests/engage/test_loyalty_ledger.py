@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -253,8 +254,49 @@ def test_a_ledger_is_opened_with_the_keys_it_was_written_with(where, keys):
     first = LoyaltyLedger(open_database(where), hashed=lambda text: keys.hash("loyalty", text))
     first.earn("ada", 5, key="o-1")
     first.close()
-    with pytest.raises(InvalidInput, match="other keys"):
+    with pytest.raises(InvalidInput, match=r"other keys|is missing"):
         LoyaltyLedger.open(where)
+
+
+def test_the_secret_lies_beside_the_file_and_not_in_it(tmp_path):
+    file, key = tmp_path / "loyalty.db", tmp_path / "loyalty.key"
+    with LoyaltyLedger.open(file) as ledger:
+        ledger.earn("ada", 5, key="o-1")
+    secret = key.read_text().strip()
+    assert 0o600 == key.stat().st_mode & 0o777
+    assert secret.encode() not in b"".join(each.read_bytes() for each in tmp_path.glob("loyalty.db*"))
+    with LoyaltyLedger.open(file) as ledger:
+        assert ledger.balance("ada").available == 5
+    key.rename(tmp_path / "away")
+    with pytest.raises(InvalidInput, match="is missing"):
+        LoyaltyLedger.open(file)
+    key.write_text("0" * 64)
+    key.chmod(0o640)
+    with pytest.raises(InvalidInput, match="other keys"):
+        LoyaltyLedger.open(file)
+    key.chmod(0o644)
+    with pytest.raises(InvalidInput, match="mode 0644"):
+        LoyaltyLedger.open(file)
+
+
+def test_a_ledger_that_kept_its_own_secret_hands_it_over(tmp_path):
+    file = tmp_path / "loyalty.db"
+    with LoyaltyLedger(open_database(file)) as ledger:
+        ledger.earn("ada", 5, key="o-1")
+    with LoyaltyLedger.open(file) as ledger:
+        assert ledger.balance("ada").available == 5
+        assert ledger.database.read("SELECT value FROM loyalty_meta WHERE name = 'secret'") == []
+
+
+def test_of_many_who_make_a_ledger_at_once_all_have_one_secret(tmp_path):
+    def earn(number):
+        with LoyaltyLedger.open(tmp_path / "loyalty.db") as ledger:
+            ledger.earn("ada", 1, key=f"o-{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(earn, range(8)))
+    with LoyaltyLedger.open(tmp_path / "loyalty.db") as ledger:
+        assert ledger.balance("ada").available == 8
 
 
 @pytest.mark.parametrize(
