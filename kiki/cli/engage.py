@@ -12,7 +12,7 @@ from kiki.cli.consent_ledger import LedgerPath
 from kiki.cli.engage_access import EngageDir, PlaybookFile, ServiceUrl, open_engage, read_file
 from kiki.cli.engage_learn import learn
 from kiki.cli.options import Json, TokenFile, Url
-from kiki.errors import InvalidInput, NotFound
+from kiki.errors import InvalidInput
 
 app = typer.Typer(help="Customers, playbooks, and what they earned.", no_args_is_help=True, rich_markup_mode=None)
 app.command()(learn)
@@ -73,8 +73,6 @@ def sync(
         f"{found['source']}: {found['profiles']} customers and {found['events']} events on {found['pages']} pages, "
         f"{found['repeated']} known already, {found['erased']} of people who were erased, {found['gone']} gone"
     )
-    for problem in found["problems"]:
-        show.talk(f"not read: {problem}")
     if write_back is not None:
         told = ", ".join(f"{count} {fate}" for fate, count in found["written_back"].items())
         show.line(f"written back: {told}")
@@ -192,7 +190,7 @@ def explain(
         for channel, gate in each["stopped_by"].items():
             show.line(f"    {channel}: {'open' if gate is None else f'stopped, {gate}'}")
     for each in found["verdicts"]:
-        show.line(f"  {each['since']}  {each['playbook']}: {each['verdict']}")
+        show.line(f"  {each['since']}  {each['playbook']}: {each['verdict'].rstrip('/')}")
     for each in found["journeys"]:
         show.line(f"  {each['entered_at']}  {each['playbook']}/{each['journey']}: {each['state']}")
     for each in found["messages"]:
@@ -224,33 +222,13 @@ def report(
     with open_engage(data_dir, service, url=url, token_file=token_file, ledger=ledger) as engage:
         found = engage.report(playbook)
         if export is not None:
-            _export(engage, playbook, export)
+            show.talk(f"{engage.export(playbook, export)} assignments in {export}")
     if as_json:
         show.as_json(found)
         return
     show.line(f"{found['playbook']} ({found['version']}), {found['at']}")
     for each in found["journeys"]:
         _journey(each, found["currency"])
-
-
-def _export(engage: Any, playbook: Path, file: Path) -> None:
-    import secrets
-
-    from kiki.cli.engage_access import LocalEngage
-    from kiki.engage.assignment_export import write_csv, write_parquet
-    from kiki.engage.playbook_report import export_rows
-
-    if not isinstance(engage, LocalEngage):
-        raise InvalidInput(
-            "--export reads the store itself", hint="stop the service, or run it where the database is shared"
-        )
-    rows, key = export_rows(read_file(playbook), engage.engine.store), secrets.token_bytes(32)
-    if file.suffix == ".parquet":
-        count = write_parquet(file, rows, key)
-    else:
-        with file.open("w", encoding="utf-8", newline="") as out:
-            count = write_csv(out, rows, key)
-    show.talk(f"{count} assignments in {file}")
 
 
 def _journey(each: dict[str, Any], currency: str) -> None:
@@ -264,11 +242,20 @@ def _journey(each: dict[str, Any], currency: str) -> None:
     else:
         shown = "" if effect["is_shown"] else "; not shown: zero is possible"
         show.line(
-            f"  {effect['per_person']:+.2f} {currency} a person, between {effect['low']:+.2f} and {effect['high']:+.2f}{shown}"
+            f"  margin a person: {each['treated_mean']:.2f} {currency} with messages, after their cost; "
+            f"{each['held_out_mean']:.2f} held out"
         )
-        show.line(f"  {effect['total']:+.2f} {currency} in all, after what the messages cost")
+        show.line(
+            f"  earned by them: {effect['per_person']:+.2f} {currency} a person, between {effect['low']:+.2f} and "
+            f"{effect['high']:+.2f} (95 %, however often you look){shown}"
+        )
+        if effect["total"] is not None:
+            show.line(f"  {effect['total']:+.2f} {currency} in all")
     if each["balance_p"] < 0.001:
         show.line("  THE SIDES ARE NOT AS LARGE AS THEY WERE DRAWN: something loses people, no result counts")
+    if each["offers"]:
+        offers = ", ".join(f"{count} {offer}" for offer, count in sorted(each["offers"].items()))
+        show.line(f"  offers: {offers}")
     told = ", ".join(f"{count} {state}" for state, count in sorted(each["messages"].items()))
     show.line(f"  messages: {told or 'none'}; to the control group: {each['violations']}")
 
@@ -313,44 +300,25 @@ def preview(
         str | None, typer.Option("--customer", metavar="ID", help="For this customer; else for somebody made up.")
     ] = None,
     data_dir: EngageDir = None,
+    service: ServiceUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show what a person would read. Exit code 2 when the template needs what is not known of them."""
     from kiki.engage.message_maker import MessageMaker
-    from kiki.engage.profile import Profile
+    from kiki.engage.preview import preview as shown
 
-    read = read_file(playbook)
-    if offer not in read.offers:
-        raise NotFound(f"there is no offer {offer!r}", hint=f"there is: {', '.join(read.offers)}")
     if customer is None:
-        person = Profile(
-            customer="c-1",
-            email="ann@example.com",
-            phone="+15551234567",
-            first_name="Ann",
-            last_name="Lee",
-            country="US",
-        )
+        found = shown(MessageMaker(read_file(playbook)), offer)
     else:
-        from kiki.cli.engage_access import engage_settings
-        from kiki.cli.engage_wiring import open_store
-
-        store = open_store(engage_settings(data_dir))
-        try:
-            found = store.profile(customer)
-        finally:
-            store.close()
-        if found is None:
-            raise NotFound(f"there is no customer {customer!r}")
-        person = found
-    content = MessageMaker(read).content(person, offer, "https://example.com/unsubscribe")
+        with open_engage(data_dir, service) as engage:
+            found = engage.preview(playbook, offer, customer)
     if as_json:
-        show.as_json({"subject": content.subject, "text": content.text, "html": content.html})
+        show.as_json(found)
         return
-    if content.subject:
-        show.line(f"Subject: {content.subject}\n")
-    show.line(content.text)
-    if content.html:
+    if found["subject"]:
+        show.line(f"Subject: {found['subject']}\n")
+    show.line(found["text"])
+    if found["html"]:
         show.talk("there is an HTML part: --json prints it", dim=True)
 
 

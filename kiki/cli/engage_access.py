@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from kiki.cli import show
 from kiki.cli.place import is_ledger, listens, open_ledger_alone
 from kiki.errors import InvalidInput, KikiError, LedgerLocked, MissingExtra, NotFound, Unavailable
 
 if TYPE_CHECKING:
     import httpx
 
+    from kiki.engage.assignment_export import Assignment
     from kiki.engage.customer_store import CustomerStore
     from kiki.engage.playbook import Playbook
     from kiki.engage.retention_engine import RetentionEngine
@@ -73,6 +75,14 @@ class Engage(Protocol):
         """What it earned."""
         ...
 
+    def export(self, playbook: Path, file: Path) -> int:
+        """Every assignment with its outcome into a file; how many."""
+        ...
+
+    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
+        """What a customer would read."""
+        ...
+
 
 def one_thread_a_product() -> None:
     """Let numpy work on one core; to be asked before it is loaded.
@@ -96,7 +106,7 @@ def open_engage(
     one_thread_a_product()
     named = service or os.environ.get("KIKI_ENGAGE_URL")
     if named:
-        yield ServiceEngage(named)
+        yield ServiceEngage(named, given)
         return
     settings = engage_settings(data_dir, given)
     # A name of its own beside the services that share a database: what they are sending is theirs.
@@ -108,7 +118,7 @@ def open_engage(
     except LedgerLocked as error:
         if not listens(SERVICE):
             raise LedgerLocked(str(error), hint="a service has it open: name that with --service, or stop it") from None
-        yield ServiceEngage(SERVICE)
+        yield ServiceEngage(SERVICE, given)
         return
     with contextlib.ExitStack() as stack:
         stack.callback(store.close)
@@ -216,20 +226,66 @@ class LocalEngage:
         read = read_file(playbook)
         return report_json(report(read, self.engine.store, self.engine.held_out_share(read)))
 
+    def export(self, playbook: Path, file: Path) -> int:
+        """Every assignment with its outcome into a file; how many."""
+        from kiki.engage.playbook_report import export_rows
+
+        return _write_assignments(file, export_rows(read_file(playbook), self.engine.store))
+
+    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
+        """What a customer would read."""
+        from kiki.engage.message_maker import MessageMaker
+        from kiki.engage.preview import preview
+
+        person = self.engine.store.profile(customer)
+        if person is None:
+            raise NotFound(f"there is no customer {customer[:40]!r}")
+        return preview(MessageMaker(read_file(playbook)), offer, person)
+
+
+def _write_assignments(file: Path, rows: Iterable[Assignment]) -> int:
+    import secrets
+
+    from kiki.engage.assignment_export import write_csv, write_parquet
+
+    key = secrets.token_bytes(32)
+    if file.suffix == ".parquet":
+        return write_parquet(file, rows, key)
+    with file.open("w", encoding="utf-8", newline="") as out:
+        return write_csv(out, rows, key)
+
 
 class ServiceEngage:
-    """A service that has the store open."""
+    """A service that has the store open. It has a source and playbooks of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, given: Mapping[str, str] | None = None) -> None:
+        """`given` are settings that options named, which a service does not take."""
         self._url = url.rstrip("/")
+        self._given = given or {}
 
     def sync(self, source: str | None) -> dict[str, Any]:
         """Take in what is new."""
-        return self._ask("POST", "/v1/syncs")
+        return self._sync(source)
 
     def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
-        """Not by a service."""
-        raise InvalidInput("--write-back works on the store itself", hint="stop the service, or use a shared database")
+        """Tell the source what the playbook sees."""
+        told: dict[str, Any] = self._sync(source, write_back=read_file(playbook).name)["written_back"]
+        return told
+
+    def _sync(self, source: str | None, **params: str) -> dict[str, Any]:
+        if self._given:
+            names = ", ".join(sorted(self._given))
+            raise InvalidInput(
+                f"SyncEngage at {self._url} has the customers open and takes them from its own source",
+                hint=f"start it with {names} and SYNCENGAGE_CRM_PROVIDER: it then reads a file again when it changes; or stop it first",
+            )
+        done = self._ask("POST", "/v1/syncs", params=params)
+        if source not in {None, done["source"]}:
+            raise InvalidInput(
+                f"SyncEngage at {self._url} takes customers from {done['source']}, not from {source}: that was looked at",
+                hint="start it with another SYNCENGAGE_CRM_PROVIDER, or stop it first",
+            )
+        return done
 
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""
@@ -244,13 +300,32 @@ class ServiceEngage:
         """Why a customer gets what they get."""
         from urllib.parse import quote
 
+        if playbooks:
+            show.talk("the service tells the gates of its own playbooks")
         return self._ask("GET", f"/v1/profiles/{quote(customer, safe='')}/explanation")
 
     def report(self, playbook: Path) -> dict[str, Any]:
         """What it earned."""
         return self._ask("GET", "/v1/outcomes", params={"playbook": read_file(playbook).name})
 
+    def export(self, playbook: Path, file: Path) -> int:
+        """Every assignment with its outcome into a file; how many."""
+        from kiki.engage.assignment_export import csv_rows
+
+        text = self._reply("GET", "/v1/outcomes/export", params={"playbook": read_file(playbook).name}).text
+        return _write_assignments(file, csv_rows(text))
+
+    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
+        """What a customer would read."""
+        read_file(playbook)
+        body = {"playbook": playbook.read_text(encoding="utf-8"), "offer": offer, "customer_id": customer}
+        return self._ask("POST", "/v1/previews", json=body)
+
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._reply(method, path, **more).json()
+        return found
+
+    def _reply(self, method: str, path: str, **more: Any) -> httpx.Response:
         import httpx
 
         from kiki.shield.client_settings import default_token
@@ -264,8 +339,7 @@ class ServiceEngage:
         except httpx.HTTPError as error:
             raise Unavailable(f"SyncEngage at {self._url} does not answer: {type(error).__name__}") from None
         if reply.is_success:
-            found: dict[str, Any] = reply.json()
-            return found
+            return reply
         raise _refusal(reply)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from kiki.clock import to_iso
+from kiki.engage.moment import parse_moment
 from kiki.errors import InvalidInput, MissingExtra
 
 _ROWS_AT_ONCE: Final = 50_000
@@ -58,6 +60,20 @@ def write_csv(file: IO[str], assignments: Iterable[Assignment], key: bytes) -> i
     for count, each in enumerate(assignments, start=1):  # noqa: B007 - the number of rows is the result
         writer.writerow(_row(each, key))
     return count
+
+
+def csv_text(assignments: Iterable[Assignment], key: bytes) -> str:
+    """The same as one text."""
+    out = io.StringIO(newline="")
+    write_csv(out, assignments, key)
+    return out.getvalue()
+
+
+def csv_rows(text: str) -> Iterator[Assignment]:
+    """What `csv_text` wrote, each person under the number that stands for them there."""
+    for person, experiment, arm, propensity, at, ended, margin, early in islice(csv.reader(io.StringIO(text)), 1, None):
+        moment = parse_moment(at)
+        yield Assignment(person, experiment, arm, float(propensity), moment, ended == "True", int(margin), int(early))
 
 
 def write_parquet(path: Path, assignments: Iterable[Assignment], key: bytes) -> int:

@@ -12,7 +12,7 @@ from kiki.engage.unsubscribe import PATH
 
 Document = dict[str, Any]
 
-_BODIES: Final = (wire.ProfilesBody, wire.EventsBody, wire.PlaybookBody, wire.SuppressionBody)
+_BODIES: Final = (wire.ProfilesBody, wire.EventsBody, wire.PlaybookBody, wire.PreviewBody, wire.SuppressionBody)
 _PROBLEM_TYPE: Final = "application/problem+json"
 _HTML: Final[Document] = {"text/html": {"schema": {"type": "string"}}}
 _TEXT: Final[Document] = {"text/plain": {"schema": {"type": "string"}}}
@@ -176,6 +176,13 @@ def _paths() -> Document:
                 body=wire.PlaybookBody,
             )
         },
+        "/v1/previews": {
+            "post": _operation(
+                "What a person would read.",
+                _answer({"subject": _STRING, "text": _STRING, "html": _STRING}, "This."),
+                body=wire.PreviewBody,
+            )
+        },
         "/v1/runs": {
             "post": _operation(
                 "Run a playbook of this service now.",
@@ -184,7 +191,13 @@ def _paths() -> Document:
             )
         },
         "/v1/syncs": {
-            "post": _operation("Look at the source of customers now.", _answer({"source": _STRING}, "Done."))
+            "post": _operation(
+                "Look at the source of customers now.",
+                _answer({"source": _STRING}, "Done."),
+                parameters=(
+                    _query("write_back", _STRING, "Then write what this playbook sees into fields of the source."),
+                ),
+            )
         },
         "/v1/journeys": {
             "get": _operation(
@@ -199,6 +212,15 @@ def _paths() -> Document:
                 _answer({"playbook": _STRING, "currency": _STRING, "journeys": _LIST}, "So far."),
                 parameters=(_PLAYBOOK,),
             )
+        },
+        "/v1/outcomes/export": {
+            "get": {
+                **_operation(
+                    "Every assignment with what came of it, as CSV, for analysis elsewhere. It names nobody.",
+                    {"description": "So far.", "content": {"text/csv": {"schema": _STRING}}},
+                    parameters=(_PLAYBOOK,),
+                )
+            }
         },
         "/v1/webhooks/{provider}": {
             "post": {

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from kiki.clock import to_iso
 from kiki.engage.decision import Verdict
 
 
@@ -63,6 +64,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     made: dict[str, Any] = msgspec.to_builtins(
         {name: value for name, value in plan._asdict().items() if name != "lines"}
     )
+    made["at"] = to_iso(plan.at)
     made["lines"] = [{**line._asdict(), "verdict": str(line.verdict)} for line in plan.lines]
     made["verdicts"] = plan.counts()
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from kiki.clock import to_iso, wall_micros
 from kiki.engage import wire
+from kiki.engage.assignment_export import csv_text
 from kiki.engage.engage_data import EngageData
 from kiki.engage.explanation import explain
 from kiki.engage.message_maker import MessageMaker
@@ -20,9 +22,10 @@ from kiki.engage.openapi import openapi
 from kiki.engage.outbox_routes import OutboxRoutes
 from kiki.engage.plan import as_json, run_json
 from kiki.engage.playbook import Playbook
-from kiki.engage.playbook_report import report, report_json
+from kiki.engage.playbook_report import export_rows, report, report_json
 from kiki.engage.playbook_text import parse_playbook
 from kiki.engage.post_room import PostRoom
+from kiki.engage.preview import preview
 from kiki.engage.privacy_routes import PrivacyRoutes
 from kiki.engage.profile import ID_CHARS_MAX
 from kiki.engage.retention_engine import RetentionEngine
@@ -33,6 +36,7 @@ from kiki.engage.trigger_audit import TriggerAudit
 from kiki.engage.trigger_desk import TriggerDesk
 from kiki.engage.unsubscribe import PATH, done_page, question_page
 from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
+from kiki.engage.write_back import write_back
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
 from kiki.settings import Secret
 from kiki.telemetry import log_event, new_registry
@@ -114,10 +118,12 @@ class EngageService:
             Route("/v1/suppressions", self._suppress, ("POST",), role="privacy"),
             Route("/v1/playbooks", self._list_playbooks, role="read"),
             Route("/v1/plans", self._plan, ("POST",), role="privacy"),
+            Route("/v1/previews", self._preview, ("POST",), role="privacy"),
             Route("/v1/runs", self._run, ("POST",), role="admin"),
             Route("/v1/syncs", self._sync, ("POST",), role="admin"),
             Route("/v1/journeys", self._journeys, role="read"),
             Route("/v1/outcomes", self._outcomes, role="read"),
+            Route("/v1/outcomes/export", self._export, role="privacy"),
             Route("/v1/webhooks/{provider}", self._webhook, ("POST",), self_proving=True),
             Route(f"{PATH}{{token}}", self._ask_to_leave, self_proving=True),
             Route(f"{PATH}{{token}}", self._leave, ("POST",), self_proving=True),
@@ -180,7 +186,10 @@ class EngageService:
 
     async def _sync_once(self) -> dict[str, Any]:
         if self._source is None:
-            raise InvalidInput("no source of customers is set up", hint="set SYNCENGAGE_CRM_PROVIDER and what it needs")
+            raise InvalidInput(
+                "no source of customers is set up",
+                hint="start the service with SYNCENGAGE_CRM_PROVIDER and what that needs",
+            )
         source, began = self._source, time.monotonic()
         done = await _blocking(lambda: sync(source, self._store))
         self._metrics.synced(time.monotonic() - began)
@@ -289,9 +298,26 @@ class EngageService:
         self._metrics.ran(run.verdicts, run.messages)
         return json_reply(run_json(run))
 
-    async def _sync(self, request: Request) -> Reply:
+    async def _preview(self, request: Request) -> Reply:
         _only(request)
-        return json_reply(await self._sync_once())
+        body = wire.read(await _json(request), wire.PreviewBody)
+        maker = MessageMaker(self._read(body.playbook))
+        if body.customer_id is None:
+            return json_reply(preview(maker, body.offer))
+        customer = body.customer_id
+        person = await _blocking(lambda: self._store.profile(customer))
+        if person is None:
+            raise NotFound(f"there is no customer {customer[:40]!r}")
+        return json_reply(preview(maker, body.offer, person))
+
+    async def _sync(self, request: Request) -> Reply:
+        named = one(_only(request, "write_back"), "write_back")
+        playbook = None if named is None else self._known(named)
+        done = await self._sync_once()
+        if playbook is not None and self._source is not None:
+            source = self._source
+            done["written_back"] = (await _blocking(lambda: write_back(self._engine, source, playbook)))._asdict()
+        return json_reply(done)
 
     async def _journeys(self, request: Request) -> Reply:
         playbook = self._known(one(_only(request, "playbook"), "playbook"))
@@ -303,8 +329,15 @@ class EngageService:
         share = self._engine.held_out_share(playbook)
         return json_reply(await _blocking(lambda: report_json(report(playbook, self._store, share))))
 
+    async def _export(self, request: Request) -> Reply:
+        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        text = await _blocking(lambda: csv_text(export_rows(playbook, self._store), secrets.token_bytes(32)))
+        return Reply(text.encode(), "text/csv")
+
     async def _named(self, request: Request) -> Playbook:
-        text = wire.read(await _json(request), wire.PlaybookBody).playbook
+        return self._read(wire.read(await _json(request), wire.PlaybookBody).playbook)
+
+    def _read(self, text: str) -> Playbook:
         if text in self._playbooks or "\n" not in text:
             return self._known(text)
         made = parse_playbook(text)

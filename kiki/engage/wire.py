@@ -111,6 +111,14 @@ class PlaybookBody(msgspec.Struct, forbid_unknown_fields=True):
     playbook: Annotated[str, Meta(min_length=1, max_length=150_000)]
 
 
+class PreviewBody(msgspec.Struct, forbid_unknown_fields=True):
+    """An offer of a playbook, and for whom; without a customer for somebody made up."""
+
+    playbook: Annotated[str, Meta(min_length=1, max_length=150_000)]
+    offer: Annotated[str, Meta(min_length=1, max_length=100)]
+    customer_id: Id | None = None
+
+
 class SuppressionBody(msgspec.Struct, forbid_unknown_fields=True):
     """Write to this customer no more."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from kiki.cli.main import app
+from kiki.engage.crm.csv_file import CsvSource
 from kiki.shield.budget_guard import BudgetGuard
-from tests.engage.running import PLAYBOOK
+from tests.engage.running import PLAYBOOK, RunningEngage
 
 CUSTOMERS = """customer,email,last_purchase,total_spend,purchase_count
 c-1,ann@example.com,2026-01-01T00:00:00Z,120.50,3
@@ -90,3 +92,31 @@ def test_customers_in_postgresql(place, postgres, monkeypatch):
     monkeypatch.setenv("KIKI_MASTER_KEY", "0" * 64)
     assert "2 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
     assert "0 customers" in kiki("sync", "--source", "csv", "--customers", "customers.csv").stdout
+
+
+def test_a_service_that_has_the_store_open_does_the_same(place, tmp_path):
+    with BudgetGuard.open(limit=100, window="1h") as guard:
+        guard.consents.grant("c-1", "marketing")
+        running = RunningEngage(tmp_path / "data", "http://127.0.0.1:1", guard)
+        try:
+            through(running, place)
+        finally:
+            running.close()
+
+
+def through(running: RunningEngage, place) -> None:
+    there = ("--service", running.url)
+    running.store.keep("csv", CsvSource(place / "customers.csv", None).changes("").__next__().records)
+    assert json.loads(kiki("plan", "book.yaml", "--json", *there).stdout)["at"].endswith("Z")
+    assert "1 done" in kiki("run", "book.yaml", *there).stdout
+    assert "offers: 1 ten" in kiki("report", "book.yaml", "--export", "out.csv", *there).stdout
+    kiki("report", "book.yaml", "--export", "out.parquet", *there)
+    assert (place / "out.csv").read_text().count("\n") == 2
+    assert parquet.read_table(place / "out.parquet").num_rows == 1
+    assert "Subject: Hello" in kiki("preview", "book.yaml", "ten", "--customer", "c-2", *there).stdout
+    assert "no customer" in kiki("preview", "book.yaml", "ten", "--customer", "c-9", *there, code=1).output
+    # A service takes no files: it says so instead of looking at its own source.
+    refused = kiki("sync", "--source", "csv", "--customers", "customers.csv", *there, code=2).output
+    assert "from its own source" in refused
+    assert "start it with KIKI_ENGAGE_CUSTOMERS" in refused
+    assert "SYNCENGAGE_CRM_PROVIDER" in kiki("sync", *there, code=2).output
