@@ -151,6 +151,8 @@ class Remote:
     def run(self, request: str, progress: Progress) -> RequestReply:
         """Run one."""
         seen: dict[str, dict[str, object]] = {}
+        # What was done before is no news: of a request that is closed, nothing is run again.
+        _tell_news(seen, self._requests.get(request), lambda *_: None)
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(self._requests.run, request)
             while not run.done():

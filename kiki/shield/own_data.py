@@ -19,6 +19,7 @@ import csv
 import io
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ import msgspec
 from kiki.clock import to_iso
 from kiki.errors import SystemUnavailable, Unreadable
 from kiki.ledger.entry import Entry, Sealed, decode_entry
+from kiki.ledger.retention import SEVEN_YEARS_DAYS, kept_until
 from kiki.ledger.store import Reader
 from kiki.shield.consent import State
 from kiki.shield.consent_csv import COLUMNS as CONSENT_COLUMNS
@@ -34,7 +36,6 @@ from kiki.shield.consent_csv import row_of
 from kiki.shield.consent_json import record_json
 from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.consent_store import ConsentStore
-from kiki.shield.deadline import DAY
 from kiki.shield.decider import Decider
 from kiki.shield.evidence import chain_of
 from kiki.shield.evidence_row import COLUMNS, rows
@@ -80,7 +81,7 @@ class ConsentData(_Own):
 
     def __init__(self, store: ConsentStore, retention_days: int) -> None:
         self._store = store
-        self._retention = retention_days * DAY
+        self._retention_days = retention_days
 
     def locate(self, task: Task) -> Found:
         """One record for each purpose that the person ever spoke about."""
@@ -107,7 +108,7 @@ class ConsentData(_Own):
         What was granted since the restriction is taken back, too.
         """
         self.restrict(task)
-        return Erased(0, _unreadable(self._store.decider.clock(), self._retention))
+        return Erased(0, _unreadable(self._store.decider.clock(), self._retention_days))
 
     def verify(self, task: Task) -> Verification:
         """Nothing may be in force any more."""
@@ -128,7 +129,7 @@ class EvidenceData(_Own):
 
     def __init__(self, decider: Decider, retention_days: int) -> None:
         self._decider = decider
-        self._retention = retention_days * DAY
+        self._retention_days = retention_days
 
     def locate(self, task: Task) -> Found:
         """Entries that name the person's reference, in every chain."""
@@ -142,12 +143,16 @@ class EvidenceData(_Own):
 
     def export(self, task: Task) -> Iterator[Document]:
         """What was decided and written down, with where each call came from; as JSON lines and as CSV."""
-        yield Document("evidence.jsonl", self._json_lines(task))
-        yield Document("evidence.csv", self._csv_lines(task))
+        for name, head, lines in (
+            ("evidence.jsonl", (), self._json_lines(task)),
+            ("evidence.csv", (_csv_line(COLUMNS),), self._csv_lines(task)),
+        ):
+            told = _Told(lines)
+            yield Document(name, chain(head, told), told.count)
 
     def erase(self, task: Task) -> Erased:
         """Nothing goes before the key. The entries stay, and so does every proof over them."""
-        return Erased(0, _unreadable(self._decider.clock(), self._retention))
+        return Erased(0, _unreadable(self._decider.clock(), self._retention_days))
 
     def _entries(self, subject: str) -> Iterator[tuple[Reader, Entry]]:
         # Facts and sealed parts name the person in these bytes only: looking for them is ten times as fast as decoding.
@@ -173,12 +178,11 @@ class EvidenceData(_Own):
                 yield msgspec.json.encode(told) + b"\n"
 
     def _csv_lines(self, task: Task) -> Iterator[bytes]:
-        yield _csv_line(COLUMNS)
         for reader, entry in self._entries(task.subject):
             for row in rows(entry, chain_of(reader)):
                 if row.customer == task.subject and row.is_decision:
                     row.actor = ""
-                    yield row.as_csv(self._retention // DAY).encode()
+                    yield row.as_csv(self._retention_days).encode()
 
     def _opened(self, sealed: Sealed) -> object:
         try:
@@ -195,7 +199,7 @@ class AuditViewData(_Own):
     def __init__(self, path: Path, clock: Callable[[], int], retention_days: int) -> None:
         self._path = path
         self._clock = clock
-        self._retention = retention_days * DAY
+        self._retention_days = retention_days
 
     def locate(self, task: Task) -> Found:
         """Rows that carry the reference."""
@@ -204,7 +208,17 @@ class AuditViewData(_Own):
 
     def erase(self, task: Task) -> Erased:
         """Nothing: the reference leads to nobody once the directory row is gone."""
-        return Erased(0, [Kept("audit_reference", EVIDENCE_ARTICLE, self._clock() + self._retention, readable=False)])
+        return Erased(
+            0,
+            [
+                Kept(
+                    "audit_reference",
+                    EVIDENCE_ARTICLE,
+                    _kept_until(self._clock(), self._retention_days),
+                    readable=False,
+                )
+            ],
+        )
 
     def verify(self, task: Task) -> Verification:
         """The id itself must stand in no row: neither in the columns about persons, nor as a scope."""
@@ -329,8 +343,30 @@ _CLASSES: Final = {
 }
 
 
-def _unreadable(now: int, retention: int) -> list[Kept]:
-    return [Kept("evidence_unreadable", EVIDENCE_ARTICLE, now + retention, readable=False)]
+class _Told:
+    """Lines, and how many of them went by."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+        self._count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._lines:
+            self._count += 1
+            yield line
+
+    def count(self) -> int:
+        """So far."""
+        return self._count
+
+
+def _kept_until(now: int, retention_days: int) -> int:
+    """When the last entry that there can be about somebody leaves."""
+    return kept_until(now, retention_days, seven_years=retention_days >= SEVEN_YEARS_DAYS)
+
+
+def _unreadable(now: int, retention_days: int) -> list[Kept]:
+    return [Kept("evidence_unreadable", EVIDENCE_ARTICLE, _kept_until(now, retention_days), readable=False)]
 
 
 def _csv_line(fields: Iterable[str]) -> bytes:

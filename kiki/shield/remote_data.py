@@ -283,7 +283,7 @@ class RemoteData:
 
 def _document(name: str, pieces: Iterator[tuple[str, bytes, int]]) -> Document:
     _, first, records = next(pieces)
-    return Document(name, itertools.chain([first], (data for _, data, _ in pieces)), records)
+    return Document(name, itertools.chain([first], (data for _, data, _ in pieces)), records or None)
 
 
 def _retry_after(answer: httpx.Response, otherwise: float) -> float:

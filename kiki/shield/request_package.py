@@ -10,16 +10,14 @@ lies. A piece says which one it is and whether it is the last, so that none can 
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Final, NamedTuple, Self
+from typing import IO, Final, Self
 
 import msgspec
 
@@ -29,6 +27,7 @@ from kiki.ledger.entry import Sealed
 from kiki.ledger.sealing import NONCE_BYTES, seal, unseal
 from kiki.ledger.subjects import Person
 from kiki.shield.dsr import parse_request_id
+from kiki.shield.request_summary import SHOWN_BYTES, Handed, summary
 from kiki.shield.subject_data import Document, Task
 
 PIECE_BYTES: Final = 1 << 20
@@ -40,16 +39,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Sealed).decode
 
 
-class Handed(NamedTuple):
-    """One file in a package."""
-
-    system: str
-    name: str
-    size: int
-    sha256: str
-    records: int
-
-
 class Packing:
     """A package that is being written. Leaving the `with` block before `finish` leaves no file behind."""
 
@@ -59,6 +48,8 @@ class Packing:
         self._task = task
         self._at = at
         self.files: list[Handed] = []
+        self._shown: dict[str, bytes] = {}
+        """What the summary shows of them: the small ones that are tables."""
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._part.unlink(missing_ok=True)
@@ -75,13 +66,18 @@ class Packing:
         name = f"{_safe(system)}/{_safe(document.name)}"
         if any(file.name == name for file in self.files):
             name = f"{_safe(system)}/{len(self.files)}-{_safe(document.name)}"
-        digest, size = sha256(), 0
+        digest, size, kept = sha256(), 0, bytearray()
         with self._writing(), self._zip.open(self._info(name), "w", force_zip64=True) as out:
             for part in document.parts:
                 digest.update(part)
                 size += len(part)
+                if size <= SHOWN_BYTES:
+                    kept += part
                 out.write(part)
-        handed = Handed(system, name, size, digest.hexdigest(), document.records)
+        if name.endswith(".csv") and size <= SHOWN_BYTES:
+            self._shown[name] = bytes(kept)
+        records = document.records() if callable(document.records) else document.records
+        handed = Handed(system, name, size, digest.hexdigest(), records)
         self.files.append(handed)
         return handed
 
@@ -95,7 +91,7 @@ class Packing:
             "made_at": to_datetime(self._at).isoformat(),
             "files": [file._asdict() for file in self.files],
         }
-        page = summary(self._task, self.files, to_datetime(self._at))
+        page = summary(self._task, self.files, self._shown, to_datetime(self._at))
         with self._writing():
             self._zip.writestr(self._info("summary.html"), page)
             self._zip.writestr(self._info("manifest.json"), msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
@@ -223,47 +219,3 @@ def discard_package(path: Path) -> bool:
 def _safe(name: str) -> str:
     """A name without anything that a file system or an unpacker would obey."""
     return _UNSAFE.sub("_", name).lstrip(".")[:100] or "unnamed"
-
-
-# -- what the person reads ---------------------------------------------------------------------------
-
-_TITLES: Final = {"ACCESS": "A copy of the data we hold about you", "PORTABILITY": "Your data, to take with you"}
-_STYLE: Final = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .4rem .6rem; border-bottom: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
-code { font-size: .85em; overflow-wrap: anywhere; }
-"""
-
-
-def summary(task: Task, files: Sequence[Handed], made_at: datetime) -> str:
-    """The page on top of a package, in HTML: what is in it, from which system, and what the reader may do next."""
-    title = _TITLES.get(task.kind, "Your data")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><style>{_STYLE}</style></head><body>
-<h1>{title}</h1>
-<p>For <strong>{html.escape(task.customer)}</strong>, request <code>{task.request}</code>, made on
-{made_at.astimezone(UTC):%d %B %Y, %H:%M} UTC.</p>
-<table><thead><tr><th>From</th><th>File</th><th>Records</th><th>Bytes</th></tr></thead><tbody>
-{"".join(_rows(files))}</tbody></table>
-<p>Files ending in .json and .jsonl are for programs, those ending in .csv open in any spreadsheet. A system that is
-not named here was asked, too, and holds nothing about you.</p>
-<h2>What you may do</h2>
-<p>You may ask for corrections (GDPR 16), for erasure (17), for restriction (18) and object to processing (21), and
-complain to a supervisory authority (77). Under the law of California you may ask for deletion, for correction, and
-opt out of sale and sharing.</p>
-</body></html>
-"""
-
-
-def _rows(files: Iterable[Handed]) -> Iterator[str]:
-    for file in files:
-        name, system = html.escape(file.name), html.escape(file.system)
-        records = str(file.records) if file.records else ""
-        yield (
-            f'<tr><td>{system}</td><td><a href="{name}">{name}</a><br><code>{file.sha256}</code></td>'
-            f'<td class="n">{records}</td><td class="n">{file.size}</td></tr>\n'
-        )

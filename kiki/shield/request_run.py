@@ -133,7 +133,7 @@ class RequestRun:
         return [Taken(Step.RECTIFIED, system.name, system.rectify(self._task, self._corrections))]
 
     def _export(self, system: SubjectData, packing: Packing) -> list[Taken]:
-        count = sum(packing.add(system.name, document).records for document in system.export(self._task))
+        count = sum(packing.add(system.name, document).records or 0 for document in system.export(self._task))
         return [Taken(Step.EXPORTED, system.name, count or self._request.outcome(system.name).located or 0)]
 
     def _erase(self, system: SubjectData) -> list[Taken]:

@@ -58,7 +58,8 @@ class Document(NamedTuple):
     name: str
     """A file name without directories: orders.json."""
     parts: Iterable[bytes]
-    records: int = 0
+    records: int | Callable[[], int] | None = None
+    """How many it holds, or what says so once the parts were read; None: nobody knows."""
 
 
 class Erased(NamedTuple):

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import zipfile
+from datetime import UTC, datetime
 from hashlib import md5, sha1, sha256
 from pathlib import Path
 
 import pytest
 
+from kiki.clock import to_iso
 from kiki.ledger.checkpoint import VerifierKey, open_note
 from kiki.ledger.ledger import CHECKPOINTS
 from kiki.ledger.subjects import SUBJECTS
@@ -19,9 +21,10 @@ from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.dsr import Kind, State
 from kiki.shield.evidence_row import COLUMNS
 from kiki.shield.origin import origin_of
-from kiki.shield.own_data import AuditViewData
+from kiki.shield.own_data import AuditViewData, ConsentData, EvidenceData
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.subject_data import Task
+from tests.ledger.doubles import FakeClock
 
 CANARY = "canary-7f3a@example.org"
 SECRETS = {
@@ -96,6 +99,19 @@ def plant(guard: BudgetGuard, desk: RequestDesk) -> str:
     desk.verify_identity(record.id, method="operator", actor="anna", note=SECRETS["note"])
     assert State.COMPLETED is desk.run(record.id).state
     return record.id
+
+
+@pytest.mark.parametrize(("days", "until"), [(2555, "2033-11-29"), (2600, "2034-01-11"), (30, "2026-12-29")])
+def test_what_stays_is_said_to_stay_until_pruning_lets_it_go(days: int, until: str):
+    """From 2555 days on that is seven calendar years, and an outcome that names an earlier day would be wrong."""
+    moment = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    clock = FakeClock(now=round(moment.timestamp() * 1_000_000))
+    with BudgetGuard.open(limit="1", clock=clock) as guard:
+        systems = ConsentData(guard.consents, days), EvidenceData(guard.decider, days)
+        view = AuditViewData(Path("nowhere/shield_audit_gdpr.csv"), clock, days)
+        task = Task("DSR-1-00000000", Kind.DELETION, "c", "ab" * 16)
+        for system in (*systems, view):
+            assert [until] == [to_iso(kept.until)[:10] for kept in system.erase(task).kept]
 
 
 def test_before_and_after_a_deletion_no_byte_of_the_person_stands_in_clear(guard, desk, tmp_path):

@@ -53,6 +53,46 @@ def test_the_summary_says_whose_it_is_and_shows_no_markup_of_theirs(tmp_path: Pa
     assert "<script" not in page
 
 
+def page_of(folder: Path, *documents: Document) -> str:
+    path, _ = packed(folder, list(documents))
+    return zipfile.ZipFile(io.BytesIO(opened(path))).read("summary.html").decode()
+
+
+def test_the_summary_shows_small_tables_without_their_empty_columns(tmp_path: Path):
+    page = page_of(tmp_path, Document("said.csv", [b"purpose,note,said_at\n", b'"<b>mail</b>",,2026\n'], 1))
+    assert "<th>purpose</th><th>said at</th>" in page
+    assert "<td>&lt;b&gt;mail&lt;/b&gt;</td><td>2026</td>" in page
+    assert "note" not in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"a,b\n", b"\xff\xfe,x\n1,2\n", b"a\n1,2\n", b'a\n"open\n', b"a\n" + b"x" * 70_000, b"a\n" + b"x" * 200_000],
+)
+def test_what_is_no_small_table_is_named_only(tmp_path: Path, text: bytes):
+    page = page_of(tmp_path, Document("odd.csv", [text]))
+    assert '<a href="shop/odd.csv">' in page
+    assert "<th>a</th>" not in page
+
+
+def test_a_long_table_says_that_it_shows_its_first_rows(tmp_path: Path):
+    page = page_of(tmp_path, Document("long.csv", [b"a\n", *(b"row %d\n" % at for at in range(101))]))
+    assert ("row 99</td>" in page, "row 100</td>" in page, "The first rows of" in page) == (True, False, True)
+
+
+def test_what_counts_itself_is_asked_after_it_was_read(tmp_path: Path):
+    read = []
+    path, _ = packed(
+        tmp_path,
+        [
+            Document("a.jsonl", (read.append(part) or part for part in (b"1\n", b"2\n")), lambda: len(read)),
+            Document("b", []),
+        ],
+    )
+    files = json.loads(zipfile.ZipFile(io.BytesIO(opened(path))).read("manifest.json"))["files"]
+    assert [2, None] == [file["records"] for file in files]
+
+
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b\\c", "..", "", "x" * 300, "Zoë", "\0"])
 def test_a_name_leads_nowhere_outside_its_folder(tmp_path: Path, name: str):
     path, _ = packed(tmp_path, [Document(name, [b"x"]), Document(name, [b"y"])])
