@@ -236,6 +236,9 @@ def docker(arguments: list[str]) -> None:
 
     compose = Path(FACTS["root"]) / "compose.yaml"
     services = yaml.safe_load(compose.read_text())["services"] if compose.is_file() else {}
+    profile = take(arguments, "--profile")
+    if profile is not None and not any(profile in service.get("profiles", []) for service in services.values()):
+        fail(f"{compose} has no profile {profile}")
     named = [word for word in arguments if not word.startswith("-")][2:]
     if arguments[0] != "compose" or set(named) - set(services):
         fail(f"{compose} has no service {set(named) - set(services)}")

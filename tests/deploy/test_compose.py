@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kiki.settings import VARIABLES
+from kiki.settings import VARIABLES, LedgerSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -47,6 +47,29 @@ def test_our_services_are_confined_and_their_variables_exist(name, word):
     assert service["healthcheck"]["test"]
     known = {variable.name for variable in VARIABLES}
     assert set(service["environment"]) <= known
+
+
+def test_postgres_is_used_by_all_that_keep_something_and_by_nobody_unless_told():
+    """An empty variable is an unset one: without .env each service keeps its files in its own volume."""
+    for name in ("syncshield", "syncengage", "syncflow"):
+        given = SERVICES[name]["environment"]
+        assert {key: given[key] for key in ("DB_HOST", "POSTGRES_PASSWORD", "KIKI_MASTER_KEY")} == {
+            "DB_HOST": "${DB_HOST:-}", "POSTGRES_PASSWORD": "${POSTGRES_PASSWORD:-}", "KIKI_MASTER_KEY": "${KIKI_MASTER_KEY:-}",
+        }  # fmt: skip
+    replica = SERVICES["syncshield"]["environment"]["KIKI_REPLICA"]
+    unset = LedgerSettings.parse({"DB_HOST": "", "POSTGRES_PASSWORD": "", "KIKI_MASTER_KEY": "", "KIKI_REPLICA": replica})
+    assert (unset.database_url, unset.replica) == (None, "syncshield")
+    own = SERVICES["postgres"]["environment"]
+    told = LedgerSettings.parse({"DB_HOST": "postgres", "POSTGRES_PASSWORD": "word"})
+    assert told.database_url is not None
+    assert f"postgresql://{own['POSTGRES_USER']}:word@postgres:5432/{own['POSTGRES_DB']}" == told.database_url.reveal()
+
+
+def test_no_container_can_get_more_rights_than_it_has():
+    for name, service in SERVICES.items():
+        assert ["no-new-privileges:true"] == service["security_opt"], name
+        # The official images of databases begin as root to own their volume, and go on as their own user.
+        assert (name in {"redis", "postgres"}) == ("cap_drop" not in service), name
 
 
 def test_redis_forgets_nothing():
