@@ -78,6 +78,12 @@ def test_redis_forgets_nothing():
     assert "yes" == command[command.index("--appendonly") + 1]
 
 
+def test_compose_and_chart_run_the_same_collector_and_the_same_jaeger():
+    otel = yaml.safe_load((ROOT / "deploy" / "helm" / "kiki" / "values.yaml").read_text())["otel"]
+    assert otel["collector"]["image"] == f"docker.io/{SERVICES['otel-collector']['image']}"
+    assert otel["jaeger"]["image"] == f"docker.io/{SERVICES['jaeger-query']['image']}"
+
+
 def test_every_image_has_a_tag_every_file_is_there_and_no_secret_is_in_it():
     for name, service in SERVICES.items():
         assert re.search(r":[\w.-]+$", service["image"]), name

@@ -119,12 +119,19 @@ def script(job: str, name: str) -> str:
 
 
 def test_a_tag_gives_the_guides_four_names(runner: Runner):
-    done = runner.run(script("image", "Names"), REPOSITORY="Your-Org/Kiki", TAG="v1.0.0")
+    done = runner.run(script("image", "Names"), REPOSITORY="Your-Org/Kiki", TAG="v1.0.0", REVISION="abc")
     assert done.returncode == 0, done.stderr
     told = runner.outputs.read_text()
     assert "registry=ghcr.io/your-org/kiki\n" in told
     for service in ("syncshield", "syncvalue", "syncflow", "syncengage"):
         assert f"ghcr.io/your-org/kiki/{service}:v1.0.0\n" in told
+    assert "labels<<END\nVERSION=v1.0.0\nREVISION=abc\nSOURCE=https://github.com/Your-Org/Kiki\nEND\n" in told
+    builds = [step["with"] for step in steps("cd.yml", "image") if "build-push" in step.get("uses", "")]
+    assert [one["build-args"] for one in builds] == ["${{ steps.names.outputs.labels }}"] * 2
+    assert {line.partition("=")[0] for line in told[told.index("labels<<END") :].splitlines()[1:4]} <= {
+        line.split()[1].partition("=")[0]
+        for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines() if line.startswith("ARG")
+    }  # fmt: skip
     refused = runner.run(script("image", "Names"), REPOSITORY="o/k", TAG="v1$(touch /tmp/x)")
     assert refused.returncode == 1
     assert "is no version" in refused.stderr
@@ -178,6 +185,11 @@ def test_without_credentials_it_says_what_to_set(runner: Runner):
     done = runner.run(script("deploy", "Credentials of the cluster"), KUBECONFIG_BASE64="")
     assert done.returncode == 1
     assert "KUBECONFIG_BASE64 is not set" in done.stderr
+
+
+def test_nothing_is_installed_whose_chart_was_not_checked():
+    assert load("cd.yml")["jobs"]["deploy"]["needs"] == ["chart", "image"]
+    assert [step["run"] for step in steps("cd.yml", "chart") if "run" in step] == ["scripts/check_chart.sh"]
 
 
 def test_continuous_integration_runs_what_developers_run():
