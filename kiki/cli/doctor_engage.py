@@ -13,7 +13,7 @@ USED: Final = ("SYNCENGAGE_CRM_PROVIDER", "SENDGRID_API_KEY", "TWILIO_ACCOUNT_SI
 
 
 def engage(environ: Mapping[str, str]) -> Iterator[Check]:
-    """Its settings, the access to its source of customers, and the secrets that prove webhooks."""
+    """Its settings, whether requests of persons reach it, the access to its source of customers, and the secrets that prove webhooks."""
     if not any(environ.get(name) for name in USED):
         return
     from kiki.cli.engage_wiring import source_of, webhook_readers
@@ -27,6 +27,12 @@ def engage(environ: Mapping[str, str]) -> Iterator[Check]:
         for problem in error.problems:
             yield Check("engage settings", State.FAIL, problem, "kiki settings lists them all")
         return
+    if settings.privacy_secret is None:
+        said = "requests of persons do not reach its customers: an erasure at the shield leaves them here"
+        advice = "set KIKI_ENGAGE_PRIVACY_SECRET and name engage in KIKI_SUBJECT_SYSTEMS_FILE: docs/engage.md, Persons"
+        yield Check("persons", State.WARN, said, advice)
+    else:
+        yield Check("persons", State.OK, "requests of persons are taken, where the shield's systems file names engage")
     try:
         source = source_of(settings)
         if source is not None:

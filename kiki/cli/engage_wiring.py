@@ -45,11 +45,13 @@ from kiki.ledger.subjects import Subjects
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
 from kiki.settings import EngageSettings, Secret, is_loopback, shield_url
 from kiki.shield.shield_client import ShieldClient, default_token
-from kiki.telemetry import configure_logging
+from kiki.telemetry import configure_logging, log_event
 from kiki.web import Prepared, load_tokens, run_all
 
 if TYPE_CHECKING:
     from kiki.value.ltv_client import LtvClient
+
+logger = logging.getLogger("kiki.engage")
 
 KEYS_FILE = "engage-keys.db"
 
@@ -67,6 +69,13 @@ def prepare_engage(environ: Mapping[str, str]) -> Prepared:
     configure_logging(settings.log_level)
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # they would log addresses, which may name a customer
+    if settings.privacy_secret is None and (settings.shopify_secret or settings.hubspot_secret):
+        log_event(
+            logger,
+            logging.WARNING,
+            "what platforms demand becomes requests at the shield, and none of them reaches the customers here: set "
+            "KIKI_ENGAGE_PRIVACY_SECRET and name engage in the shield's KIKI_SUBJECT_SYSTEMS_FILE",
+        )
     tokens = None if settings.listen.tokens_file is None else load_tokens(settings.listen.tokens_file)
     playbooks = read_playbooks(settings)
     origin = shield_url(environ)

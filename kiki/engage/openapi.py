@@ -244,7 +244,11 @@ def _paths() -> Document:
                 "summary": "Unsubscribes (RFC 8058).",
                 "tags": ["engage"],
                 "parameters": [_path("token")],
-                "responses": {**_REFUSALS, "200": {"description": "Done, durably.", "content": page}},
+                "responses": {
+                    **_REFUSALS,
+                    "200": {"description": "Done, durably.", "content": page},
+                    "404": {"description": "Not a link of ours; nothing was changed.", "content": page},
+                },
             },
         },
         "/privacy/{method}": {

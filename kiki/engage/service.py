@@ -34,7 +34,7 @@ from kiki.engage.sync import sync
 from kiki.engage.trigger import read_customer
 from kiki.engage.trigger_audit import TriggerAudit
 from kiki.engage.trigger_desk import TriggerDesk
-from kiki.engage.unsubscribe import PATH, done_page, question_page
+from kiki.engage.unsubscribe import PATH, broken_page, done_page, question_page
 from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
 from kiki.engage.write_back import write_back
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
@@ -380,7 +380,10 @@ class EngageService:
 
     async def _leave(self, request: Request) -> Reply:
         await read_body(request)
-        await _blocking(lambda: self._post_room.leave(request.params["token"]))
+        try:
+            await _blocking(lambda: self._post_room.leave(request.params["token"]))
+        except NotFound:
+            return page(broken_page(), 404)
         return page(done_page())
 
 

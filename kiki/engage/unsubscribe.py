@@ -115,6 +115,15 @@ def done_page() -> str:
     )
 
 
+def broken_page() -> str:
+    """What is seen where a link is not one of ours: a person is told what else to do."""
+    return _page(
+        "This link does not work",
+        "<p>Nothing was changed: the link was cut off or is not one of ours. Open it from the message itself, or answer "
+        "the message and ask to be taken off.</p>",
+    )
+
+
 def _page(title: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
