@@ -57,7 +57,9 @@ def test_postgres_is_used_by_all_that_keep_something_and_by_nobody_unless_told()
             "DB_HOST": "${DB_HOST:-}", "POSTGRES_PASSWORD": "${POSTGRES_PASSWORD:-}", "KIKI_MASTER_KEY": "${KIKI_MASTER_KEY:-}",
         }  # fmt: skip
     replica = SERVICES["syncshield"]["environment"]["KIKI_REPLICA"]
-    unset = LedgerSettings.parse({"DB_HOST": "", "POSTGRES_PASSWORD": "", "KIKI_MASTER_KEY": "", "KIKI_REPLICA": replica})
+    unset = LedgerSettings.parse(
+        {"DB_HOST": "", "POSTGRES_PASSWORD": "", "KIKI_MASTER_KEY": "", "KIKI_REPLICA": replica}
+    )
     assert (unset.database_url, unset.replica) == (None, "syncshield")
     own = SERVICES["postgres"]["environment"]
     told = LedgerSettings.parse({"DB_HOST": "postgres", "POSTGRES_PASSWORD": "word"})
