@@ -47,6 +47,14 @@ def sync(
             help="Then write its segments, value and churn into fields of the source (kiki_segments, …), where they changed.",
         ),
     ] = None,
+    tag: Annotated[
+        Path | None,
+        typer.Option(
+            "--tag",
+            metavar="PLAYBOOK",
+            help="Then tag people at the source by its segments (kiki-NAME): added once, never taken away.",
+        ),
+    ] = None,
     data_dir: EngageDir = None,
     service: ServiceUrl = None,
     url: Url = None,
@@ -64,6 +72,8 @@ def sync(
         found = engage.sync(source)
         if write_back is not None:
             found["written_back"] = engage.write_back(source, write_back)
+        if tag is not None:
+            found["tagged"] = engage.add_tags(source, tag)
     for problem in found["problems"]:
         show.talk(f"left out: {problem}")
     if as_json:
@@ -73,9 +83,9 @@ def sync(
         f"{found['source']}: {found['profiles']} customers and {found['events']} events on {found['pages']} pages, "
         f"{found['repeated']} known already, {found['erased']} of people who were erased, {found['gone']} gone"
     )
-    if write_back is not None:
-        told = ", ".join(f"{count} {fate}" for fate, count in found["written_back"].items())
-        show.line(f"written back: {told}")
+    for name, what in (("written_back", "written back"), ("tagged", "tagged")):
+        if name in found:
+            show.line(f"{what}: {', '.join(f'{count} {fate}' for fate, count in found[name].items())}")
 
 
 @app.command()

@@ -59,6 +59,10 @@ class Engage(Protocol):
         """Tell the source what the playbook sees."""
         ...
 
+    def add_tags(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Tag people at the source by the playbook's segments."""
+        ...
+
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""
         ...
@@ -195,6 +199,12 @@ class LocalEngage:
 
         return write_back(self.engine, self._source(source), read_file(playbook))._asdict()
 
+    def add_tags(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Tag people at the source by the playbook's segments."""
+        from kiki.engage.write_back import add_tags
+
+        return add_tags(self.engine, self._source(source), read_file(playbook))._asdict()
+
     def _source(self, name: str | None) -> Source:
         found: Source | None = _wiring().source_of(self.settings, name)
         if found is None:
@@ -270,6 +280,11 @@ class ServiceEngage:
     def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
         """Tell the source what the playbook sees."""
         told: dict[str, Any] = self._sync(source, write_back=read_file(playbook).name)["written_back"]
+        return told
+
+    def add_tags(self, source: str | None, playbook: Path) -> dict[str, Any]:
+        """Tag people at the source by the playbook's segments."""
+        told: dict[str, Any] = self._sync(source, tag=read_file(playbook).name)["tagged"]
         return told
 
     def _sync(self, source: str | None, **params: str) -> dict[str, Any]:

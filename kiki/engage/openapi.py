@@ -196,6 +196,7 @@ def _paths() -> Document:
                 _answer({"source": _STRING}, "Done."),
                 parameters=(
                     _query("write_back", _STRING, "Then write what this playbook sees into fields of the source."),
+                    _query("tag", _STRING, "Then add a tag for each segment of this playbook at the source."),
                 ),
             )
         },

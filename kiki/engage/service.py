@@ -36,7 +36,7 @@ from kiki.engage.trigger_audit import TriggerAudit
 from kiki.engage.trigger_desk import TriggerDesk
 from kiki.engage.unsubscribe import PATH, broken_page, done_page, question_page
 from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
-from kiki.engage.write_back import write_back
+from kiki.engage.write_back import add_tags, write_back
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
 from kiki.settings import Secret
 from kiki.telemetry import log_event, new_registry
@@ -311,12 +311,13 @@ class EngageService:
         return json_reply(preview(maker, body.offer, person))
 
     async def _sync(self, request: Request) -> Reply:
-        named = one(_only(request, "write_back"), "write_back")
-        playbook = None if named is None else self._known(named)
+        given = _only(request, "write_back", "tag")
+        asked = {"written_back": (one(given, "write_back"), write_back), "tagged": (one(given, "tag"), add_tags)}
+        wanted = [(told, self._known(name), tell) for told, (name, tell) in asked.items() if name is not None]
         done = await self._sync_once()
-        if playbook is not None and self._source is not None:
-            source = self._source
-            done["written_back"] = (await _blocking(lambda: write_back(self._engine, source, playbook)))._asdict()
+        for told, playbook, tell in wanted:
+            if self._source is not None:
+                done[told] = (await _blocking(partial(tell, self._engine, self._source, playbook)))._asdict()
         return json_reply(done)
 
     async def _journeys(self, request: Request) -> Reply:

@@ -65,6 +65,13 @@ def test_what_a_playbook_sees_is_written_back_once(place):
     assert "written back: 0 done" in kiki(*words).stdout
 
 
+def test_people_are_tagged_by_their_segments_once(place):
+    words = ("sync", "--source", "csv", "--customers", "customers.csv", "--tag", "book.yaml", "--ledger", "data")
+    assert "tagged: 2 done" in kiki(*words).stdout
+    assert "kiki-lapsed" in (place / "customers.kiki.csv").read_text()
+    assert "tagged: 0 done" in kiki(*words).stdout
+
+
 def test_a_playbook_s_mistakes_are_told_and_its_schema_is_printed(place):
     (place / "bad.yaml").write_text(PLAYBOOK.replace("lapsed:", "lapst:"))
     assert "did you mean 'lapst'" in kiki("check", "bad.yaml", code=1).output
