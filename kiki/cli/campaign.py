@@ -286,8 +286,9 @@ def report(
 
     with open_runs(data_dir) as runner:
         name = resolve(runner, run_name).run
-        found = report_of(runner.status(name), runner.plan(name))
-    forecast = _forecast(found)
+        stands = runner.status(name)
+        found = report_of(stands, runner.plan(name))
+    forecast = _forecast(found, stands)
     if html is not None:
         _write_page(found, html, forecast)
     if as_json:
@@ -300,16 +301,17 @@ def report(
             show.line(campaign_show.forecast_in_words(forecast, found.currency))
 
 
-def _forecast(found: CampaignReport) -> SpendForecast | None:
+def _forecast(found: CampaignReport, stands: RunStatus) -> SpendForecast | None:
     """What a run that goes on will have cost; None where there is too little to tell it from, or no extra `flow`."""
     from kiki.errors import InvalidInput
+    from kiki.flow.progress import Phase
 
-    if found.state != "running":
+    if all(lane.phase in {Phase.CANCELLED, Phase.ENDED} for lane in stands.lanes):
         return None
     try:
         from kiki.flow.spend_forecast import forecast_spend
 
-        return forecast_spend(found.settled_days, found.ends)
+        return forecast_spend(found.settled_days, found.ends, limit=found.budget)
     except (InvalidInput, ModuleNotFoundError):
         return None
 

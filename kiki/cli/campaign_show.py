@@ -19,7 +19,7 @@ from kiki.flow.reconcile import Reconciliation
 from kiki.flow.report_page import share, times
 from kiki.flow.run_status import RunStatus
 from kiki.flow.run_store import RunRow
-from kiki.flow.words import amount_in_words
+from kiki.flow.words import amount_in_words, coins_in_words
 
 if TYPE_CHECKING:
     from kiki.flow.spend_forecast import SpendForecast
@@ -93,12 +93,12 @@ def status_table(status: RunStatus) -> RenderableType:
             lane.platform,
             lane.how or lane.phase,
             Text("yes", style="green") if lane.active and not ended else "no",
-            "-" if lane.budget is None else amount_in_words(lane.budget, money),
+            "-" if lane.budget is None else coins_in_words(lane.budget, money),
             f"{len(lane.spent)}/{lane.days}",
-            amount_in_words(lane.spent_total, money),
-            amount_in_words(lane.planned_so_far, money),
-            amount_in_words(lane.held_total, money),
-            amount_in_words(lane.value_total, money),
+            coins_in_words(lane.spent_total, money),
+            coins_in_words(lane.planned_so_far, money),
+            coins_in_words(lane.held_total, money),
+            coins_in_words(lane.value_total, money),
             str(lane.unknown) if lane.unknown else "-",
             lane.last_event.removeprefix("flow."),
         )
@@ -113,8 +113,8 @@ def status_group(status: RunStatus) -> RenderableType:
     head = f"run {status.run}: {kind}{status.state}, started {moment(status.made_at)}"
     if status.owner:
         head += f", on {status.owner}"
-    total = f"spent {amount_in_words(status.spent, money)}, held {amount_in_words(status.held, money)}"
-    limit = "" if status.budget is None else f", total {amount_in_words(status.budget, money)}"
+    total = f"spent {coins_in_words(status.spent, money)}, held {coins_in_words(status.held, money)}"
+    limit = "" if status.budget is None else f", total {coins_in_words(status.budget, money)}"
     parts: list[RenderableType] = [Text(head, style="bold"), status_table(status), Text(f"{total}{limit}")]
     for alert in status.alerts[-5:]:
         said = f"! {moment(alert.at)} {alert.campaign}: {sentence(alert.event, alert.detail, money)}"
@@ -152,12 +152,12 @@ def report(found: CampaignReport) -> None:
         table.add_row(
             each.platform,
             str(each.campaigns),
-            amount_in_words(each.planned, money),
-            amount_in_words(each.planned_so_far, money),
-            amount_in_words(each.spent, money),
+            coins_in_words(each.planned, money),
+            coins_in_words(each.planned_so_far, money),
+            coins_in_words(each.spent, money),
             share(each.pacing),
-            amount_in_words(each.held, money),
-            amount_in_words(each.value, money),
+            coins_in_words(each.held, money),
+            coins_in_words(each.value, money),
             times(each.returned),
             style="bold" if each is found.total else "",
         )
@@ -166,9 +166,7 @@ def report(found: CampaignReport) -> None:
 
 def forecast_in_words(found: SpendForecast, currency: str) -> str:
     """What a run will have cost, and how sure that is."""
-    mean, low, high = (
-        amount_in_words(micros // 10_000 * 10_000, currency) for micros in (found.mean, found.low, found.high)
-    )
+    mean, low, high = (coins_in_words(micros, currency) for micros in (found.mean, found.low, found.high))
     return f"by {found.until}: about {mean}, with a chance of {found.covered:.0%} from {low} to {high} ({found.method})"
 
 

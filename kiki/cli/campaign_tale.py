@@ -21,6 +21,7 @@ class Tale:
     def __init__(self, runner: CampaignRunner, names: list[str]) -> None:
         self._runner = runner
         self._after = dict.fromkeys(names, 0)
+        self._refused: set[tuple[str, str]] = set()
         self._currency = {name: runner.plan(name).currency for name in names}
 
     def goes_on(self) -> bool:
@@ -41,7 +42,12 @@ class Tale:
         """Say it on stderr."""
         for name, told in self.more():
             campaign = told.lane.removeprefix(f"{name}/")
-            show.talk(f"{campaign}: {sentence(told.event, told.detail, self._currency[name])}")
+            line = f"{campaign}: {sentence(told.event, told.detail, self._currency[name])}"
+            # Money that is refused is asked for again and again until there is some; once is enough to read.
+            if told.event != "flow.refused" or (name, line) not in self._refused:
+                show.talk(line)
+            if told.event == "flow.refused":
+                self._refused.add((name, line))
 
     def print_json(self, seconds: float) -> None:
         """All of it on stdout, one object a line, until the runs have ended."""

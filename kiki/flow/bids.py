@@ -124,7 +124,7 @@ class Bids:
         planned = plan.campaign(bid.campaign)
         platform = await self._runner.worlds.platform(plan, planned.platform)
         micros, ltv, source = await self._amount(bid, planned, platform)
-        scopes = {**plan.scopes, "campaign": planned.name, "platform": planned.platform}
+        scopes = plan.scopes_of(planned)
         told = Placed(bid.request_id, BidStatus.REJECTED, source, micros, ltv, platform=planned.platform)
         fits = await self._runner.guard.check(micros, scopes)
         if not fits.is_done:

@@ -16,7 +16,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,7 @@ EXECUTOR: Final = "runner"
 _ACTOR_MAX: Final = 64
 _LOOK_SECONDS: Final = 0.05
 _REMEMBERED: Final = 100
+_CHANGED_HINT: Final = "cancel that run first, wait until it has ended, and start this plan then"
 
 
 class CampaignRunner:
@@ -128,13 +129,9 @@ class CampaignRunner:
         """
         plan = plan if isinstance(plan, Plan) else read_plan(plan)
         mine = [row for row in self.store.runs() if row.plan_name == plan.name]
-        for row in mine:
-            if row.state == RUNNING and row.version != plan.version:
-                raise PlanChanged(
-                    f"run {row.run} of plan {plan.name!r} is open under version {row.version}, and this plan is "
-                    f"{plan.version}",
-                    hint="cancel that run first, wait until it has ended, and start this plan then",
-                )
+        changed = _changed(plan, mine)
+        if changed is not None:
+            raise PlanChanged(changed, hint=_CHANGED_HINT)
         same = [row for row in mine if row.version == plan.version]
         if same and not (again and same[0].state != RUNNING):
             return same[0].run
@@ -145,8 +142,10 @@ class CampaignRunner:
     def preview(self, plan: Plan | str | Path) -> Preview:
         """What running this plan would do, asked of its platforms and the guard; nothing is changed anywhere."""
         plan = plan if isinstance(plan, Plan) else read_plan(plan)
-        earlier = [self.plan(row.run) for row in self.store.runs() if row.plan_name == plan.name]
-        return self.call(preview(plan, self.worlds, self._guard, earlier))
+        mine = [row for row in self.store.runs() if row.plan_name == plan.name]
+        earlier = [self.plan(row.run) for row in mine]
+        changed = _changed(plan, mine)
+        return self.call(preview(plan, self.worlds, self._guard, earlier, changed and f"{changed}: {_CHANGED_HINT}"))
 
     def pause(self, run: str, campaign: str | None = None, *, actor: str = "") -> int:
         """Let a run, or one campaign of it, spend nothing more until `resume`; how many campaigns were told."""
@@ -344,3 +343,11 @@ class CampaignRunner:
             )
             self._loop = loop
         return self._loop
+
+
+def _changed(plan: Plan, rows: Iterable[RunRow]) -> str | None:
+    """Which run of the plan's name is open under another version; None when none is."""
+    for row in rows:
+        if row.state == RUNNING and row.version != plan.version:
+            return f"run {row.run} of plan {plan.name!r} is open under version {row.version}, and this plan is {plan.version}"
+    return None

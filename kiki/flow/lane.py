@@ -47,7 +47,7 @@ class _Lane:
         self._port = port
         self._world = world
         self._name = campaign_name(plan.name, campaign.name)
-        scopes = {**plan.scopes, "campaign": campaign.name, "platform": campaign.platform}
+        scopes = plan.scopes_of(campaign)
         self._story = Story(port, world.guard, run, scopes)
         self._writes = LaneWrites(port, world, self._story, self._name, plan.version)
         self._twins = LaneTwins(world, self._story, self._writes, self._name)

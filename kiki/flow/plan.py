@@ -106,6 +106,8 @@ class PlannedCampaign(msgspec.Struct, frozen=True, kw_only=True):
     audience: Audience | None = None
     settings: dict[str, str | int | float | bool] = {}
     """What only the platform knows."""
+    scopes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """Added to its own reservations; unset, it is no part of a plan's version."""
 
     @property
     def days(self) -> list[date]:
@@ -160,6 +162,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as error:
             raise PlanError([f"the kept plan cannot be read: {error}"]) from error
+
+    def scopes_of(self, campaign: PlannedCampaign) -> dict[str, str]:
+        """Everything that a campaign's money is counted under; its own word goes before the plan's."""
+        own = {} if isinstance(campaign.scopes, msgspec.UnsetType) else campaign.scopes
+        return {**self.scopes, **own, "campaign": campaign.name, "platform": campaign.platform}
 
     def campaign(self, name: str) -> PlannedCampaign:
         """The campaign of that name; raises `InvalidInput`."""

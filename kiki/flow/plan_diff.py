@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 
@@ -53,6 +53,9 @@ def compare(plan: Plan, campaign: PlannedCampaign, state: CampaignState | None, 
             f"at worst {amount_in_words(worst_case(campaign.daily_budget, limits.overdelivery), money)} on one day",
             bid_in_words(campaign, money),
         ]
+        if campaign.audience is not None:
+            named, purpose = campaign.audience.list, campaign.audience.consent
+            details.append(f"audience {named} is put on it by you, at the platform; it needs consent to {purpose}")
         return Change(campaign=campaign.name, platform=campaign.platform, step=Step.CREATE, details=details)
     if state.status is Status.ENDED:
         details = ["it has ended on the platform: give the campaign another name"]
@@ -111,15 +114,10 @@ def unfit(campaign: PlannedCampaign, limits: Limits, currency: str) -> Problem |
     return None
 
 
-def held_at_once(plan: Plan, overdelivery: Mapping[str, float], only: Mapping[str, str]) -> tuple[int, date]:
-    """The most that is set aside at one time, in micros, and the day: a day's worst case and the next one's.
-
-    `only` chooses campaigns by `campaign` and `platform`.
-    """
+def held_at_once(campaigns: Iterable[PlannedCampaign], overdelivery: Mapping[str, float]) -> tuple[int, date]:
+    """The most that is set aside for these at one time, in micros, and the day: a day's worst case and the next one's."""
     days: dict[date, int] = {}
-    for each in plan.campaigns:
-        if only.get("campaign", each.name) != each.name or only.get("platform", each.platform) != each.platform:
-            continue
+    for each in campaigns:
         worst = worst_case(each.daily_budget, overdelivery.get(each.platform, 1.0))
         for day in each.days:
             days[day] = days.get(day, 0) + worst

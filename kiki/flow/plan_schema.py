@@ -42,13 +42,7 @@ def plan_schema() -> dict[str, Any]:
                     Absence, "What running campaigns do while the guard cannot be asked.", Absence.LEAVE
                 ),
                 "approval_above": _daily("A plan whose days cost more waits for a person's approval."),
-                "scopes": {
-                    "type": "object",
-                    "description": "Added to every reservation, beside campaign and platform.",
-                    "propertyNames": {"pattern": _PURPOSE, "not": {"enum": ["campaign", "platform", "customer"]}},
-                    "additionalProperties": {"type": ["string", "number", "boolean"]},
-                    "maxProperties": 5,
-                },
+                "scopes": _scopes("Added to every reservation, beside campaign and platform."),
                 "platforms": _platforms(),
                 "campaigns": {"type": "array", "minItems": 1, "maxItems": CAMPAIGNS_MAX, "items": _campaign()},
             },
@@ -89,6 +83,7 @@ def _campaign() -> dict[str, Any]:
                 ("list", "consent"),
             ),
             "settings": _settings(),
+            "scopes": _scopes("Added to its own reservations; a word of its own goes before the plan's."),
         },
         ("name", "platform", "budget"),
     )
@@ -132,6 +127,16 @@ def _settings() -> dict[str, Any]:
         "description": "What only the platform knows.",
         "additionalProperties": {"type": ["string", "number", "boolean"]},
         "maxProperties": 50,
+    }
+
+
+def _scopes(description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "propertyNames": {"pattern": _PURPOSE, "not": {"enum": ["campaign", "platform", "customer"]}},
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "maxProperties": 5,
     }
 
 

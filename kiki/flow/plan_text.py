@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
+
 from kiki.errors import InvalidInput, KikiError, PlanError
 from kiki.flow import words
 from kiki.flow.plan import (
@@ -89,6 +91,8 @@ class _Reader(Reader):
         currency = self.matching(fields, "currency", _CURRENCY, "a currency code", CURRENCY_ACCEPTED)
         zone = self.zone(fields["time_zone"]) if "time_zone" in fields else "UTC"
         starts, ends = self.span(node, fields, "the plan", None)
+        if starts is not None and ends is not None and ends < starts:
+            starts = ends = None  # said once, and not again for every campaign
         accounts, sandbox = self.platforms(fields["platforms"]) if "platforms" in fields else ({}, False)
         money = currency or "USD"
         campaigns = self.campaigns(fields["campaigns"], money, starts, ends) if "campaigns" in fields else ()
@@ -149,7 +153,7 @@ class _Reader(Reader):
             return None
         known = (
             *("name", "platform", "objective", "budget", "bid", "starts", "ends", "days", "countries", "audience"),
-            "settings",
+            *("settings", "scopes"),
         )
         fields = self.fields(node, "the campaign", known)
         for needed in ("name", "platform", "budget"):
@@ -164,6 +168,7 @@ class _Reader(Reader):
         countries = self.countries(fields["countries"]) if "countries" in fields else ()
         audience = self.audience(fields["audience"]) if "audience" in fields else None
         settings = self.settings(fields["settings"]) if "settings" in fields else {}
+        scopes = self.scopes(fields["scopes"]) if "scopes" in fields else {}
         objective = self.word(fields, "objective", Objective, Objective.SALES)
         if name is None or platform is None or daily is None or first is None or last is None:
             return None
@@ -179,6 +184,7 @@ class _Reader(Reader):
             countries=countries,
             audience=audience,
             settings=settings,
+            scopes=scopes or msgspec.UNSET,
         )
         if not made.days:
             self.wrong(node, f"campaign '{name}' runs on no day: none of its weekdays lies between {first} and {last}")
@@ -319,7 +325,7 @@ class _Reader(Reader):
             elif key.text in {"campaign", "platform", "customer"} or not _PURPOSE.fullmatch(key.text):
                 self.wrong(key, f"scope {shown(key.text)} cannot be set here; {accepted}")
             elif len(found) >= 5 or len(value.text) > 128:
-                self.wrong(key, f"a plan sets 5 scopes at most, of 128 characters; {accepted}")
+                self.wrong(key, f"here are 5 scopes at most, of 128 characters; {accepted}")
             else:
                 found[key.text] = value.text
         return found

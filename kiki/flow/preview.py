@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -40,9 +40,15 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Why a person must approve it first; empty when nobody must."""
 
 
-async def preview(plan: Plan, worlds: Worlds, guard: GuardLine, earlier: Iterable[Plan] = ()) -> Preview:
-    """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there."""
+async def preview(
+    plan: Plan, worlds: Worlds, guard: GuardLine, earlier: Iterable[Plan] = (), changed: str | None = None
+) -> Preview:
+    """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there.
+
+    `changed` says which run keeps this plan from being started, because it is open under another version.
+    """
     platforms, problems = await _platforms(plan, worlds)
+    problems += [] if changed is None else [Problem(what=changed)]
     known = {name: each.limits for name, each in platforms.items()}
     limits = {name: known.get(name, Limits(overdelivery=2.0)) for name in plan.platforms}
     changes = await asyncio.gather(*(_change(plan, each, platforms, limits) for each in plan.campaigns))
@@ -122,33 +128,45 @@ async def _gone(plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, P
 
 
 async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, float]) -> list[Problem]:
-    """Whether the guard would hold what the plan needs at once: in all, on each platform, for each campaign."""
+    """Whether the guard would hold what the plan needs at once: in all, under each scope, for each campaign."""
     problems: list[Problem] = []
-    groups: list[dict[str, str]] = [{}]
-    groups += [{"platform": name} for name in plan.platforms]
-    groups += [{"campaign": each.name, "platform": each.platform} for each in plan.campaigns]
     said: set[str] = set()
-    for group in groups:
-        campaigns = [each.name for each in plan.campaigns if _in(group, each)]
-        if not campaigns:
-            continue
-        micros, day = held_at_once(plan, overdelivery, group)
-        answer = await guard.check(micros, {**plan.scopes, **group})
+    for where, campaigns in _groups(plan):
+        micros, day = held_at_once(campaigns, overdelivery)
+        answer = await guard.check(micros, _shared(plan, campaigns))
         if answer.code == UNAVAILABLE:
             return [Problem(what=f"the guard cannot be asked, so nothing would be spent: {answer.message}")]
         if answer.is_done or answer.message in said:
             continue
         said.add(answer.message)
-        where = " on ".join(group[name] for name in ("campaign", "platform") if name in group) or "the plan"
         needs = f"on {day} {where} needs {amount_in_words(micros, plan.currency)} set aside at once"
-        problems.append(Problem(what=f"{needs}, and the guard says: {answer.message}", campaigns=campaigns))
+        names = [each.name for each in campaigns]
+        problems.append(Problem(what=f"{needs}, and the guard says: {answer.message}", campaigns=names))
     return problems
 
 
-def _in(group: Mapping[str, str], campaign: PlannedCampaign) -> bool:
-    return group.get("campaign", campaign.name) == campaign.name and (
-        group.get("platform", campaign.platform) == campaign.platform
-    )
+def _groups(plan: Plan) -> list[tuple[str, list[PlannedCampaign]]]:
+    """The campaigns whose money the guard counts together: all, those of one scope, each; none of these twice."""
+    found: dict[tuple[str, ...], tuple[str, list[PlannedCampaign]]] = {}
+
+    def add(where: str, campaigns: list[PlannedCampaign]) -> None:
+        found.setdefault(tuple(each.name for each in campaigns), (where, campaigns))
+
+    add("the plan", list(plan.campaigns))
+    scopes = {each.name: plan.scopes_of(each) for each in plan.campaigns}
+    for kind, value in dict.fromkeys(pair for own in scopes.values() for pair in own.items()):
+        if kind == "campaign":
+            add(f"{value} on {scopes[value]['platform']}", [plan.campaign(value)])
+        else:
+            where = value if kind == "platform" else f"{kind} {value}"
+            add(where, [each for each in plan.campaigns if scopes[each.name].get(kind) == value])
+    return list(found.values())
+
+
+def _shared(plan: Plan, campaigns: Sequence[PlannedCampaign]) -> dict[str, str]:
+    """The scopes that all of these are counted under."""
+    first, *others = (plan.scopes_of(each) for each in campaigns)
+    return {kind: value for kind, value in first.items() if all(each.get(kind) == value for each in others)}
 
 
 def _approval(plan: Plan) -> str:

@@ -107,7 +107,7 @@ class _Lane:
         self._platform = platform
         self._guard = guard
         self._name = campaign_name(plan.name, lane.campaign)
-        self._scopes = {**plan.scopes, "campaign": lane.campaign, "platform": lane.platform}
+        self._scopes = plan.scopes_of(plan.campaign(lane.campaign))
         mine = {f"campaign:{lane.campaign}", f"platform:{lane.platform}"}
         self._open = {str(each["id"]): int(each["micros"]) for each in holds if mine <= {*each["scopes"]}}
         self._ended = lane.phase is Phase.ENDED

@@ -8,7 +8,7 @@ from html import escape
 from kiki.clock import to_iso
 from kiki.flow.campaign_report import CampaignReport, PlatformReport
 from kiki.flow.event_words import sentence
-from kiki.flow.words import amount_in_words
+from kiki.flow.words import coins_in_words
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --dim: #57606a; --line: #d0d7de; --paper: #ffffff; --warn: #9a3412; }
@@ -63,7 +63,7 @@ def _table(report: CampaignReport) -> str:
 
 def _row(each: PlatformReport, currency: str, kind: str) -> str:
     def money(micros: int) -> str:
-        return amount_in_words(micros, currency)
+        return coins_in_words(micros, currency)
 
     cells = (
         each.platform,

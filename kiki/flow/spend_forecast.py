@@ -54,8 +54,10 @@ def month_end(day: date) -> date:
     return day.replace(day=calendar.monthrange(day.year, day.month)[1])
 
 
-def forecast_spend(days: Mapping[date, int], until: date, *, seed: int = 0) -> SpendForecast:
+def forecast_spend(days: Mapping[date, int], until: date, *, limit: int | None = None, seed: int = 0) -> SpendForecast:
     """What the days up to `until` will have cost. `days` are the reported ones; a gap between them counts as nothing spent.
+
+    `limit` is where spending stops, in micros: the forecast goes no further.
 
     Raises `InvalidInput` for fewer than three days: nobody can tell anything from those.
     """
@@ -79,6 +81,8 @@ def forecast_spend(days: Mapping[date, int], until: date, *, seed: int = 0) -> S
         )
     method, sums = _sums(seen, coming, np.random.default_rng(seed))
     tail = (1 - COVERED) / 2
+    if limit is not None:
+        sums = np.minimum(sums, max(0, limit - spent))
     low, high = (float(each) for each in np.quantile(sums, [tail, 1 - tail]))
     return SpendForecast(
         until=until,

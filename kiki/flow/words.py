@@ -83,6 +83,13 @@ def amount_in_words(micros: int, currency: str) -> str:
     return f"{minus}{sign}{number}" if sign else f"{minus}{number} {currency}"
 
 
+def coins_in_words(micros: int, currency: str) -> str:
+    """An amount for a table that people read, rounded to the currency's coins, half of one up: `$552.01`."""
+    coin = MICROS // 10 ** DECIMALS.get(currency, 2)
+    whole = (abs(micros) + coin // 2) // coin * coin
+    return amount_in_words(-whole if micros < 0 else whole, currency)
+
+
 def parse_share(text: str) -> float:
     """A share of one, from per cent: 0.3 of `30%`; above 0, at most 10 (1000%). Raises `InvalidInput`."""
     match = _SHARE.fullmatch(text.strip())

@@ -213,6 +213,8 @@ def test_a_preview_beside_what_is_there(guard: BudgetGuard, sandbox: LocalSandbo
             name: change.step for name, change in found.items()
         }
         assert ["budget $100.00/day → $150.00/day (the platform learns anew)"] == found["search"].details
+        assert f"run {run} of plan 'spring' is open under version" in runner.preview(less).problems[0].what
+        assert [] == runner.preview(PLAN).problems
         runner.cancel(run)
         runner.wait(run, 30)
 
@@ -224,6 +226,19 @@ def test_a_preview_says_what_the_guard_would_not_hold(sandbox: LocalSandbox):
         "needs $1,100.00 set aside at once, and the guard says: 1100.00 never fits budget 'default'" in problems[0].what
     )
     assert ["search", "social"] == problems[0].campaigns
+
+
+def test_a_preview_asks_the_guard_for_every_scope_of_a_campaign(sandbox: LocalSandbox, tmp_path: Path):
+    text = TEXT.replace("platform: meta", "platform: meta, scopes: {team: growth}, audience: {list: vip, consent: ads}")
+    policy = tmp_path / "budgets.yaml"
+    policy.write_text("budgets:\n  - {name: growth, scope: team:growth, limit: 100, window: 30d}\n")
+    with BudgetGuard.open(policy=policy) as guard, runner_of(guard, sandbox) as runner:
+        found = runner.preview(parse_plan(text))
+        assert [["social"]] == [problem.campaigns for problem in found.problems]
+        assert "team growth needs $700.00" in found.problems[0].what
+        assert "never fits budget 'growth'" in found.problems[0].what
+        assert "audience vip is put on it by you, at the platform; it needs consent to ads" in found.changes[1].details
+        assert [] == runner.preview(PLAN).problems
 
 
 def test_a_preview_without_platforms_and_without_credentials_says_so(guard: BudgetGuard):

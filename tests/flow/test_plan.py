@@ -38,6 +38,19 @@ def test_the_version_is_of_the_meaning_and_not_of_the_text() -> None:
     assert parse_plan(SPRING).version != parse_plan(other).version
 
 
+def test_a_campaign_s_own_scopes_go_before_the_plan_s_and_none_is_no_other_version() -> None:
+    own = parse_plan(SPRING.replace("    objective: sales\n", "    scopes: {team: brand, region: north}\n"))
+    search, social = own.campaigns
+
+    assert {"team": "brand", "region": "north", "campaign": "search-brand", "platform": "google_ads"} == own.scopes_of(
+        search
+    )
+    assert {"team": "growth", "campaign": "social", "platform": "meta"} == own.scopes_of(social)
+    assert own == Plan.load(own.dump())
+    assert b'"scopes":{"team":"growth"}' in parse_plan(SPRING).dump()
+    assert 1 == parse_plan(SPRING).dump().count(b'"scopes"')
+
+
 def test_the_sandbox_needs_no_accounts() -> None:
     head, _, tail = SPRING.partition("platforms:")
     plan = parse_plan(head + "platforms: sandbox\n" + tail[tail.index("campaigns:") :])
@@ -57,6 +70,7 @@ def test_the_sandbox_needs_no_accounts() -> None:
         ("$1,000.00/day", "$10,00.00/day", "not an amount"),
         ("ends: 2026-12-14", "ends: 2026-11-14", "before it starts"),
         ("ends: 2026-12-14", "ends: 2026-02-30", "not a date"),
+        ("    objective: sales", "    scopes: {campaign: x}", "cannot be set here"),
         ("platform: google_ads", "platform: google", "not known"),
         ("name: social", "name: search-brand", "already has the name"),
         ("objective: sales", "objective: fun", "write one of"),
@@ -121,6 +135,16 @@ def test_amounts_in_words(text: str, currency: str, micros: int) -> None:
 def test_amounts_that_would_have_to_be_guessed_are_refused(text: str, currency: str) -> None:
     with pytest.raises(InvalidMoney):
         words.parse_amount(text, currency)
+
+
+def test_amounts_for_tables_are_rounded_to_coins() -> None:
+    assert ["$552.01", "$552.02", "-$0.01", "¥1", "1.235 BHD"] == [
+        words.coins_in_words(552_012_000, "USD"),
+        words.coins_in_words(552_015_000, "USD"),
+        words.coins_in_words(-5_000, "USD"),
+        words.coins_in_words(1_499_999, "JPY"),
+        words.coins_in_words(1_234_500, "BHD"),
+    ]
 
 
 def test_shares_and_dates() -> None:

@@ -43,6 +43,7 @@ def test_the_published_schema_is_the_one_of_this_version():
         ("bid: $1.20", "bid: 1.20"),
         ("platform: google_ads", "platform: google_ads_smart"),
         ("$20,000.00 total", "20000 in total"),
+        ("objective: sales", "scopes: {team: brand}"),
     ],
 )
 def test_what_the_reader_takes_the_schema_takes(old: str, new: str):
@@ -67,6 +68,7 @@ def test_what_the_reader_takes_the_schema_takes(old: str, new: str):
         ("ltv: 30%", "ltv: 30"),
         ("bound: lower", "bound: middle"),
         ("team: growth", "campaign: growth"),
+        ("objective: sales", "scopes: {platform: meta}"),
         ("currency: USD", "currency: dollars"),
     ],
 )

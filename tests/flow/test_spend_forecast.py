@@ -13,6 +13,15 @@ def days(amounts):
     return {FIRST + timedelta(days=number): int(each) for number, each in enumerate(amounts)}
 
 
+def test_a_forecast_stops_where_spending_stops():
+    seen = days([100, 110, 90, 105, 95, 100, 90, 110, 100, 100])
+    free = forecast_spend(seen, date(2026, 3, 31))
+    cut = forecast_spend(seen, date(2026, 3, 31), limit=1500)
+    assert free.low > 1500 == cut.mean == cut.low == cut.high
+    assert free == forecast_spend(seen, date(2026, 3, 31), limit=10**9)
+    assert cut.spent == forecast_spend(seen, date(2026, 3, 31), limit=500).high
+
+
 def test_a_month_ends_on_its_last_day():
     assert date(2028, 2, 29) == month_end(date(2028, 2, 1))
     assert date(2026, 12, 31) == month_end(date(2026, 12, 31))
