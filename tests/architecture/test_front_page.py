@@ -47,6 +47,12 @@ def test_every_command_can_be_typed(words: list[str]):
     command.make_context(path, words)  # parses, and runs nothing
 
 
+def test_every_example_that_is_typed_is_there():
+    named = [word for words in commands("kiki") for word in words if word.startswith("examples/")]
+    assert len(named) >= 2
+    assert [word for word in named if not (ROOT / word).is_file()] == []
+
+
 def test_every_target_is_made_by_the_makefile():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {words[0] for words in commands("make")} <= targets

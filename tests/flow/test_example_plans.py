@@ -91,3 +91,10 @@ campaigns:
     for each in ("GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_REFRESH_TOKEN", "eu_political", "META_ACCESS_TOKEN"):
         assert each in said
     assert "did you mean 'pixel'?" in said
+
+
+def test_the_front_pages_plan_fits_the_default_budget() -> None:
+    plan = parse_plan((ROOT / "examples" / "spring-sale.yaml").read_text(), "spring-sale.yaml")
+    assert len(plan.campaigns) == 3
+    assert plan.budget is not None
+    assert plan.budget <= 500_000_000
