@@ -116,11 +116,15 @@ def missing_extras() -> dict[str, str]:
 
 def require_free(ports: Ports, services: tuple[str, ...]) -> None:
     """Raise `ConfigurationError` naming every port that another process has."""
-    own = {SHIELD: ("SHIELD",), VALUE: ("VALUE",), FLOW: ("FLOW",), ENGAGE: ("ENGAGE",)}
-    problems = []
+    problems: list[str] = []
+    taken: dict[int, str] = {}
     for variable, port in ports.all().items():
-        if not any(f"KIKI_{word}_" in variable for service in services for word in own[service]):
+        if not any(variable.startswith(f"KIKI_{service.upper()}_") for service in services):
             continue
+        if port in taken:
+            problems.append(f"{taken[port]} and {variable} are both {port}: give each port to one of them")
+            continue
+        taken[port] = variable
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -129,6 +133,24 @@ def require_free(ports: Ports, services: tuple[str, ...]) -> None:
                 problems.append(f"port {port} is taken by another process: stop it, or set {variable} to another port")
     if problems:
         raise ConfigurationError(problems)
+
+
+def require_settings(environs: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `SettingsError` with what the services would end over, each told once: started again, they would end again."""
+    from kiki.errors import SettingsError
+    from kiki.settings import EngageSettings, FlowSettings, ShieldSettings, ValueSettings
+
+    parsers: dict[str, Callable[[Mapping[str, str]], object]] = {
+        SHIELD: ShieldSettings.parse, VALUE: ValueSettings.parse, FLOW: FlowSettings.parse, ENGAGE: EngageSettings.parse
+    }  # fmt: skip
+    problems: list[str] = []
+    for service, environ in environs.items():
+        try:
+            parsers[service](environ)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(dict.fromkeys(problems))
 
 
 def _free_port() -> int:

@@ -96,15 +96,12 @@ def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool
         show.talk(f"{service} is left out: this installation lacks what it needs; {advice}")
     services = tuple(service for service in fleet.SERVICES if service not in missing)
     fleet.require_free(ports, services)
+    told = {service: fleet.environment(service, ports, root, environ) for service in services}
+    fleet.require_settings(told)
     folder = root / "logs"
     make_data_dir(folder if logs else root)
     return [
-        fleet.Member(
-            service,
-            fleet.environment(service, ports, root, environ),
-            folder / f"{service}.log" if logs else None,
-        )
-        for service in services
+        fleet.Member(service, told[service], folder / f"{service}.log" if logs else None) for service in services
     ]
 
 

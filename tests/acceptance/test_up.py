@@ -201,3 +201,22 @@ def test_a_picture_that_has_no_place_is_refused_before_anything_starts(tmp_path)
     )  # fmt: skip
     assert (2, False) == (done.returncode, (tmp_path / "data").exists())
     assert "no directory that there is" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"KIKI_SHIELD_PRT": "1"}, "KIKI_SHIELD_PRT: unknown; did you mean KIKI_SHIELD_PORT?"),
+        ({"MAX_BURST_BUDGET": "much"}, "MAX_BURST_BUDGET='much': 'much' is not an amount"),
+        ({"KIKI_FLOW_LEASE_SECONDS": "soon"}, "KIKI_FLOW_LEASE_SECONDS='soon'"),
+        ({"OTEL_TRACES_SAMPLER_ARG": "2", "OTEL_EXPORTER_OTLP_ENDPOINT": "x:4317"}, "OTEL_TRACES_SAMPLER_ARG='2'"),
+        ({"KIKI_SHIELD_PORT": "29000", "KIKI_ENGAGE_PORT": "29000"}, "KIKI_SHIELD_PORT and KIKI_ENGAGE_PORT are both 29000"),
+    ],
+)  # fmt: skip
+def test_what_the_services_would_end_over_again_and_again_is_refused_at_once(tmp_path, given, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "kiki", "up"], env=environment(tmp_path / "data", **given),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (1, False) == (done.returncode, (tmp_path / "data").exists())
+    assert 1 == done.stderr.count(said), done.stderr
