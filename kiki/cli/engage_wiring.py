@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("kiki.engage")
 
 KEYS_FILE = "engage-keys.db"
+OUTBOX = "outbox"
 
 _Value = TypeVar("_Value")
 
@@ -97,6 +98,7 @@ def prepare_engage(environ: Mapping[str, str]) -> Prepared:
             run_seconds=settings.run_seconds,
             poll_seconds=settings.poll_seconds,
             outbox=outbox_of(settings),
+            letters=settings.outbox or settings.data_dir / OUTBOX,
             privacy_secret=settings.privacy_secret,
             public_url=settings.public_url or "",
             take_webhooks=settings.enable_webhooks,
@@ -167,7 +169,7 @@ def outbox_of(settings: EngageSettings) -> Path | None:
     if settings.outbox is not None:
         return settings.outbox
     providers = (settings.sendgrid_key, settings.twilio_sid, settings.webhook_url)
-    return settings.data_dir / "outbox" if not any(providers) else None
+    return settings.data_dir / OUTBOX if not any(providers) else None
 
 
 def channels_of(settings: EngageSettings) -> dict[str, Channel]:

@@ -369,13 +369,18 @@ class CustomerStore:
         return [(each.id, PrivacyRequest(**msgspec.structs.asdict(each))) for each in made]
 
     def demand(self, request: PrivacyRequest) -> bool:
-        """Keep a platform's demand, durable; False when it was told before."""
+        """Keep a platform's demand, durable; False when it was told before.
+
+        Its id names the person as a rule, and stays here for good: it is kept as a keyed hash behind the platform's name.
+        """
+        platform = request.id.partition(":")[0]
+        name = f"{platform}:{self.keys.hash('demand', request.id).hex()}"
         with self.database.writing() as tx:
             return bool(
                 tx.run(
                     "INSERT INTO engage_privacy_requests (id, kind, customer, at) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT DO NOTHING RETURNING id",
-                    (request.id, request.kind, request.customer, request.at),
+                    (name, request.kind, request.customer, request.at),
                 )
             )
 

@@ -8,16 +8,20 @@ were made of them, and keyed hashes that keep an import or a campaign from bring
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from kiki.clock import to_iso
 from kiki.engage.action_log import ActionLog, State
+from kiki.engage.channels.outbox import forget, letter
 from kiki.engage.customer_store import EVERY_CHANNEL, CustomerStore
 from kiki.engage.database import Statements
 from kiki.engage.journey_book import JourneyBook
+from kiki.engage.letter import Letter
 from kiki.engage.profile import PERSONAL_FIELDS
+from kiki.engage.trigger_audit import TriggerAudit
 from kiki.errors import SystemUnavailable
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
 from kiki.shield.subject_request import Kept
@@ -36,19 +40,22 @@ class EngageData:
     name = "engage"
     depends_on: Collection[str] = ()
 
-    def __init__(self, store: CustomerStore) -> None:
+    def __init__(self, store: CustomerStore, outbox: Path | None = None, audit: TriggerAudit | None = None) -> None:
+        """`outbox`: where messages lie or once lay that no provider was given; `audit`: what /trigger answered."""
         self._store = store
+        self._outbox = outbox
+        self._audit = audit
         self._log = ActionLog(store.database, store.clock)
         self._book = JourneyBook(store.database, store.clock)
 
     def locate(self, task: Task) -> Found:
         """The profile, and every row about the person."""
         person = self._store.person(task.customer)
-        if person is None:
-            return Found(0)
-        counts = {table: self._count(table, person) for table in _ABOUT}
-        classes = ["profile", *(table.removeprefix("engage_") for table, count in counts.items() if count)]
-        return Found(1 + sum(counts.values()), tuple(classes))
+        counts = {} if person is None else {table: self._count(table, person) for table in _ABOUT}
+        counts |= {"outbox": len(self._letters(task)), "triggers": len(self._triggers(task))}
+        classes = [] if person is None else ["profile"]
+        classes += [table.removeprefix("engage_") for table, count in counts.items() if count]
+        return Found((person is not None) + sum(counts.values()), tuple(classes))
 
     def restrict(self, task: Task) -> None:
         """No message from now on: suppressed, out of every journey, and what waits to be sent is dropped."""
@@ -74,6 +81,10 @@ class EngageData:
 
     def export(self, task: Task) -> Iterator[Document]:
         """Everything, for the person to read."""
+        if triggers := self._triggers(task):
+            yield Document("triggers.csv", (line.encode() for line in triggers), len(triggers))
+        if letters := self._letters(task):
+            yield Document("letters.jsonl", (msgspec.json.encode(each) + b"\n" for each in letters), len(letters))
         profile, person = self._store.profile(task.customer), self._store.person(task.customer)
         if profile is None or person is None:
             return
@@ -91,6 +102,11 @@ class EngageData:
         """Erase the profile and what the person did; keep hashes and figures that name nobody."""
         store, erased = self._store, 0
         self.restrict(task)
+        if self._outbox is not None:
+            # Before the profile goes, which is the way from the customer to the messages.
+            erased += forget(self._outbox, self._actions(task))
+        if self._audit is not None:
+            erased += self._audit.forget(task.customer)
         with store.database.writing() as tx:
             rows = tx.run(
                 "SELECT person, email_hash, phone_hash FROM engage_profiles WHERE customer = ?", (task.customer,)
@@ -112,7 +128,7 @@ class EngageData:
     def verify(self, task: Task) -> Verification:
         """No profile, no key where it is ours, and no row that could be read about the person."""
         store = self._store
-        left = int(store.person(task.customer) is not None)
+        left = int(store.person(task.customer) is not None) + len(self._letters(task)) + len(self._triggers(task))
         left += len(store.database.read("SELECT 1 FROM engage_privacy_requests WHERE customer = ?", (task.customer,)))
         if store.keys.owns:
             left += not store.keys.is_gone(task.customer)
@@ -125,6 +141,18 @@ class EngageData:
                 )
             )
         return Verification(left, 4)
+
+    def _actions(self, task: Task) -> list[str]:
+        person = self._store.person(task.customer)
+        return [] if person is None else [each.action for each in self._log.of_person(person)]
+
+    def _letters(self, task: Task) -> list[Letter]:
+        where = self._outbox
+        found = [] if where is None else [letter(where, action) for action in self._actions(task)]
+        return [each for each in found if each is not None]
+
+    def _triggers(self, task: Task) -> list[str]:
+        return [] if self._audit is None else self._audit.lines_about(task.customer)
 
     def _count(self, table: str, person: str) -> int:
         return int(self._store.database.read(f"SELECT count(*) FROM {table} WHERE person = ?", (person,))[0][0])  # noqa: S608

@@ -68,6 +68,7 @@ class EngageService:
         run_seconds: float = 0.0,
         poll_seconds: float = 300.0,
         outbox: Path | None = None,
+        letters: Path | None = None,
         privacy_secret: Secret | None = None,
         public_url: str = "",
         take_webhooks: bool = True,
@@ -86,7 +87,7 @@ class EngageService:
         self._outbox = outbox
         self._public_url = public_url
         self._take_webhooks = take_webhooks
-        self._privacy = PrivacyRoutes(EngageData(self._store), privacy_secret)
+        self._privacy = PrivacyRoutes(EngageData(self._store, letters or outbox, audit), privacy_secret)
         self._registry = new_registry()
         self._metrics = EngageMetrics(self._registry)
         self._tasks: list[asyncio.Task[None]] = []

@@ -1,4 +1,7 @@
-"""`syncengage_audit.csv`: what /trigger answered, one line each, on disk before the answer."""
+"""`syncengage_audit.csv`: what /trigger answered, one line each, on disk before the answer.
+
+It names customers, as the original's did; who is erased is no longer named in it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import csv
 import io
 import os
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from kiki.engage.trigger import COLUMNS, Answer, audit_row
 from kiki.errors import StoreUnavailable
+
+ERASED: Final = "erased"
+"""What stands in the place of a customer who was erased."""
+_CUSTOMER: Final = COLUMNS.index("customer_id")
 
 
 class TriggerAudit:
@@ -37,3 +46,48 @@ class TriggerAudit:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise StoreUnavailable(f"{self._path} cannot be written: {error.strerror}") from error
+
+    def lines_about(self, customer: str) -> list[str]:
+        """The lines that name a customer."""
+        with self._turn:
+            return [_line(row) for row in self._rows() if row[_CUSTOMER] == customer]
+
+    def forget(self, customer: str) -> int:
+        """Take a customer's name out of the file, whose other words stay; how many lines had it."""
+        with self._turn:
+            if not any(row[_CUSTOMER] == customer for row in self._rows()):
+                return 0
+            count, draft = 0, self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            try:
+                with draft.open("w", encoding="utf-8", newline="") as file:
+                    for row in self._rows():
+                        is_theirs = row[_CUSTOMER] == customer
+                        count += is_theirs
+                        file.write(_line([*row[:_CUSTOMER], ERASED, *row[_CUSTOMER + 1 :]] if is_theirs else row))
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.chmod(self._path.stat().st_mode & 0o777)
+                draft.replace(self._path)
+                number = os.open(self._path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(number)
+                finally:
+                    os.close(number)
+            except OSError as error:
+                raise StoreUnavailable(f"{self._path} cannot be written: {error.strerror}") from error
+            finally:
+                draft.unlink(missing_ok=True)
+            return count
+
+    def _rows(self) -> Iterator[list[str]]:
+        try:
+            with self._path.open(encoding="utf-8", newline="") as file:
+                yield from (row for row in csv.reader(file) if len(row) > _CUSTOMER)
+        except FileNotFoundError:
+            return
+
+
+def _line(row: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()

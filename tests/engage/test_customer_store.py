@@ -167,11 +167,14 @@ def test_who_was_erased_is_not_brought_back_by_an_import(store):
 
 
 def test_a_demand_of_a_platform_is_kept_once(store):
-    demand = PrivacyRequest(id="shopify:1", at=1, kind=PrivacyKind.DELETION, customer="c-1")
+    demand = PrivacyRequest(id="shopify:redact:c-1", at=1, kind=PrivacyKind.DELETION, customer="c-1")
     assert store.demand(demand)
     assert not store.demand(demand)
-    assert store.privacy_requests() == [("shopify:1", demand)]
-    store.demanded("shopify:1", "DSR-1")
+    [(name, kept)] = store.privacy_requests()
+    assert kept == msgspec.structs.replace(demand, id=name)
+    assert name.startswith("shopify:")
+    assert "c-1" not in name
+    store.demanded(name, "DSR-1")
     assert store.privacy_requests() == []
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
 
 from kiki.engage.action_log import ActionLog, State, Wanted
+from kiki.engage.channel import Content, Message
+from kiki.engage.channels.outbox import OutboxChannel
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import open_database
 from kiki.engage.engage_data import EngageData
-from kiki.engage.event import OptOut, OptOutReason, Order, Touch, TouchKind
+from kiki.engage.event import OptOut, OptOutReason, Order, PrivacyKind, PrivacyRequest, Touch, TouchKind
 from kiki.engage.journey_book import TREATED, Entrant, JourneyBook
 from kiki.engage.keyring import Keyring
 from kiki.engage.profile import Profile
+from kiki.engage.retention import Risk, trigger_of
+from kiki.engage.trigger import Answer
+from kiki.engage.trigger_audit import TriggerAudit
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.subjects import Subjects
@@ -29,6 +35,10 @@ EVENTS = [
     Order(id="shop:order:998877", customer="shop-c-12345", at=5, amount=7_000_000),
     Touch(id="visit-1", customer="shop-c-12345", at=6, kind=TouchKind.VISITED),
 ]
+
+
+def answer(customer):
+    return Answer(customer, trigger_of(Risk.HIGH, 450.0), 1_790_000_000_000_000, 450.0, True, Risk.HIGH)
 
 
 def task(kind=Kind.DELETION, **given):
@@ -86,14 +96,31 @@ def test_a_restriction_stops_messages_that_wait(store, purposes, stops):
 def test_after_an_erasure_no_byte_of_the_person_is_left_and_the_figures_stay(own, tmp_path):
     log = filled(own)
     own.keep("mail", [OptOut(id="o", at=7, reason=OptOutReason.UNSUBSCRIBED, channel="email", customer="shop-c-12345")])
-    data = EngageData(own)
+    demand = PrivacyRequest(id="shop:redact:shop-c-12345", at=1, kind=PrivacyKind.DELETION, customer="shop-c-12345")
+    own.demand(demand)
+    own.demanded(own.privacy_requests()[0][0], "DSR-1")
+    audit = TriggerAudit(tmp_path / "syncengage_audit.csv")
+    for customer in ("shop-c-12345", "another"):
+        audit.write(answer(customer))
+    [action] = log.of_person(own.person("shop-c-12345"))
+    content = Content(subject="Hello", text="Dear Annabella", html="<p>Dear Annabella</p>")
+    message = Message(
+        action=action.action, channel="email", to="ann@example.com", content=content, customer="shop-c-12345"
+    )
+    assert OutboxChannel(tmp_path / "outbox").send(message).is_done
+    data = EngageData(own, tmp_path / "outbox", audit)
+    assert {"outbox", "triggers"} <= {*data.locate(task()).classes}
+    assert {"letters.jsonl", "triggers.csv"} <= {each.name for each in data.export(task(Kind.ACCESS))}
     person = own.person("shop-c-12345")
     erased = data.erase(task())
     assert {kept.reason for kept in erased.kept} == {"suppression", "figures"}
     assert data.verify(task()).left == 0
     assert data.erase(task()).records == 0  # again: nothing is left to do
     assert data.verify(task()).left == 0
-    files = b"".join(each.read_bytes() for each in tmp_path.iterdir() if each.name != "master.key")
+    there = [each for each in tmp_path.rglob("*") if each.is_file() and each.name != "master.key"]
+    files = b"".join(each.read_bytes() for each in there)
+    lines = (tmp_path / "syncengage_audit.csv").read_text().splitlines()
+    assert ["another", "erased"] == sorted(row["customer_id"] for row in csv.DictReader(lines))
     for text in (b"ann@example.com", b"15551234567", b"Annabella", b"shop-c-12345", b"998877"):
         assert text not in files
     assert JourneyBook(own.database).earnings(1_000_000, 0, 10) == {person: [(5, 7_000_000)]}

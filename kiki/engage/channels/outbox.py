@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,6 +76,24 @@ def letter(directory: Path, action: str) -> Letter | None:
         return msgspec.json.decode((directory / f"{action}.json").read_bytes(), type=Letter)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def forget(directory: Path, actions: Iterable[str]) -> int:
+    """Remove these messages, durably; how many there were."""
+    gone = 0
+    for action in actions:
+        for ending in ("json", "html"):
+            file = directory / f"{action}.{ending}"
+            if _NAME.fullmatch(action) and file.exists():
+                file.unlink()
+                gone += ending == "json"
+    if gone:
+        number = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    return gone
 
 
 def _write_once(path: Path, content: bytes) -> None:
