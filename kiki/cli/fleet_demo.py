@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +73,7 @@ _PLATFORMS: Final = ("google_ads", "meta", "tiktok", "linkedin")
 
 
 def prepare(folder: Path) -> dict[str, str]:
-    """Write what the demonstration needs below a folder; the settings that name it. The model is fitted by `fit`."""
+    """Write what the demonstration needs below a folder; the settings that name it. The model is fitted by `fitting`."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "budgets.yaml").write_text(POLICY)
     books = folder / "playbooks"
@@ -89,16 +90,22 @@ def prepare(folder: Path) -> dict[str, str]:
     }
 
 
-def fit(folder: Path, environ: Mapping[str, str]) -> None:
-    """Fit the model of the made-up shop: what SyncValue will serve. Takes a second or two."""
+@contextmanager
+def fitting(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """Fit the model of the made-up shop while everything else starts: SyncValue serves it as soon as it is there."""
     command = [sys.executable, "-m", "kiki", "ltv", "fit", str(folder / "orders.csv"), "--model", "bg-nbd", "--json"]
-    subprocess.run(
+    process = subprocess.Popen(
         [*command, "-o", str(folder / "shop.model.json")],
-        check=True,
-        capture_output=True,
         env=dict(environ),
-        timeout=120,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _write_orders(file: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -100,9 +101,7 @@ def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool
     fleet.require_settings(told)
     folder = root / "logs"
     make_data_dir(folder if logs else root)
-    return [
-        fleet.Member(service, told[service], folder / f"{service}.log" if logs else None) for service in services
-    ]
+    return [fleet.Member(service, told[service], folder / f"{service}.log" if logs else None) for service in services]
 
 
 def _serve_single(root: Path) -> None:
@@ -154,9 +153,11 @@ def _supervise(root: Path, *, demo: bool, as_json: bool, picture: Path | None, s
             show.talk(text)
 
     value = next((member for member in members if member.service == fleet.VALUE), None)
-    if demo and value is not None:
-        fleet_demo.fit(root / "given", value.environ)
-    with fleet.running(members, say) as found:
+    model = nullcontext() if value is None or not demo else fleet_demo.fitting(root / "given", value.environ)
+    with (
+        model,
+        fleet.running(members, say) as found,
+    ):
         looker = Looker(found, ports, root)
         traffic = fleet_demo.Traffic(ports, say) if demo else None
         if traffic is not None:
