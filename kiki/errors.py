@@ -40,6 +40,7 @@ KikiError
 │   ├── CapacityReached
 │   ├── ShieldUnreachable
 │   ├── ValueUnreachable
+│   ├── FlowUnreachable
 │   ├── PlatformUnreachable
 │   ├── ArchiveUnavailable
 │   ├── AnchorUnavailable
@@ -373,6 +374,12 @@ class ValueUnreachable(Unavailable):
     """SyncValue did not answer in time; ask again, or give the client a fallback."""
 
     code = "value_unreachable"
+
+
+class FlowUnreachable(Unavailable):
+    """SyncFlow did not answer; what it executes goes on without the caller."""
+
+    code = "flow_unreachable"
 
 
 class PlatformUnreachable(Unavailable):

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import campaign_simulate, show
-from kiki.cli.campaign_access import CampaignName, FlowDir, RunName, SandboxUrl, open_runner, open_runs, resolve
+from kiki.cli.campaign_access import (
+    CampaignName,
+    FlowDir,
+    RunName,
+    SandboxUrl,
+    ServiceUrl,
+    open_runner,
+    open_runs,
+    resolve,
+)
 from kiki.cli.consent_ledger import LedgerPath, actor
 from kiki.cli.options import Json, TokenFile, Url
 
 if TYPE_CHECKING:
     from kiki.flow.campaign_report import CampaignReport
     from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.flow_client import FlowClient
     from kiki.flow.run_status import RunStatus
     from kiki.flow.spend_forecast import SpendForecast
 
@@ -33,6 +43,7 @@ def campaign() -> None:
 @app.command()
 def plan(
     file: PlanFile,
+    service: ServiceUrl = None,
     url: Url = None,
     token_file: TokenFile = None,
     ledger: LedgerPath = None,
@@ -47,9 +58,11 @@ def plan(
     from kiki.cli import campaign_show
     from kiki.flow.plan_file import read_plan
 
-    wanted = read_plan(file)
-    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=False) as runner:
-        found = runner.preview(wanted)
+    read_plan(file)
+    with open_runner(
+        data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=False
+    ) as runner:
+        found = runner.preview(file)
     if as_json:
         show.as_json(found)
     else:
@@ -68,6 +81,7 @@ def run(
         bool, typer.Option("--detach", help="Only write the run down, for a runner that works on the same store.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Start a plan anew whose run has ended.")] = False,
+    service: ServiceUrl = None,
     url: Url = None,
     token_file: TokenFile = None,
     ledger: LedgerPath = None,
@@ -81,20 +95,23 @@ def run(
     """
     from kiki.flow.plan_file import read_plan
 
-    wanted = None if file is None else read_plan(file)
-    if detach and wanted is not None:
-        with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
-            started = runner.start(wanted, again=again)
+    if file is not None:
+        read_plan(file)
+    if detach and file is not None:
+        with open_runner(
+            data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True
+        ) as runner:
+            started = runner.start(file, again=again)
         if as_json:
             show.as_json({"run": started})
         else:
             show.line(started)
         return
-    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
+    with open_runner(
+        data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True
+    ) as runner:
         names = (
-            [runner.start(wanted, again=again)]
-            if wanted
-            else [row.run for row in runner.runs() if row.state == "running"]
+            [runner.start(file, again=again)] if file else [row.run for row in runner.runs() if row.state == "running"]
         )
         if not names:
             show.talk("no run is open")
@@ -103,18 +120,20 @@ def run(
     _show_ended(found, as_json=as_json)
 
 
-def _work(runner: CampaignRunner, names: list[str], *, quiet: bool) -> None:
-    """Execute what is open and tell the story of these runs, until they have ended."""
+def _work(runner: CampaignRunner | FlowClient, names: list[str], *, quiet: bool) -> None:
+    """Execute what is open and tell the story of these runs, until they have ended; a service executes by itself."""
     import time
 
     from kiki.cli.campaign_tale import Tale
     from kiki.errors import RunTaken
+    from kiki.flow.campaign_runner import CampaignRunner
 
     tale = Tale(runner, names)
     for name in names:
         show.talk(f"run {name}", dim=True)
     try:
-        runner.work()
+        if isinstance(runner, CampaignRunner):
+            runner.work()
     except RunTaken as error:
         show.talk(f"{error}: it works on the runs, and this command watches")
     while tale.goes_on():
@@ -142,13 +161,14 @@ def status(
     run_name: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="The run, or a plan's name; without it all runs are listed.")
     ] = None,
+    service: ServiceUrl = None,
     data_dir: FlowDir = None,
     as_json: Json = False,
 ) -> None:
     """List the runs, or show how one of them stands."""
     from kiki.cli import campaign_show
 
-    with open_runs(data_dir) as runner:
+    with open_runs(data_dir, service) as runner:
         if run_name is None:
             rows = runner.runs()
             if as_json:
@@ -166,13 +186,14 @@ def status(
 @app.command()
 def watch(
     run_name: RunName,
+    service: ServiceUrl = None,
     data_dir: FlowDir = None,
     as_json: Json = False,
 ) -> None:
     """Show a run as a live table until it has ended. With --json: its story, one word a line."""
     from kiki.cli import campaign_show
 
-    with open_runs(data_dir) as runner:
+    with open_runs(data_dir, service) as runner:
         name = resolve(runner, run_name).run
         if as_json:
             from kiki.cli.campaign_tale import Tale
@@ -184,36 +205,50 @@ def watch(
 
 @app.command()
 def pause(
-    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+    run_name: RunName,
+    campaign_name: CampaignName = None,
+    service: ServiceUrl = None,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
 ) -> None:
     """Let a run spend nothing more until it is resumed."""
-    _tell("pause", run_name, campaign_name, data_dir, as_json=as_json)
+    _tell("pause", run_name, campaign_name, service, data_dir, as_json=as_json)
 
 
 @app.command()
 def resume(
-    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+    run_name: RunName,
+    campaign_name: CampaignName = None,
+    service: ServiceUrl = None,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
 ) -> None:
     """Take a pause back."""
-    _tell("resume", run_name, campaign_name, data_dir, as_json=as_json)
+    _tell("resume", run_name, campaign_name, service, data_dir, as_json=as_json)
 
 
 @app.command()
 def cancel(
-    run_name: RunName, campaign_name: CampaignName = None, data_dir: FlowDir = None, as_json: Json = False
+    run_name: RunName,
+    campaign_name: CampaignName = None,
+    service: ServiceUrl = None,
+    data_dir: FlowDir = None,
+    as_json: Json = False,
 ) -> None:
     """End a run for good: its campaigns are paused at once, and its books are settled."""
-    _tell("cancel", run_name, campaign_name, data_dir, as_json=as_json)
+    _tell("cancel", run_name, campaign_name, service, data_dir, as_json=as_json)
 
 
 @app.command()
-def approve(run_name: RunName, data_dir: FlowDir = None, as_json: Json = False) -> None:
+def approve(run_name: RunName, service: ServiceUrl = None, data_dir: FlowDir = None, as_json: Json = False) -> None:
     """Let a run begin that waits for approval."""
-    _tell("approve", run_name, None, data_dir, as_json=as_json)
+    _tell("approve", run_name, None, service, data_dir, as_json=as_json)
 
 
-def _tell(verb: str, run_name: str, campaign_name: str | None, data_dir: Path | None, *, as_json: bool) -> None:
-    with open_runs(data_dir) as runner:
+def _tell(
+    verb: str, run_name: str, campaign_name: str | None, service: str | None, data_dir: Path | None, *, as_json: bool
+) -> None:
+    with open_runs(data_dir, service) as runner:
         name = resolve(runner, run_name).run
         if verb == "approve":
             told = runner.approve(name, actor=actor())
@@ -228,6 +263,7 @@ def _tell(verb: str, run_name: str, campaign_name: str | None, data_dir: Path | 
 @app.command()
 def adopt(
     executor: Annotated[str, typer.Argument(metavar="EXECUTOR", help="The runner that is gone for good.")],
+    service: ServiceUrl = None,
     data_dir: FlowDir = None,
     as_json: Json = False,
 ) -> None:
@@ -236,7 +272,7 @@ def adopt(
     Without this word they are taken once its lease is over and no call of its can have an effect any more. Only say it of
     a runner whose machine is off.
     """
-    with open_runs(data_dir) as runner:
+    with open_runs(data_dir, service) as runner:
         freed = runner.adopt(executor)
     if as_json:
         show.as_json({"executor": executor, "runs": freed})
@@ -248,6 +284,7 @@ def adopt(
 def reconcile(
     run_name: RunName,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
+    service: ServiceUrl = None,
     url: Url = None,
     token_file: TokenFile = None,
     ledger: LedgerPath = None,
@@ -261,7 +298,9 @@ def reconcile(
     """
     from kiki.cli import campaign_show
 
-    with open_runner(data_dir, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True) as runner:
+    with open_runner(
+        data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True
+    ) as runner:
         found = runner.reconcile(resolve(runner, run_name).run, act=not dry_run)
     if as_json:
         show.as_json(found)
@@ -277,6 +316,7 @@ def report(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots there, too.")
     ] = None,
+    service: ServiceUrl = None,
     data_dir: FlowDir = None,
     as_json: Json = False,
 ) -> None:
@@ -284,7 +324,7 @@ def report(
     from kiki.cli import campaign_show
     from kiki.flow.campaign_report import report_of
 
-    with open_runs(data_dir) as runner:
+    with open_runs(data_dir, service) as runner:
         name = resolve(runner, run_name).run
         stands = runner.status(name)
         found = report_of(stands, runner.plan(name))

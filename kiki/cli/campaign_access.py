@@ -1,7 +1,8 @@
 """Where `kiki campaign` finds its runs, its guard and its platforms.
 
-Runs are in `flow.db` of the data directory or in the database of DATABASE_URL, whoever works on them. The guard is the
-SyncShield of `--url`, or a ledger that no service has open: `kiki.cli.place` decides.
+Runs are in `flow.db` of the data directory or in the database of DATABASE_URL, whoever works on them, or at the SyncFlow that
+`--service` or KIKI_FLOW_URL names. The guard is the SyncShield of `--url`, or a ledger that no service has open:
+`kiki.cli.place` decides.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import typer
 from kiki.cli.options import LEDGER
 from kiki.cli.place import is_ledger
 from kiki.clock import wall_micros
-from kiki.errors import NotFound
+from kiki.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.flow_client import FlowClient
     from kiki.flow.plan import Plan
     from kiki.flow.run_store import RunRow
     from kiki.flow.sandbox.local import LocalSandbox
@@ -42,6 +44,14 @@ SandboxUrl = Annotated[
         "--sandbox", metavar="URL", help="Sandbox for plans that ask for one, instead of KIKI_FLOW_SANDBOX or its own."
     ),
 ]
+ServiceUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--service",
+        metavar="URL",
+        help="A SyncFlow that runs, instead of KIKI_FLOW_URL or the runs in the data directory.",
+    ),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The run, or the plan's name for its newest run.")]
 CampaignName = Annotated[str | None, typer.Option("--campaign", metavar="NAME", help="Only this campaign of the run.")]
 
@@ -54,8 +64,13 @@ def flow_settings(data_dir: Path | None) -> FlowSettings:
 
 
 @contextlib.contextmanager
-def open_runs(data_dir: Path | None) -> Iterator[CampaignRunner]:
+def open_runs(data_dir: Path | None, service: str | None) -> Iterator[CampaignRunner | FlowClient]:
     """The runs, to look at and to send word to; no guard and no platform is asked."""
+    found = _service(service, {"--data-dir": data_dir})
+    if found is not None:
+        with _client(found, None) as client:
+            yield client
+        return
     from kiki.flow.campaign_runner import CampaignRunner
     from kiki.shield.shield_client import AsyncShieldClient
 
@@ -69,13 +84,22 @@ def open_runs(data_dir: Path | None) -> Iterator[CampaignRunner]:
 def open_runner(
     data_dir: Path | None,
     *,
+    service: str | None,
     url: str | None,
     token_file: Path | None,
     ledger: Path | None,
     sandbox: str | None,
     keep: bool,
-) -> Iterator[CampaignRunner]:
-    """A runner with its guard and its platforms. `keep` False: for a look only, and a sandbox of its own keeps nothing."""
+) -> Iterator[CampaignRunner | FlowClient]:
+    """A runner with its guard and its platforms, here or in a service that has its own.
+
+    `keep` False: for a look only, and a sandbox of its own keeps nothing.
+    """
+    found = _service(service, {"--data-dir": data_dir, "--url": url, "--ledger": ledger, "--sandbox": sandbox})
+    if found is not None:
+        with _client(found, token_file) as client:
+            yield client
+        return
     from kiki.cli.wiring import customer_values
     from kiki.flow.campaign_runner import CampaignRunner
 
@@ -98,7 +122,7 @@ def open_runner(
         yield stack.enter_context(runner)
 
 
-def resolve(runner: CampaignRunner, name: str) -> RunRow:
+def resolve(runner: CampaignRunner | FlowClient, name: str) -> RunRow:
     """The run of that name, or the newest of the plan of that name; raises `NotFound`."""
     rows = runner.runs()
     for row in rows:
@@ -108,6 +132,25 @@ def resolve(runner: CampaignRunner, name: str) -> RunRow:
         if row.plan_name == name:
             return row
     raise NotFound(f"there is no run and no plan {name[:80]!r}", hint="list the runs: kiki campaign status")
+
+
+def _service(named: str | None, here: dict[str, object]) -> str | None:
+    """The SyncFlow to ask; None: none. `here` are the options that say what a runner in this process works with."""
+    from kiki.settings import flow_url, parse_url
+
+    given = [name for name, value in here.items() if value is not None]
+    if named is None:
+        return None if given else flow_url(os.environ)
+    if given:
+        raise InvalidInput(f"--service names a SyncFlow with its own runs, guard and sandbox: leave {given[0]} away")
+    return parse_url(named)
+
+
+def _client(url: str, token_file: Path | None) -> FlowClient:
+    from kiki.flow.flow_client import FlowClient
+    from kiki.shield.client_settings import default_token, read_token
+
+    return FlowClient(url, default_token() if token_file is None else read_token(token_file))
 
 
 class OwnSandboxes:
@@ -190,5 +233,5 @@ def _require_store(settings: FlowSettings) -> None:
     if not _has_store(settings):
         raise NotFound(
             f"there are no runs in {settings.data_dir}",
-            hint="start one with kiki campaign run PLAN, or name --data-dir",
+            hint="start one with kiki campaign run PLAN, or name --data-dir, or a SyncFlow that runs with --service",
         )

@@ -12,13 +12,14 @@ from kiki.flow.event_words import sentence
 
 if TYPE_CHECKING:
     from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.flow_client import FlowClient
     from kiki.flow.run_store import Told
 
 
 class Tale:
     """What was told of these runs so far."""
 
-    def __init__(self, runner: CampaignRunner, names: list[str]) -> None:
+    def __init__(self, runner: CampaignRunner | FlowClient, names: list[str]) -> None:
         self._runner = runner
         self._after = dict.fromkeys(names, 0)
         self._refused: set[tuple[str, str]] = set()

@@ -14,6 +14,11 @@ PLAN_BYTES_MAX: Final = 1024 * 1024
 
 def read_plan(path: str | Path) -> Plan:
     """The plan in a YAML file; raises `PlanError` with every mistake and its line."""
+    return parse_plan(read_text(path), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """What is written in a plan's file; raises `PlanError`."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(PLAN_BYTES_MAX + 1)
@@ -22,8 +27,7 @@ def read_plan(path: str | Path) -> Plan:
     if len(content) > PLAN_BYTES_MAX:
         raise PlanError([f"{path}: a plan has at most {PLAN_BYTES_MAX} bytes"])
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise PlanError([f"{path}:{line}: the file is not UTF-8"]) from None
-    return parse_plan(text, str(path))

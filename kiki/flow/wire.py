@@ -75,6 +75,10 @@ class RunReply(msgspec.Struct, frozen=True, kw_only=True):
     made_at: int
     ended_at: int | None
     owner: str
+    """The executor that has it; empty when none does."""
+    epoch: int
+    """How often it has changed hands."""
+    leased_until: int
 
 
 class RunsReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +163,23 @@ def run_reply(row: RunRow) -> RunReply:
         made_at=row.made_at,
         ended_at=row.ended_at,
         owner=row.owner,
+        epoch=row.epoch,
+        leased_until=row.leased_until,
+    )
+
+
+def run_row(reply: RunReply) -> RunRow:
+    """The row that was told."""
+    return RunRow(
+        run=reply.run,
+        plan_name=reply.plan,
+        version=reply.version,
+        state=reply.state,
+        made_at=reply.made_at,
+        ended_at=reply.ended_at,
+        owner=reply.owner,
+        epoch=reply.epoch,
+        leased_until=reply.leased_until,
     )
 
 

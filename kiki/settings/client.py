@@ -40,6 +40,20 @@ ENGAGE_CLIENT_VARIABLES: Final = (
 )  # fmt: skip
 
 
+FLOW_CLIENT_VARIABLES: Final = (
+    Variable("KIKI_FLOW_URL", "flow_url", http_url, None, "where `kiki campaign` finds SyncFlow; unset: the runs in KIKI_DATA_DIR or DATABASE_URL"),
+)  # fmt: skip
+
+
+def flow_url(environ: Mapping[str, str]) -> str | None:
+    """Which SyncFlow `kiki campaign` asks: KIKI_FLOW_URL; None: none; raises `SettingsError`."""
+    try:
+        url: str | None = FLOW_CLIENT_VARIABLES[0].read(environ)
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+    return url
+
+
 def shield_url(environ: Mapping[str, str]) -> str:
     """Where a client finds SyncShield: KIKI_SHIELD_URL, then SHIELD_URL, then the default; raises `SettingsError`.
 

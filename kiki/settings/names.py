@@ -6,7 +6,12 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
-from kiki.settings.client import CLIENT_VARIABLES, ENGAGE_CLIENT_VARIABLES, VALUE_CLIENT_VARIABLES
+from kiki.settings.client import (
+    CLIENT_VARIABLES,
+    ENGAGE_CLIENT_VARIABLES,
+    FLOW_CLIENT_VARIABLES,
+    VALUE_CLIENT_VARIABLES,
+)
 from kiki.settings.engage_table import CONNECTOR_VARIABLES, ENGAGE_VARIABLES
 from kiki.settings.flow_table import FLOW_VARIABLES
 from kiki.settings.ledger_table import ARCHIVE_VARIABLES, DATABASE_VARIABLES, KEY_VARIABLES
@@ -31,6 +36,7 @@ VARIABLES: Final = (
     *CONNECTOR_VARIABLES,
     *ENGAGE_CLIENT_VARIABLES,
     *FLOW_VARIABLES,
+    *FLOW_CLIENT_VARIABLES,
 )
 """Every variable that some part of kiki reads: what is documented, and what a `KIKI_…` name is checked against."""
 

@@ -1,0 +1,156 @@
+"""`kiki campaign --service`: the runs of a SyncFlow elsewhere, under the names that a runner here has for them."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kiki.cli.main import app
+from kiki.errors import FlowUnreachable, Forbidden, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
+from kiki.flow.flow_client import FlowClient
+from tests.flow.served_flow import PLAN, RunningFlow
+from tests.shield.served import TOKENS, bearer
+
+
+@pytest.fixture
+def running() -> Iterator[RunningFlow]:
+    running = RunningFlow()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "spring.yaml").write_text(PLAN)
+    return tmp_path / "spring.yaml"
+
+
+def test_a_client_sees_and_says_what_a_runner_does(running: RunningFlow, file: Path):
+    here = running.flow.runner
+    with FlowClient(running.flow.url + "/") as client:
+        assert ["create", "create"] == [str(change.step) for change in client.preview(file).changes]
+        run = client.start(file)
+        assert run == client.start(file)
+        assert here.plan(run) == client.plan(run)
+        assert 1 == client.pause(run, "social")
+        assert 1 == client.resume(run, "social")
+        deadline = time.monotonic() + 20
+        while not any(told.event == "flow.reserved" for told in client.events(run)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert 2 == client.cancel(run)
+        assert "cancelled" == here.wait(run, 30).state
+        assert here.runs() == client.runs()
+        assert here.status(run) == client.status(run)
+        events = here.events(run)
+        assert events == client.events(run)
+        assert events[3:5] == client.events(run, events[2].number, 2)
+        assert here.reconcile(run, act=False) == client.reconcile(run, act=False)
+        again = client.start(file, again=True)
+        assert again != run
+        file.write_text(PLAN.replace("$100", "$120"))
+        with pytest.raises(PlanChanged, match=f"run {again} of plan 'spring' is open"):
+            client.start(file)
+        assert f"run {again} of plan 'spring' is open" in client.preview(file).problems[0].what
+        client.cancel(again)
+
+
+def test_mistakes_are_the_same_errors(running: RunningFlow, file: Path):
+    with FlowClient(running.flow.url) as client:
+        run = client.start(file)
+        with pytest.raises(NotFound):
+            client.status("a/../b")
+        with pytest.raises(InvalidInput, match="no campaign 'nobody'"):
+            client.pause(run, "nobody")
+        with pytest.raises(RunTaken):
+            client.adopt(running.flow.runner.executor)
+        assert [] == client.adopt("somebody")
+        file.write_text(PLAN.replace("budget", "budgte", 1))
+        with pytest.raises(PlanError, match=r"spring\.yaml:7.*did you mean 'budget'"):
+            client.start(file)
+        client.cancel(run)
+
+
+def test_whoever_lacks_a_role_is_told_so(file: Path):
+    running = RunningFlow(tokens=TOKENS)
+    try:
+        tokens = {role: bearer(role)["Authorization"].removeprefix("Bearer ") for role in ("read", "spend", "admin")}
+        with FlowClient(running.flow.url, tokens["read"]) as reader:
+            assert [] == reader.runs()
+            with pytest.raises(Forbidden):
+                reader.start(file)
+        with FlowClient(running.flow.url, tokens["spend"]) as spender:
+            run = spender.start(file)
+            with pytest.raises(Forbidden):
+                spender.approve(run)
+            spender.cancel(run)
+        with FlowClient(running.flow.url, tokens["admin"]) as admin:
+            assert 2 == admin.approve(run)
+    finally:
+        running.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"{}"), (200, b"<html>"), (404, b"{}"), (500, b""), (302, b""), (200, b"\xff")]
+)
+def test_what_is_no_syncflow_is_called_so(status: int, body: bytes):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with (
+            FlowClient(f"http://127.0.0.1:{server.server_port}") as client,
+            pytest.raises(FlowUnreachable, match="no SyncFlow of this version"),
+        ):
+            client.runs()
+    finally:
+        server.shutdown()
+        server.server_close()
+    with FlowClient(f"http://127.0.0.1:{server.server_port}") as client, pytest.raises(FlowUnreachable, match="answer"):
+        client.runs()
+
+
+def kiki(*arguments: str):
+    return CliRunner().invoke(app, ["campaign", *arguments])
+
+
+def test_the_commands_ask_the_service(running: RunningFlow, file: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "none"))
+    there = ("--service", running.flow.url)
+    assert "2 create" in kiki("plan", str(file), *there).stdout
+    run = kiki("run", str(file), "--detach", *there).stdout.strip()
+    assert "1 campaign told to pause" in kiki("pause", "spring", "--campaign", "search", *there).stdout
+    assert "1 campaign told to resume" in kiki("resume", run, "--campaign", "search", *there).stdout
+    monkeypatch.setenv("KIKI_FLOW_URL", running.flow.url)
+    ran = kiki("run", str(file))
+    assert 0 == ran.exit_code
+    assert "social: ended: completed" in ran.stderr
+    assert "held $0.00" in ran.stdout
+    assert "completed" == json.loads(kiki("status", "spring", "--json").stdout)["state"]
+    assert [run] == [each["run"] for each in json.loads(kiki("status", "--json").stdout)["runs"]]
+    words = [json.loads(line) for line in kiki("watch", "spring", "--json").stdout.splitlines()]
+    assert "flow.lane_ended" == words[-1]["event"]
+    assert "google_ads" in kiki("report", "spring").stdout
+    assert 0 == kiki("reconcile", "spring").exit_code
+    assert "0 runs of somebody are free" in kiki("adopt", "somebody").stdout
+    # What is said about the runs here goes before the variable, and against the option.
+    assert "there are no runs in" in kiki("status", "--data-dir", str(tmp_path / "none")).stderr
+    mixed = kiki("status", "--data-dir", str(tmp_path / "none"), *there)
+    assert (2, True) == (mixed.exit_code, "leave --data-dir away" in mixed.stderr)
+    assert not (tmp_path / "none").exists()
