@@ -74,6 +74,7 @@ async def everything(platform: Platform, fake: MetaFake) -> None:
     await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1, 9_990_000))
     assert (await platform.spend_report(state.id, TODAY)).is_done
     assert (await platform.upload_values(state.id, [value("o-1")], KEY)).is_done
+    assert (await platform.archive(state.id, KEY)).is_done
 
 
 async def test_metas_kit_drives_the_fake(fake: MetaFake, kit: FacebookAdsApi) -> None:

@@ -73,6 +73,7 @@ async def everything(platform: Platform, fake: TikTokFake) -> None:
     await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1))
     assert (await platform.spend_report(state.id, TODAY)).is_done
     assert (await platform.upload_values(state.id, [value("o-1")], KEY)).is_done
+    assert (await platform.archive(state.id, KEY)).is_done
 
 
 def fits(kind: str, given: Any) -> bool:
