@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -289,7 +289,9 @@ def _end(child: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _lives(child):
         if time.monotonic() >= deadline:
-            os.kill(child, signal.SIGKILL)
+            # By its own hand it may have gone a moment ago.
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         time.sleep(0.005)
 
 
