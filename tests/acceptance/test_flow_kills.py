@@ -28,7 +28,7 @@ def test_plans_on_eight_platforms_whose_runner_is_killed_again_and_again(tmp_pat
     def one(seed: int) -> Verdict:
         folder = tmp_path / str(seed)
         folder.mkdir()
-        return killed(folder, seed, 50, day_seconds=3.5)
+        return killed(folder, seed, 50)
 
     with ThreadPoolExecutor(4) as pool:
         verdicts = [*pool.map(one, range(7, 11))]

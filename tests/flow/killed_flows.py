@@ -43,6 +43,8 @@ FAULTS = {
 }
 LEASE_SECONDS, GRACE_SECONDS = 1.0, 1.2
 FUSE_MAX = 30
+LIFE_SECONDS = 1.8
+"""So long that a creation can be done, which after a death waits for what may still come of the one before."""
 
 
 def plan_text(days: int) -> str:
@@ -176,7 +178,7 @@ class Arena:
             while done < kills and watched.run(run).state == RUNNING:
                 own_hand = self.chance.random() < 0.5
                 child = self.fork("a", self.chance.randint(1, FUSE_MAX) if own_hand else 0)
-                _end(child, 1.0 if own_hand else self.chance.uniform(0.05, 0.9))
+                _end(child, LIFE_SECONDS if own_hand else self.chance.uniform(0.05, LIFE_SECONDS))
                 done += 1
             child = self.fork("a")
             _until(lambda: watched.run(run).state != RUNNING, 25 * self.day_seconds + 30)
@@ -374,7 +376,7 @@ def _judge_costs(books: dict[str, Any], status: RunStatus, story: list[Told], ve
 
 
 def killed(
-    folder: Path, seed: int, kills: int, *, days: int = 2, day_seconds: float = 5.0, limit: str = "3000"
+    folder: Path, seed: int, kills: int, *, days: int = 2, day_seconds: float = 8.0, limit: str = "3000"
 ) -> Verdict:
     """A plan whose runner is killed so often; the guard in the same process dies with it."""
     arena = Arena(folder, seed, days=days, day_seconds=day_seconds, limit=limit, service=False)
