@@ -16,10 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 
 from kiki.errors import LedgerCorrupt
+
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what they should be; bad UTF-8 and deep nesting are no DecodeError to it."""
 
 VERSION = 2
 VERSIONS = frozenset({1, 2})
@@ -70,7 +74,7 @@ def decode_entry(data: bytes) -> Entry:
         raise LedgerCorrupt(f"a ledger entry has {found}; this kiki reads versions up to {VERSION}")
     try:
         return _decoder.decode(data[1:])
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise LedgerCorrupt(f"a ledger entry cannot be read: {error}") from error
 
 

@@ -12,11 +12,12 @@ import msgspec
 from kiki import tracing
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.errors import LedgerCorrupt, LedgerUnavailable
-from kiki.ledger.checkpoint import Checkpoint, Signer, extensions, log_origin
+from kiki.ledger.checkpoint import Checkpoint, Signer, extensions, log_origin, parse_checkpoint, split_note
 from kiki.ledger.entry import Entry, Sealed, decode_entry, encode_entry
 from kiki.ledger.group_commit import GroupCommit, Ticket
+from kiki.ledger.projected import projected
 from kiki.ledger.store import Reader, Store, Write
-from kiki.ledger.tiling import Tiling, leaf_hashes, open_tiling
+from kiki.ledger.tiling import Tiling, leaf_hashes, open_tiling, require_signed_root
 
 META = "meta"
 """The space of the ledger's own properties, such as the id of its chain."""
@@ -62,7 +63,7 @@ class Ledger:
             "db.system.name": "postgresql" if store.is_shared else "sqlite",
             "db.operation.name": "COMMIT",
         }
-        self._tiling = open_tiling(store)
+        self._tiling = self._open_tiling()
         self.signer = None if seed is None else Signer(log_origin(self.chain), seed)
         self.others: Callable[[], Mapping[str, int]] = dict
         """The other chains that lie in the same store, with the sizes of their last checkpoints: each names them all."""
@@ -70,10 +71,20 @@ class Ledger:
         self._signed_size = 0 if latest is None else int.from_bytes(latest[0], "big")
         self._signed_at = self.recorded_at
 
+    def _open_tiling(self) -> Tiling:
+        """The tree as it lies there; raises `LedgerCorrupt` when it is not what was signed last: it would be a fork to go on."""
+        tiling = open_tiling(self.store)
+        latest: tuple[bytes, object] | None = self.store.last(CHECKPOINTS)
+        if latest is not None:
+            # Anything but bytes was put there by somebody else, and is no note.
+            signed = parse_checkpoint(split_note(latest[1] if isinstance(latest[1], bytes) else b"")[0])
+            require_signed_root(self.store, signed.size, signed.root)
+        return tiling
+
     def _name_chain(self) -> str:
         known = self.store.get(META, b"chain")
         if known is not None:
-            return known.decode()
+            return projected(bytes.decode, known, "the id of the chain")
         chain = secrets.token_hex(8)
         self.store.commit([], [Write(META, b"chain", chain.encode())])
         return chain
@@ -144,7 +155,7 @@ class Ledger:
         writes += tiles
         due = recorded_at - self._signed_at >= CHECKPOINT_SPAN or seq - self._signed_size >= CHECKPOINT_ENTRIES
         if due and self.signer is not None:
-            writes.append(self._checkpoint(self.signer, tiling, recorded_at))
+            writes += self._checkpoint(self.signer, tiling, recorded_at)
         self._keep(writes, entries, under_epoch)
         self._next, self.recorded_at, self._tiling = seq, recorded_at, tiling
         if due:
@@ -183,9 +194,9 @@ class Ledger:
 
         self._group.exclusively(act)
 
-    def _checkpoint(self, signer: Signer, tiling: Tiling, at: int) -> Write:
+    def _checkpoint(self, signer: Signer, tiling: Tiling, at: int) -> list[Write]:
         note = signer.sign(Checkpoint(signer.name, tiling.size, tiling.root(), extensions(at, self.others())))
-        return Write(CHECKPOINTS, tiling.size.to_bytes(8, "big"), note)
+        return [Write(CHECKPOINTS, tiling.size.to_bytes(8, "big"), note), tiling.noted()]
 
     def checkpoint(self, *, older_than: int = 0) -> bytes | None:
         """The signed checkpoint over every entry, made now if there is none yet; None: no signer, or no entries.
@@ -200,8 +211,7 @@ class Ledger:
             if signer is None or not self._next:
                 return None
             if self._signed_size < self._next and now - self._signed_at >= older_than:
-                write = self._checkpoint(signer, self._tiling, now)
-                self._keep([write])
+                self._keep(self._checkpoint(signer, self._tiling, now))
                 self._signed_size, self._signed_at = self._next, now
             latest = self.store.last(CHECKPOINTS)
             return None if latest is None else latest[1]
@@ -217,7 +227,7 @@ class Ledger:
             self.store.commit([], [Write(META, b"chain", self.chain.encode())])
             self._next = self.store.next_seq()
             self.recorded_at = max(self.recorded_at, self._last_recorded_at())
-            self._tiling = open_tiling(self.store)
+            self._tiling = self._open_tiling()
             self.failure = None
 
         self._group.exclusively(again)

@@ -15,9 +15,9 @@ from kiki.ledger.anchors import COSIGNED
 from kiki.ledger.chain_verifier import OnEntry, VerifiedChain, verify_entries
 from kiki.ledger.exhibit import chain_id, size_key
 from kiki.ledger.ledger import CHECKPOINTS
-from kiki.ledger.merkle import TILE_WIDTH, peaks_of
+from kiki.ledger.merkle import peaks_of
 from kiki.ledger.store import Reader
-from kiki.ledger.tiling import HASH_BYTES, TileReader, tile_key, tile_space
+from kiki.ledger.tiling import LeafReader, TileReader
 
 _EVERYTHING: Final = 2**62
 
@@ -84,7 +84,7 @@ def _verify_chain(
         first,
         peaks,
         witnesses=witnesses,
-        leaf_of=_Leaves(reader).leaf,
+        leaf_of=LeafReader(reader).leaf,
         on_entry=on_entry,
         progress=told,
     )
@@ -115,21 +115,3 @@ def _notes(reader: Reader, most: int) -> Iterator[bytes]:
             return
         # Anything but bytes was put there by somebody else, and is no note.
         yield note if isinstance(note, bytes) else b""
-
-
-class _Leaves:
-    """The leaf hashes that the ledger noted when it wrote its entries: to name the one that differs, never believed."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._index = -1
-        self._tile: bytes | None = None
-
-    def leaf(self, seq: int) -> bytes | None:
-        """The leaf hash of an entry, None where there is none: the last ones are not in a tile yet."""
-        index, at = divmod(seq, TILE_WIDTH)
-        if index != self._index:
-            self._index, self._tile = index, self._reader.get(tile_space(0), tile_key(index))
-        if self._tile is None or len(self._tile) != TILE_WIDTH * HASH_BYTES:
-            return None
-        return self._tile[at * HASH_BYTES : (at + 1) * HASH_BYTES]

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from kiki.errors import InvalidInput, LedgerCorrupt
+from kiki.ledger.entry import UNDECODABLE
 from kiki.ledger.store import Write
 
 SEGMENTS: Final = "segment"
@@ -84,7 +85,7 @@ def read_segment(chain: str, key: bytes, value: bytes) -> Segment:
     """The segment in a row; raises `LedgerCorrupt`."""
     try:
         row = _decode(value)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise LedgerCorrupt(f"the row of a segment cannot be read: {error}") from error
     first = int.from_bytes(key, "big")
     if len(key) != 8 or row.last < first:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.errors import LedgerCorrupt, LedgerUnavailable, MasterKeyError, Unreadable
-from kiki.ledger.entry import Sealed
+from kiki.ledger.entry import UNDECODABLE, Sealed
 from kiki.ledger.master_key import KeySource, MasterKey
 from kiki.ledger.sealing import ID_BYTES, KEY_BYTES, NONCE_BYTES, seal, unseal
 from kiki.ledger.store import SHARED, Reader, Store, Write
@@ -167,7 +167,7 @@ class Subjects:
             self.store.commit([], [Write(LEDGER, _CHAIN, chain.encode())])
         elif known != chain.encode():
             raise LedgerCorrupt(
-                f"the ledger beside this key store is not chain {known.decode()}, which it was made for: that one was "
+                f"the ledger beside this key store is not chain {known.decode('utf-8', 'replace')}, which it was made for: that one was "
                 "lost, emptied or replaced",
                 hint="restore it from a backup; to begin a new one on purpose, move the key store away with the old one",
             )
@@ -416,7 +416,7 @@ class Subjects:
 def _read(decoder: msgspec.msgpack.Decoder[Row], name: bytes, data: bytes) -> Row:
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise _altered(name) from None
 
 
@@ -424,7 +424,7 @@ def _wrapped_in(row: bytes) -> bytes:
     """What must stand nowhere once a row is gone; all of it where it was altered: that, too, can be erased."""
     try:
         return _rows.decode(row).wrapped or row
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return row
 
 

@@ -4,6 +4,9 @@ A tile of level 0 holds the leaf hashes of 256 entries, one of level n the roots
 full tiles are stored, in the transaction of the entry that fills them; what is not full yet is in memory, and at
 a start is made again from the last entries. So a proof reads a handful of tiles however long the chain is, and
 entries that were pruned are still covered.
+
+With each checkpoint the leaf hashes that fill no tile yet are noted, too (`EDGE`). No tree is made of them: they name the
+entry that was altered.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from typing import Final
 
 from kiki.errors import LedgerCorrupt
 from kiki.ledger.entry import leaf_hash
-from kiki.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, TILE_WIDTH, node_hash, perfect_root
+from kiki.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, TILE_WIDTH, Tree, node_hash, peaks_of, perfect_root
 from kiki.ledger.store import Reader, Store, Write
 
 HASH_BYTES: Final = sha256().digest_size
+EDGE: Final = "tile/edge"
+"""The space of the leaf hashes behind the last full tile, under one key: the tile's index and the hashes."""
 _TILES_CACHED: Final = 64
+_INDEX_BYTES: Final = 8
 _REBUILT_AT_ONCE: Final = 64 * TILE_WIDTH
+_LOOK: Final = "find the place with kiki audit verify, and restore the ledger from a backup; nothing was changed in it"
 
 
 def tile_space(level: int) -> str:
@@ -61,6 +68,11 @@ class Tiling:
             edge.append(hashes)
             level += 1
         return Tiling(size, edge), writes
+
+    def noted(self) -> Write:
+        """The leaf hashes that fill no tile yet, to be kept."""
+        leaves = self._edge[0] if self._edge else ()
+        return Write(EDGE, b"", b"".join((tile_key(self.size // TILE_WIDTH), *leaves)))
 
     def root(self) -> bytes:
         """The RFC 6962 root of the whole tree."""
@@ -173,6 +185,44 @@ class TileReader:
             return [leaf_hash(data) for _, data in self._reader.entries(first, last)]
         below = min(first + TILE_WIDTH, self._size >> TILE_HEIGHT * level)
         return [perfect_root(_required(self._reader, level - 1, child)) for child in range(first, below)]
+
+
+class LeafReader:
+    """Gives the leaf hash that the ledger noted for an entry when it wrote it: to name the one that differs, never believed."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._index = -1
+        self._hashes = b""
+
+    def leaf(self, seq: int) -> bytes | None:
+        """The hash; None where there is none: of what came after the last checkpoint, or what is damaged."""
+        index, at = divmod(seq, TILE_WIDTH)
+        if index != self._index:
+            self._index, self._hashes = index, self._stored(index)
+        return self._hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES] or None
+
+    def _stored(self, index: int) -> bytes:
+        tile = self._reader.get(tile_space(0), tile_key(index))
+        if tile is None:
+            edge = self._reader.get(EDGE, b"") or b""
+            tile = edge[_INDEX_BYTES:] if edge[:_INDEX_BYTES] == tile_key(index) else b""
+        return tile if len(tile) % HASH_BYTES == 0 else b""
+
+
+def require_signed_root(reader: Reader, size: int, root: bytes) -> None:
+    """Raise `LedgerCorrupt` unless the first `size` entries are there and have the root that was signed for them."""
+    following = reader.next_seq()
+    if size > following:
+        raise LedgerCorrupt(
+            f"{size} entries were signed and {following} are there: the end of the ledger is missing", hint=_LOOK
+        )
+    if size % TILE_WIDTH and reader.first_seq() > size - size % TILE_WIDTH:
+        return  # what was signed last left since, so there is nothing to make its root from
+    if Tree(size, peaks_of(TileReader(reader, size).node, size)).root() != root:
+        raise LedgerCorrupt(
+            f"the first {size} entries of the ledger do not have the root that was signed for them", hint=_LOOK
+        )
 
 
 def leaf_hashes(entries: Iterable[tuple[int, bytes]]) -> list[bytes]:

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from kiki.errors import EvidenceInvalid, LedgerCorrupt, PolicyError
-from kiki.ledger.entry import VERSIONS, Sealed, decode_entry
+from kiki.ledger.entry import UNDECODABLE, VERSIONS, Sealed, decode_entry
 from kiki.money import MICROS_MAX
 from kiki.shield.audit_budgets import BudgetSums, Checked, instance
 from kiki.shield.audit_consents import Consents
@@ -114,7 +114,7 @@ class AuditCheck:
             if data[0] not in VERSIONS:
                 raise msgspec.DecodeError("its version is unknown")
             entry = _decode(data[1:])
-        except (msgspec.DecodeError, IndexError) as error:
+        except (*UNDECODABLE, IndexError) as error:
             self._unreadable(state, seq, data, error)
             return
         recorded_at = entry.recorded_at

@@ -33,6 +33,7 @@ import msgspec
 
 from kiki.clock import SECOND, to_iso
 from kiki.errors import ConsentConflict, InvalidInput
+from kiki.ledger.projected import projected
 from kiki.ledger.store import SHARED, Write
 from kiki.shield.fact import ConsentChanged, ConsentUsed
 
@@ -171,7 +172,7 @@ def subject_and_purpose(key: bytes) -> tuple[str, str]:
 
 def read_state(value: bytes | None) -> ConsentState | None:
     """The state in a projected value; None: nothing was ever said."""
-    return None if value is None else _decode(value)
+    return None if value is None else projected(_decode, value, "a consent")
 
 
 def writes_of(fact: ConsentChanged, chain: str, seq: int) -> list[Write]:

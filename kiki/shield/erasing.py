@@ -13,6 +13,7 @@ import msgspec
 
 from kiki.errors import Unreadable
 from kiki.ledger.entry import Sealed
+from kiki.ledger.projected import projected
 from kiki.ledger.store import SHARED, Write
 from kiki.ledger.subjects import Subjects
 
@@ -35,7 +36,7 @@ def erasing_person(subjects: Subjects, subject: str) -> str | None:
     if value is None:
         return None
     try:
-        return subjects.open(_decode(value)).decode()
+        return subjects.open(projected(_decode, value, "an erasure that goes on")).decode()
     except Unreadable:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from kiki.errors import LedgerCorrupt
-from kiki.ledger.entry import Entry
+from kiki.ledger.entry import UNDECODABLE, Entry
 
 EXPIRE = "expire"
 """The verb of a `Settled` fact that nobody asked for: the deadline of a hold passed."""
@@ -282,5 +282,5 @@ def decode_fact(entry: Entry) -> Fact:
     """The shield's fact in an entry; raises `LedgerCorrupt` when it is none."""
     try:
         return _decoder.decode(entry.fact)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise LedgerCorrupt(f"entry {entry.seq} holds no fact of the shield: {error}") from error

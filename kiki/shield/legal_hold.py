@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from kiki.errors import InvalidInput
+from kiki.ledger.projected import projected
 from kiki.ledger.store import SHARED, Write
 from kiki.shield.fact import LegalHeld
 
@@ -58,7 +59,7 @@ def holds_prefix(subject: str) -> bytes:
 
 def read_hold(key: bytes, value: bytes) -> LegalHold:
     """The hold in a projected key and value."""
-    prefix, found = key[: len(_EVERYBODY)], _decode(value)
+    prefix, found = key[: len(_EVERYBODY)], projected(_decode, value, "a legal hold")
     subject = "" if prefix == _EVERYBODY else prefix.hex()
     return LegalHold(key[len(_EVERYBODY) :].decode(), subject, found.at, found.actor, found.chain, found.seq)
 

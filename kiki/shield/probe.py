@@ -16,7 +16,7 @@ import msgspec
 from kiki.clock import SECOND, to_iso
 from kiki.errors import KikiError, Unreadable
 from kiki.ledger.checkpoint import VerifierKey, log_origin, open_note
-from kiki.ledger.entry import Entry, decode_entry
+from kiki.ledger.entry import UNDECODABLE, Entry, decode_entry
 from kiki.ledger.ledger import CHECKPOINTS
 from kiki.ledger.merkle import Tree, peaks_of
 from kiki.ledger.retention import SEVEN_YEARS_DAYS, kept_until
@@ -154,7 +154,7 @@ def _opened(entry: Entry, subjects: Subjects | None) -> list[list[bytes]]:
         assert subjects is not None
         try:
             text = msgspec.msgpack.decode(subjects.open(part))
-        except (Unreadable, msgspec.DecodeError):
+        except (Unreadable, *UNDECODABLE):
             continue
         values = text.values() if isinstance(text, dict) else ()
         found.append([each.encode() for each in values if isinstance(each, str) and len(each) >= _TEXT_LENGTH_MIN])

@@ -16,6 +16,7 @@ from kiki.errors import LedgerCorrupt
 from kiki.ledger.entry import Sealed
 from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
+from kiki.ledger.projected import projected
 from kiki.ledger.store import Reader, Store, Write
 from kiki.shield import consent, legal_hold, note, subject_request
 from kiki.shield.fact import (
@@ -54,6 +55,9 @@ class MetEpoch(NamedTuple):
     epoch: str
     sequence: int
     at: int
+
+
+_met_epoch = msgspec.msgpack.Decoder(MetEpoch).decode
 
 
 class Projections:
@@ -243,7 +247,7 @@ def fact_at(reader: Reader, seq: int) -> Fact:
 def known_epoch(reader: Reader) -> MetEpoch | None:
     """What this chain knows of the shared window; None: it never met one."""
     value = reader.get(EPOCH, b"")
-    return None if value is None else msgspec.msgpack.decode(value, type=MetEpoch)
+    return None if value is None else projected(_met_epoch, value, "the epoch of the shared window")
 
 
 def settled_key(hold: str) -> bytes:

@@ -161,7 +161,7 @@ class RemoteData:
                     raise self._trouble(f"answered {method} with more than {REPLY_BYTES_MAX} bytes")
         try:
             return msgspec.json.decode(bytes(body) or b"{}", type=reply)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # What is wrong is said by type and member; the answer itself may name the person.
             raise self._trouble(f"answered {method} with something else than the protocol has: {error}") from None
 
@@ -260,7 +260,7 @@ class RemoteData:
             try:
                 line = msgspec.json.decode(raw, type=_Line)
                 data = (line.text or "").encode() if line.base64 is None else b64decode(line.base64, validate=True)
-            except (msgspec.DecodeError, binascii.Error, ValueError):
+            except (msgspec.DecodeError, RecursionError, binascii.Error, ValueError):
                 raise self._trouble("sent a line of an export that cannot be read") from None
             if ended or not (line.end or line.name):
                 raise self._trouble("sent an export that is not written as the protocol has it")

@@ -23,7 +23,7 @@ import msgspec
 
 from kiki.clock import to_datetime
 from kiki.errors import NotFound, SystemUnavailable, Unreadable
-from kiki.ledger.entry import Sealed
+from kiki.ledger.entry import UNDECODABLE, Sealed
 from kiki.ledger.sealing import NONCE_BYTES, seal, unseal
 from kiki.ledger.subjects import Person
 from kiki.shield.dsr import parse_request_id
@@ -194,7 +194,7 @@ def _pieces(source: IO[bytes], person: Person) -> Iterator[bytes]:
                 raise Unreadable("the package was altered")
             try:
                 text = unseal(person.key, _decode(source.read(length)))
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 raise Unreadable("the package was altered or cut off") from None
             if int.from_bytes(text[1:_PIECE_HEAD], "big") != index:
                 raise Unreadable("pieces of the package were left out or swapped")

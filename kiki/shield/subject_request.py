@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from kiki.ledger.projected import projected
 from kiki.ledger.store import SHARED, Write
 from kiki.shield.deadline import Pause, Regime
 from kiki.shield.dsr import Kind, State, Step
@@ -255,7 +256,7 @@ def open_key(subject: str, kind: str) -> bytes:
 
 def read_events(value: bytes | None) -> list[Event]:
     """The facts in a projected value."""
-    return [] if value is None else _decode(value)
+    return [] if value is None else projected(_decode, value, "a request")
 
 
 def read_request(value: bytes | None) -> SubjectRequest | None:
