@@ -71,8 +71,12 @@ _STUB: Final = (
 _EVENT: Final = (
     "INSERT INTO engage_events (id, kind, person, action, at, amount, margin, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
     # What nobody was named for may be told again with a name: a shop's refund by webhook names its order alone.
-    "ON CONFLICT (id) DO UPDATE SET person = excluded.person "
-    "WHERE engage_events.person = '' AND excluded.person <> '' RETURNING id"
+    # And a table or file tells of an order how much was given back in all, which grows: it is one refund of the larger sum.
+    "ON CONFLICT (id) DO UPDATE SET person = CASE WHEN engage_events.person = '' THEN excluded.person "
+    "ELSE engage_events.person END, amount = CASE WHEN excluded.amount < engage_events.amount THEN excluded.amount "
+    "ELSE engage_events.amount END, margin = excluded.margin, data = excluded.data "
+    "WHERE (engage_events.person = '' AND excluded.person <> '') "
+    "OR (engage_events.kind = 'refund' AND excluded.amount < engage_events.amount) RETURNING id"
 )
 _pack = msgspec.msgpack.Encoder().encode
 _personal = msgspec.msgpack.Decoder(Personal)

@@ -98,7 +98,19 @@ def test_a_refund_that_names_its_order_alone_is_its_buyer_s(store, refund_first)
     store.keep("shop", [msgspec.structs.replace(refund, customer="c-1")])
     assert [type(each) for each in store.events(store.person("c-1"))] == [Order, Refund]
     [(_, margin)] = JourneyBook(store.database, store.clock).earnings(400_000, NOW, NOW + 1)[store.person("c-1")]
-    assert margin == (-2_000_000 if refund_first else -1_500_000)
+    assert margin == -1_500_000
+
+
+def test_a_row_that_gives_back_more_later_is_one_refund_of_the_larger_sum(store):
+    """As a column `refunded` grows; told late, the smaller sum changes nothing."""
+    order = Order(id="csv:order:1", customer="c-1", at=NOW, amount=100_000_000)
+    refund = Refund(id="csv:refund:1", order="csv:order:1", customer="c-1", at=NOW + 1, amount=10_000_000)
+    more = msgspec.structs.replace(refund, amount=30_000_000)
+    kept = [store.keep("csv", [each]).events for each in (order, refund, more, refund, more)]
+    assert kept == [1, 1, 1, 0, 0]
+    assert [each.amount for each in store.events(store.person("c-1"))] == [100_000_000, 30_000_000]
+    earned = JourneyBook(store.database, store.clock).earnings(1_000_000, NOW - 1, NOW + 1)[store.person("c-1")]
+    assert [margin for _, margin in earned] == [100_000_000, -30_000_000]
 
 
 def test_who_has_orders_and_no_totals_has_bought(store):
