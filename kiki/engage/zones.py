@@ -1,4 +1,4 @@
-"""Which time zones a country has, from the tz database of this machine or of the package tzdata."""
+"""Which time zones a country has, and what others call them, from the tz database of this machine or of the package tzdata."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ def zones_by_country() -> dict[str, tuple[str, ...]]:
             for country in fields[0].split(","):
                 found.setdefault(country, []).append(fields[2])
     return {country: tuple(sorted(zones)) for country, zones in found.items()}
+
+
+@cache
+def _by_small_letters() -> dict[str, str]:
+    return {name.lower(): name for name in zoneinfo.available_timezones()}
+
+
+def zone_of_slug(text: str) -> str:
+    """The zone that HubSpot writes as `america_slash_port_hyphen_au_hyphen_prince`; what is no slug stays as it is."""
+    if "_slash_" not in text:
+        return text
+    name = text.lower()
+    for word, sign in (("_slash_", "/"), ("_hyphen_", "-"), ("_plus_", "+")):
+        name = name.replace(word, sign)
+    return _by_small_letters().get(name, text)
 
 
 def _table() -> str:

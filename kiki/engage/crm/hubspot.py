@@ -22,6 +22,7 @@ from kiki.engage.crm.mark import HORIZON, Mark, dump_cursor, parse_cursor
 from kiki.engage.crm.won import won_order
 from kiki.engage.moment import parse_moment
 from kiki.engage.source import Page, Record
+from kiki.engage.zones import zone_of_slug
 from kiki.errors import KikiError, SourceUnavailable
 from kiki.outbound.exchange import INVALID, THROTTLED, Reply, Request
 from kiki.outbound.line import Line
@@ -317,7 +318,9 @@ class HubSpotSource:
             customer = contact.properties.get(self._id_property) if self._id_property else contact.id
             if customer:  # who has no id of the shop's is no customer yet
                 changed = self._contacts.changed_at(contact)
-                made.append(profile_of(customer, changed, contact.properties, self._fields, problems))
+                zone = self._fields["zone"]
+                told = contact.properties | {zone: zone_of_slug(contact.properties.get(zone) or "")}
+                made.append(profile_of(customer, changed, told, self._fields, problems))
         return made
 
     def _orders(self, deals: Sequence[_Contact], problems: list[str]) -> list[Record]:

@@ -64,6 +64,23 @@ def test_a_contact_is_a_profile_and_what_is_not_told_is_absent(portal):
     assert (None, None, 0) == (other.last_purchase, other.email_marketing, other.purchase_count)
 
 
+@pytest.mark.parametrize(
+    ("told", "zone"),
+    [
+        ("america_slash_new_york", "America/New_York"),
+        ("america_slash_port_hyphen_au_hyphen_prince", "America/Port-au-Prince"),
+        ("us_slash_eastern", "US/Eastern"),
+        ("Europe/Vienna", "Europe/Vienna"),
+        ("mars_slash_phobos", "mars_slash_phobos"),
+        (None, ""),
+    ],
+)
+def test_a_zone_is_read_as_hubspot_writes_it(portal, told, zone):
+    portal.contact(1, BEGAN, **({} if told is None else {"hs_timezone": told}))
+    [page] = source(portal).changes("")
+    assert zone == page.records[0].zone
+
+
 def test_reading_passes_the_wall_of_ten_thousand(portal):
     for number in range(1, 10_801):
         portal.contact(number, BEGAN + number // 3)
