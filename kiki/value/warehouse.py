@@ -26,6 +26,7 @@ from kiki.value.purchases import COLUMNS, LOG_SCALE, RECENT_WEEKS, Purchases
 try:
     import ibis
     import pyarrow as pa
+    import pyarrow.compute as pc
 except ImportError as _missing:
     raise MissingExtra("warehouse", "a summary in the warehouse") from _missing
 
@@ -40,35 +41,11 @@ def purchases_expression(log: Any, calibration_end: date, *, columns: OrderColum
     end = day_number(calibration_end)
     chosen = _columns(log, columns)
     lines = _lines(log, chosen).filter(lambda line: line.day <= end)
-    bought = lines.filter(lines.amount >= 0).group_by(_KEYS).agg(gross=_whole(lines.amount.sum()))
-    refunded = _refunded(lines, bought)
-    # Without order ids every account is empty: what is not compared costs nothing.
-    keys = _KEYS if chosen.order is not None else ("customer", "day")
-    joined = bought.left_join(refunded, [bought[key] == refunded[f"{key}_of"] for key in keys])
-    orders = joined.select("customer", "day", "gross", net=joined.gross - joined.taken.fill_null(0))
-    orders = orders.filter((orders.net > 0) | (orders.gross == 0))
-    if chosen.order is None:  # orders are days already
-        days = orders.select("customer", "day", amount="net")
-    else:
-        days = orders.group_by("customer", "day").agg(amount=_whole(orders.net.sum()))
-    before = days.day.lag().over(ibis.window(group_by="customer", order_by="day"))
-    days = days.mutate(gap=days.day - before)
-    first = _absent(days.gap)
-    repeat = ~first
-    # ln of 1 where there is no gap: an engine may look at the logarithm before it looks at the condition.
-    log_gap = _whole((days.gap.fill_null(1).cast("float64").ln() * float(LOG_SCALE)).round())
-    recent = {f"last_{weeks}_weeks": _count(days.day > end - 7 * weeks) for weeks in RECENT_WEEKS}
-    return days.group_by(ids=days.customer).agg(
-        x=_count(repeat),
-        tx=days.day.max() - days.day.min(),
-        T=ibis.literal(end, "int64") - days.day.min(),
-        first_micros=_total(first, days.amount),
-        repeat_micros=_total(repeat, days.amount),
-        positive_repeats=_count(repeat & (days.amount > 0)),
-        zero_orders=_count(days.amount == 0),
-        **recent,
-        log_gaps=_whole(log_gap.sum()),
-    )
+    # Only who was refunded needs orders first. Everybody else's lines are looked at as they are.
+    refunders = lines.filter(lines.amount < 0).select("customer").distinct()
+    plain = lines.anti_join(refunders, "customer").select("customer", "day", "amount")
+    netted = _netted(lines.semi_join(refunders, "customer"), by_order=chosen.order is not None)
+    return _summary(plain, end).union(_summary(netted, end))
 
 
 def groups_expression(summary: Any) -> Any:
@@ -113,13 +90,11 @@ def purchases_in(
         raise InvalidInput(
             f"nobody bought on {calibration_end} or before", hint="choose a later end of the calibration"
         )
-    ids = np.asarray(table["ids"].to_pylist(), dtype=object)
     # Sorted here: every database has its own opinion about the order of text.
-    sequence = np.argsort(ids, kind="stable")
-    numbers = {name: table[name].to_numpy().astype(np.int64)[sequence] for name in COLUMNS[1:]}
-    return Purchases(
-        ids=ids[sequence], **numbers, calibration_end=calibration_end, unit=unit, currency=currency or found
-    )
+    table = table.take(pc.sort_indices(table["ids"]))
+    ids = table["ids"].combine_chunks().to_numpy(zero_copy_only=False)
+    numbers = {name: table[name].to_numpy().astype(np.int64) for name in COLUMNS[1:]}
+    return Purchases(ids=ids, **numbers, calibration_end=calibration_end, unit=unit, currency=currency or found)
 
 
 def groups_in(
@@ -154,7 +129,7 @@ def require_sound(log: Any, *, columns: OrderColumns | None = None, until: date 
     }
     if until is not None:
         kinds[f"lie in the future, after {until}"] = lines.day > day_number(until)
-    named = {f"kind_{place}": _count(bad.fill_null(False)) for place, bad in enumerate(kinds.values())}
+    named = {f"kind_{place}": lines.count(where=bad.fill_null(False)) for place, bad in enumerate(kinds.values())}
     if chosen.currency is not None:
         named |= {"lowest": lines.currency.min(), "highest": lines.currency.max()}
     found = lines.agg(lines=lines.count(), **named).to_pyarrow().to_pylist()[0]
@@ -224,6 +199,45 @@ def _lines(log: Any, columns: OrderColumns, *, checked: bool = True) -> Any:
     return lines.filter(~_absent(lines.customer) & (lines.customer != ""))
 
 
+def _summary(lines: Any, end: int) -> Any:
+    """One row a customer of lines that are no refunds; there may be several a day."""
+    # Of the lines of one day the largest comes first: it tells whether the day was free.
+    along = ibis.window(group_by="customer", order_by=("day", ibis.desc("amount")))
+    seen = lines.mutate(before=lines.day.lag().over(along), first=lines.day.first().over(along))
+    seen = seen.mutate(gap=(seen.day - seen.before).fill_null(-1))  # 0 on the same day, -1 at a customer's first line
+    repeat, opens = seen.gap > 0, seen.gap != 0
+    # ln of 1 where there is no gap: an engine may look at the logarithm before it looks at the condition.
+    log_gap = _whole((ibis.greatest(seen.gap, 1).cast("float64").ln() * float(LOG_SCALE)).round())
+    found = seen.group_by(ids=seen.customer).agg(
+        x=seen.count(where=repeat),
+        tx=seen.day.max() - seen.day.min(),
+        T=ibis.literal(end, "int64") - seen.day.min(),
+        first_micros=_summed(seen.amount.sum(where=seen.day == seen.first)),
+        all_micros=_summed(seen.amount.sum()),
+        zero_orders=seen.count(where=opens & (seen.amount == 0)),
+        **{f"last_{weeks}_weeks": seen.count(where=opens & (seen.day > end - 7 * weeks)) for weeks in RECENT_WEEKS},
+        log_gaps=_summed(log_gap.sum()),
+    )
+    paid_first = ibis.cases((found.first_micros > 0, ibis.literal(1, "int64")), else_=ibis.literal(0, "int64"))
+    found = found.mutate(
+        repeat_micros=found.all_micros - found.first_micros,
+        positive_repeats=found.x + 1 - found.zero_orders - paid_first,
+    )
+    return found.select(COLUMNS)
+
+
+def _netted(lines: Any, *, by_order: bool) -> Any:
+    """Customers' days and what is left of them after refunds."""
+    bought = lines.filter(lines.amount >= 0).group_by(_KEYS).agg(gross=_whole(lines.amount.sum()))
+    counted = _counted(_refunds(lines), bought)
+    taken = counted.group_by(_KEYS).agg(taken=_whole((counted.counted * counted.refund).sum()))
+    taken = taken.rename({f"{key}_of": key for key in _KEYS})
+    joined = bought.left_join(taken, [bought[key] == taken[f"{key}_of"] for key in _KEYS])
+    orders = joined.select("customer", "day", "gross", amount=joined.gross - joined.taken.fill_null(0))
+    orders = orders.filter((orders.amount > 0) | (orders.gross == 0)).drop("gross")
+    return orders.group_by("customer", "day").agg(amount=_whole(orders.amount.sum())) if by_order else orders
+
+
 def _refunds(lines: Any) -> Any:
     """Equal refunds of one day as one row with their number: no database has to tell them apart."""
     negative = lines.filter(lines.amount < 0)
@@ -253,23 +267,14 @@ def _counted(refunds: Any, bought: Any) -> Any:
     return found.mutate(counted=ibis.least(_whole((room - room % found.refund) / found.refund), found.n))
 
 
-def _refunded(lines: Any, bought: Any) -> Any:
-    counted = _counted(_refunds(lines), bought)
-    sums = counted.group_by(_KEYS).agg(taken=_whole((counted.counted * counted.refund).sum()))
-    return sums.rename({f"{key}_of": key for key in _KEYS})
-
-
 def _whole(value: Any) -> Any:
     return value.cast("int64")
 
 
+def _summed(total: Any) -> Any:
+    """A sum of whole numbers as an int64. To Ibis it is one already, to an engine it is not; a type without gaps is another one to both."""
+    return total.cast("!int64")
+
+
 def _absent(value: Any) -> Any:
     return value.isnull()  # noqa: PD003 - this is no pandas column
-
-
-def _count(condition: Any) -> Any:
-    return _total(condition, ibis.literal(1, "int64"))
-
-
-def _total(condition: Any, value: Any) -> Any:
-    return _whole(ibis.cases((condition, value), else_=ibis.literal(0, "int64")).sum())

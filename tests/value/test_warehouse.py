@@ -108,6 +108,20 @@ def test_duckdb_gives_the_purchases_of_memory(connection, lines, end, with_ids):
 
 
 @pytest.mark.parametrize("with_ids", [False, True])
+def test_a_log_with_a_few_refunds_and_many_lines_a_day_gives_the_purchases_of_memory(connection, with_ids):
+    columns = WITH_IDS if with_ids else OrderColumns()
+    chance = np.random.default_rng(11)
+    lines = [
+        (customer, day, abs(amount) if int(customer) % 9 else amount, invoice)
+        for customer, day, amount, invoice in random_log(11)
+        for _ in range(chance.integers(1, 4))
+    ]
+    frame, cut = frame_of(lines), FIRST + timedelta(days=350)
+    log = table_of(connection, frame)
+    require_same(summarise(read_orders(frame, columns=columns), cut), purchases_in(log, cut, columns=columns))
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
 def test_unmatched_refunds_are_those_of_memory(connection, with_ids):
     columns = WITH_IDS if with_ids else OrderColumns()
     frame = frame_of(random_log(5))
