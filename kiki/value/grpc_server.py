@@ -33,6 +33,8 @@ CALLS_MAX: Final = 2_000
 
 HOLD_SECONDS: Final = 0.1
 """How long a stopping server holds answers back at most: half of a client's usual patience."""
+HOLD_BUSY_SECONDS: Final = 2.0
+"""The same for one that is behind with its work: what has arrived is only taken when there is a turn for it."""
 
 _TURN_SECONDS: Final = 0.01
 _QUIET_TURNS: Final = 3
@@ -183,7 +185,7 @@ class GrpcServer:
         # was cancelled. So answers wait until every call that is on its way was taken: who waits for an answer sends nothing.
         self._answers = asyncio.Event()
         try:
-            await self._taken_all(min(HOLD_SECONDS, seconds))
+            await self._taken_all(seconds)
             stopping = asyncio.create_task(self._server.stop(seconds))
             await asyncio.sleep(_TURN_SECONDS)
         finally:
@@ -192,14 +194,18 @@ class GrpcServer:
         self._server = None
 
     async def _taken_all(self, seconds: float) -> None:
-        """Return when no call has begun for a moment, or after `seconds`."""
+        """Return when no call has begun for a moment, or when it has lasted too long, `seconds` at most."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        started = now = loop.time()
         quiet = 0
-        while quiet < _QUIET_TURNS and loop.time() < until:
-            began = self._metrics.began
+        while quiet < _QUIET_TURNS:
+            began, turn = self._metrics.began, now
             await asyncio.sleep(_TURN_SECONDS)
+            now = loop.time()
             quiet = quiet + 1 if began == self._metrics.began else 0
+            is_behind = now - turn > 2 * _TURN_SECONDS
+            if now - started >= min(seconds, HOLD_BUSY_SECONDS if is_behind else HOLD_SECONDS):
+                return
 
     @property
     def _services(self) -> list[str]:
