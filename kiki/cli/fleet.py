@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -28,6 +30,9 @@ _NEEDS: Final = {
     ENGAGE: ("jinja2", "numpy", "scipy"),
 }
 """What a service cannot be imported without, beyond the base install."""
+_PORT_FIRST: Final = 10_000
+_OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_OUTGOING_USUALLY: Final = 32_768
 _STOP_SECONDS: Final = 45.0
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.5, 10.0
 _STEADY_SECONDS: Final = 30.0
@@ -154,9 +159,25 @@ def require_settings(environs: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has.
+
+    Not one that the kernel would give, because it gives the same ones to outgoing connections: one of them may have it
+    by the time that the service has started, or while it is started again.
+    """
+    while True:
+        port = _PORT_FIRST + secrets.randbelow(_port_end() - _PORT_FIRST)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _port_end() -> int:
+    """Where the ports of outgoing connections begin."""
+    try:
+        begin = int(_OUTGOING.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _OUTGOING_USUALLY
+    return begin if begin > 2 * _PORT_FIRST else _OUTGOING_USUALLY
 
 
 @dataclass(slots=True)
