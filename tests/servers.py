@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -22,21 +23,25 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-START_SECONDS = 10.0
-STOP_SECONDS = 5.0
+# Nothing waits so long unless something is wrong: a busy machine may be ten times slower than an idle one.
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 CLUSTER_SLOT_MAX = 16383
-# A cluster node also listens on its port + 10,000, so that must stay below 65,536.
-PORT_MAX = 55_000
+# The kernel gives ports from 32,768 on to outgoing connections: one of those could have the port before its server has it.
+# A cluster node also listens on its port + 10,000.
+PORTS = range(12_000, 21_000)
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses at this moment."""
+    """A loopback port that nobody uses, that no outgoing connection takes, and that was not given before."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < PORT_MAX:
-            return port
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class RedisServer:
@@ -290,10 +295,10 @@ class PostgresServer:
         settings = {"unix_socket_directories": "", "shared_buffers": "32MB", "max_wal_size": "256MB", "fsync": "on"}
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = self._start([*command, *self.options])
-        deadline = time.monotonic() + 3 * START_SECONDS  # it may have to recover first
+        deadline = time.monotonic() + 2 * START_SECONDS  # it may have to recover first
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(psycopg.OperationalError):
-                psycopg.connect(self._url(port, "superuser", "postgres"), connect_timeout=2).close()
+                psycopg.connect(self._url(port, "superuser", "postgres"), connect_timeout=10).close()
                 return True
             time.sleep(0.02)
         self.crash()

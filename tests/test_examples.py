@@ -117,7 +117,7 @@ def test_example_runs(example: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     # A new ledger says loudly where its new key lies; nothing else is said.

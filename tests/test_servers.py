@@ -13,7 +13,7 @@ from tests.servers import PostgresServer, RedisServer
 
 
 def client_of(server: RedisServer) -> Redis:
-    return Redis.from_url(server.url, socket_timeout=0.3, socket_connect_timeout=0.3, retry=None)
+    return Redis.from_url(server.url, socket_timeout=1.5, socket_connect_timeout=1.5, retry=None)
 
 
 @pytest.mark.parametrize("attempt", [1, 2])

@@ -42,7 +42,7 @@ def test_the_examples_say_what_they_say(page: str, tmp_path):
         script = "alias curl='curl -s'\nshopt -s expand_aliases\n"
         script += "".join(f"{command}\nprintf '\\n--end--\\n'\n" for command, _ in wanted)
         script = script.replace("localhost:8081", f"localhost:{shield.port}")
-        done = subprocess.run(["bash"], input=script, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(["bash"], input=script, capture_output=True, text=True, timeout=200, check=True)
     said = [part.strip() for part in done.stdout.split("--end--\n")][:-1]
     assert len(said) == len(wanted)
     for (command, output), found in zip(wanted, said, strict=True):

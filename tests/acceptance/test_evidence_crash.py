@@ -8,7 +8,6 @@ from bench.killing import rounds
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_hundred_kills_lose_nothing():
     """Consents, spends about persons and others, and checkpoints are written by four threads when the process dies."""
     acknowledged, lost, entries, failed = rounds(100, seed=5)

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from tests.otlp_collector import collector
+from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-4711-kiki"
 TRACE = 0xFEED
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def post(url: str, body: object, **headers: str) -> bytes:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=20) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return reply.read()
 
 
@@ -46,7 +38,6 @@ def until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(url)
 
 
-@pytest.mark.timeout(180)
 def test_a_trigger_is_one_trace_through_three_services(tmp_path):
     shield, value, value_http, engage = (free_port() for _ in range(4))
     with collector() as (found, address):
@@ -84,7 +75,10 @@ def test_a_trigger_is_one_trace_through_three_services(tmp_path):
                 "purchase_count": 3,
                 "engagement_score": 8.5,
             }
-            post(f"http://127.0.0.1:{engage}/trigger", customer, traceparent=f"00-{TRACE:032x}-{1:016x}-01")
+            trigger, deadline = f"http://127.0.0.1:{engage}/trigger", time.monotonic() + 60
+            while json.loads(post(trigger, customer, traceparent=f"00-{TRACE:032x}-{1:016x}-01")) is None:
+                # On a busy machine the shield may answer later than a trigger waits for it.
+                assert time.monotonic() < deadline
         finally:
             for process in processes.values():
                 process.terminate()

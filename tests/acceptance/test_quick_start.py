@@ -59,7 +59,7 @@ class Terminals:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while True:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
@@ -71,7 +71,7 @@ class Terminals:
             yield
         finally:
             process.terminate()
-            code = process.wait(30)
+            code = process.wait(60)
         assert code == 0, log.read_text()
 
     def type(self, typed: str) -> str:
@@ -84,7 +84,7 @@ class Terminals:
 
     def shows(self, typed: str, word: str, times: int) -> bool:
         """Whether a line prints a word so often, now or soon: the view follows the ledger in a process of its own."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.type(f"{typed} || true").count(word) < times:
             if time.monotonic() > deadline:
                 return False

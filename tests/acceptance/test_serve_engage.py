@@ -68,7 +68,11 @@ def test_the_guide_s_services_work_together_and_a_person_is_erased_everywhere(se
     budgets = json.loads(shield.ask("/v1/budgets")[1])["budgets"]
     assert budgets[0]["spent"] == "4.00"
     trigger = {"customer_id": "c-1", "last_purchase": ago(100), "total_spend": 450, "engagement_score": 8.5}
-    assert json.loads(engage.ask("/trigger", "POST", trigger)[1])["trigger_type"] == "churn_risk_high_value"
+    deadline = time.monotonic() + 60
+    while (answer := json.loads(engage.ask("/trigger", "POST", trigger)[1])) is None:
+        # On a busy machine the shield may answer later than a trigger waits for it.
+        assert time.monotonic() < deadline
+    assert answer["trigger_type"] == "churn_risk_high_value"
     assert (engage.directory / "syncengage_audit.csv").read_text().count("\n") == 2
     # The shield is told of engage, and a deletion runs over both.
     shield.close()
@@ -78,7 +82,7 @@ def test_the_guide_s_services_work_together_and_a_person_is_erased_everywhere(se
     request = made["request_id"]
     assert shield.ask(f"/v1/requests/{request}/verify", "POST", {"operator": "alice"})[0] == 200
     assert shield.ask(f"/v1/requests/{request}/run", "POST", {})[0] in {200, 202}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := json.loads(shield.ask(f"/v1/requests/{request}")[1]))["state"].startswith("completed"):
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
@@ -111,10 +115,13 @@ def test_without_a_shield_nothing_is_sent_and_killed_it_goes_on(services):
     engage.process.send_signal(signal.SIGKILL)
     engage.wait()
     engage.start()
-    total = 0
-    for _ in range(2):
-        run = json.loads(engage.ask("/v1/runs", "POST", {"playbook": "book"})[1])
-        total += run["messages"].get("done", 0)
+    total, runs, deadline = 0, 0, time.monotonic() + 60
+    while runs < 2 or (total < 30 and time.monotonic() < deadline):
+        # On a busy machine the shield may answer later than a run waits for it.
+        status, said, _ = engage.ask("/v1/runs", "POST", {"playbook": "book"})
+        assert status in {200, 503}
+        if status == 200:
+            total, runs = total + json.loads(said)["messages"].get("done", 0), runs + 1
     assert total == 30
     assert len(list((engage.data / "outbox").glob("*.json"))) == 30
     engage.signal(signal.SIGTERM)

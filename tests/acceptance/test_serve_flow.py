@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Flow:
             "SHIELD_URL": f"{shield}/check",
             "KIKI_DATA_DIR": str(directory / "data"),
             "KIKI_FLOW_EXECUTOR": "syncflow-0",
-            "KIKI_FLOW_SANDBOX_DAY_SECONDS": "1.5",
+            "KIKI_FLOW_SANDBOX_DAY_SECONDS": "2.5",
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -55,8 +56,8 @@ class Flow:
         with log.open("wb") as file:
             command = [sys.executable, "-m", "kiki", "serve", "flow"]
             self.process = subprocess.Popen(command, env=self.environ, stdout=file, stderr=file)
-        until(lambda: '"event": "listening"' in log.read_text() or self.process.poll() is not None)
-        found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        until(lambda: re.search(r'"event": "listening".*\n', log.read_text()) or self.process.poll() is not None)
+        found = [json.loads(line) for line in log.read_text().split("\n")[:-1] if line.startswith("{")]
         (port,) = [line["port"] for line in found if line["event"] == "listening"]
         self.url = f"http://127.0.0.1:{port}"
         return self
@@ -64,16 +65,16 @@ class Flow:
     def end(self, number: int) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def get(self, path: str) -> Any:
-        return httpx.get(self.url + path, timeout=20).json()
+        return httpx.get(self.url + path, timeout=60).json()
 
     def post(self, path: str, body: Any = None) -> Any:
-        return httpx.post(self.url + path, json=body or {}, timeout=20).json()
+        return httpx.post(self.url + path, json=body or {}, timeout=60).json()
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -101,7 +102,7 @@ def test_a_service_that_is_killed_goes_on_and_one_that_is_stopped_gives_its_runs
             f"/{SERVICE}/PlaceBid", lambda each: each.SerializeToString(), pb.PlaceBidResponse.FromString
         )
         bid = pb.PlaceBidRequest(request_id="r", plan="served", campaign="search", bid_micros=1_500_000)
-        assert pb.ACCEPTED == place(bid, timeout=10).status
+        assert pb.ACCEPTED == place(bid, timeout=60).status
 
     flow.end(signal.SIGKILL)
     flow.start()
@@ -110,7 +111,7 @@ def test_a_service_that_is_killed_goes_on_and_one_that_is_stopped_gives_its_runs
     assert 0 == flow.end(signal.SIGTERM)
 
     flow.start()
-    until(lambda: flow.get(status)["state"] == "completed", 60)
+    until(lambda: flow.get(status)["state"] == "completed", 120)
     found = flow.get(status)
     assert 0 == sum(sum(lane["held"].values()) for lane in found["lanes"])
     assert [] == flow.post(f"{status}/reconcile", {"act": False})["findings"]

@@ -10,12 +10,13 @@ from statistics import median
 
 import pytest
 
-from tests.acceptance.serving import Shield, shield_in
+from tests.acceptance.serving import END_SECONDS, Shield, shield_in
 from tests.servers import RedisServer, free_port, running_redis
 
 pytestmark = pytest.mark.redis
 
-ON = {"KIKI_REDIS": "auto", "KIKI_REDIS_TIMEOUT_SECONDS": "0.25"}
+ON = {"KIKI_REDIS": "auto", "KIKI_REDIS_TIMEOUT_SECONDS": "5"}
+"""So long that no answer of a Redis that is there comes too late, however busy the machine: who waits for it is found out."""
 
 
 def checks(shield: Shield) -> dict[str, dict]:
@@ -76,10 +77,10 @@ def test_a_redis_elsewhere_that_is_absent(tmp_path):
         assert shield.status("/health") == 200
         assert shield.csv_ids() == shield.ledger_ids() == []
         try:
+            absent = time.monotonic()
             redis.start()
-            met = time.monotonic()
             shield.until("/readyz", 200)
-            assert time.monotonic() - met > 1.5, "a Redis that was never met is waited out"
+            assert time.monotonic() - absent >= 2, "a Redis that was never met is waited out"
             assert shield.status("/spend?amount=1") == 200
             assert json.loads(shield.ask("/health")[1])["redis_connected"] is True
         finally:
@@ -96,39 +97,39 @@ def test_a_redis_elsewhere_that_says_nothing(tmp_path):
                 started = time.monotonic()
                 assert shield.status("/spend?amount=1") == 503
                 times.append(time.monotonic() - started)
-            assert median(times) < 0.05
+            assert median(times) < 1
             assert shield.status("/readyz") == 503
 
 
 def test_a_redis_that_is_killed_and_comes_back_empty(tmp_path, own_redis):
     """Refused at once while it is gone; back again it is distrusted until the window has passed; never over meanwhile."""
-    environ = ON | {"REDIS_ADDR": own_redis.address, "MAX_BURST_BUDGET": "5", "WINDOW_SECONDS": "3"}
+    environ = ON | {"REDIS_ADDR": own_redis.address, "MAX_BURST_BUDGET": "5", "WINDOW_SECONDS": "5"}
     with shield_in(tmp_path / "shield", **environ) as shield:
         assert checks(shield)["window"]["detail"].startswith("redis")
+        began = time.monotonic()
         assert [shield.status("/spend?amount=1") for _ in range(6)] == [200] * 5 + [403]
-        spent = time.monotonic()
         own_redis.kill()
         times = []
         for _ in range(20):
             started = time.monotonic()
             assert shield.status("/spend?amount=1") == 503
             times.append(time.monotonic() - started)
-        assert median(times) < 0.05
-        assert max(times) < 1
+        assert median(times) < 1
+        assert max(times) < 4, "nobody waits for what is not there"
         assert shield.status("/readyz") == 503
         own_redis.start()
         while (status := shield.status("/spend?amount=1")) != 200:
             assert status in {403, 503}
-            assert time.monotonic() - spent < 20
+            assert time.monotonic() - began < END_SECONDS
             time.sleep(0.02)
-        assert time.monotonic() - spent > 2.5, "the five of before had left the window"
+        assert time.monotonic() - began >= 5, "the first of the five had left the window"
         assert shield.status("/readyz") == 200
         assert shield.log().count("Traceback") == 0
 
 
 def test_a_redis_that_pauses(tmp_path, own_redis):
-    """What was asked and not answered may have been taken: 503 once, it counts, and the rest is refused at once."""
-    environ = ON | {"REDIS_ADDR": own_redis.address, "MAX_BURST_BUDGET": "5"}
+    """What was asked and not answered may have been taken: 503 once, it counts if it was, and the rest is refused at once."""
+    environ = ON | {"REDIS_ADDR": own_redis.address, "MAX_BURST_BUDGET": "5", "KIKI_REDIS_TIMEOUT_SECONDS": "2"}
     with shield_in(tmp_path / "shield", **environ) as shield:
         assert shield.status("/spend?amount=3") == 200
         own_redis.pause()
@@ -138,17 +139,20 @@ def test_a_redis_that_pauses(tmp_path, own_redis):
             assert "counts as spent" in first[1]
             started = time.monotonic()
             assert [shield.status("/spend?amount=1") for _ in range(5)] == [503] * 5
-            assert time.monotonic() - started < 0.25
+            assert time.monotonic() - started < 2, "none of the five waited"
         finally:
             own_redis.resume()
         shield.until("/readyz", 200)
+        # It was carried out when Redis went on, unless that was later than a clock without a jump can explain.
+        spent = float(json.loads(shield.ask("/v1/budgets")[1])["budgets"][0]["spent"])
+        assert spent in {3, 4}
         admitted = sum(shield.status("/spend?amount=1") == 200 for _ in range(4))
-        assert admitted == 1, "3 before, and the 1 of which nobody knew"
+        assert admitted == 5 - spent, "3 before, and the 1 of which nobody knew if it was carried out"
 
 
 def test_two_services_on_one_redis(tmp_path, redis):
     """Together they admit exactly the limit, whoever is asked, and each says the same about what is left."""
-    environ = ON | {"REDIS_ADDR": redis.address, "MAX_BURST_BUDGET": "500"}
+    environ = ON | {"REDIS_ADDR": redis.address, "MAX_BURST_BUDGET": "500", "WINDOW_SECONDS": "600"}
     with shield_in(tmp_path / "one", **environ) as one, shield_in(tmp_path / "two", **environ) as two:
         admitted, lock = [], threading.Lock()
 

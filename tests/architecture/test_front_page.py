@@ -69,7 +69,7 @@ def test_the_first_lines_of_python_run(tmp_path: Path):
     assert len(blocks) >= 2
     command = [sys.executable, "-c", "\n".join(blocks)]
     environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
 
 

@@ -22,7 +22,7 @@ def loaded_after(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter holds after running the code."""
     report = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     command = [sys.executable, "-c", f"{code}\n{report}"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
     return set(json.loads(answer.stdout))
 
 

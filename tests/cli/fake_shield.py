@@ -116,7 +116,7 @@ class Real:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -146,11 +146,11 @@ class Real:
             assert request.transport is not None
             request.transport.abort()
         if bad == "sleep":
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(3)
         if bad == "dribble":
             response = web.StreamResponse()
             await response.prepare(request)
-            for _ in range(12):
+            for _ in range(30):
                 await response.write(b" ")
                 await asyncio.sleep(0.1)
         found = self.service(httpx.Request(request.method, str(request.url), content=content))

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def own(folder: Path) -> dict[str, str]:
         "KIKI_REDIS": "off",
         "MAX_BURST_BUDGET": "5000",
         "WINDOW_SECONDS": "2592000",
-        "KIKI_FLOW_SANDBOX_DAY_SECONDS": "0.5",
+        "KIKI_FLOW_SANDBOX_DAY_SECONDS": "1",
         "KIKI_FLOW_EXECUTOR": "here",
     }
 
@@ -143,7 +142,7 @@ def test_the_schema_is_printed():
 
 
 def test_killed_in_the_middle_the_same_command_goes_on(place: Path):
-    environ = {**os.environ, **own(place), "KIKI_FLOW_SANDBOX_DAY_SECONDS": "1.5"}
+    environ = {**os.environ, **own(place), "KIKI_FLOW_SANDBOX_DAY_SECONDS": "2.5"}
     command = [sys.executable, "-m", "kiki", "campaign", "run", "spring.yaml", "--ledger", "data"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
         assert first.stderr is not None
@@ -154,12 +153,12 @@ def test_killed_in_the_middle_the_same_command_goes_on(place: Path):
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as second:
         assert second.stderr is not None
         for line in second.stderr:
-            if "set aside for 2026-12-02" in line:
+            # As soon as it works: a machine may be so busy that all days have passed before it does.
+            if "begun" in line:
                 break
-        time.sleep(0.1)
         second.send_signal(signal.SIGINT)
-        assert 130 == second.wait(20)
-    done = subprocess.run([*command, "--json"], env=environ, capture_output=True, text=True, timeout=60, check=True)
+        assert 130 == second.wait(60)
+    done = subprocess.run([*command, "--json"], env=environ, capture_output=True, text=True, timeout=100, check=True)
     (found,) = json.loads(done.stdout)["runs"]
     assert ("completed", 0) == (found["state"], found["held"])
     with (

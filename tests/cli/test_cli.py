@@ -56,7 +56,7 @@ def run(*arguments: str, **options):
 def kiki(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     """The command as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "kiki", *arguments], capture_output=True, text=True, timeout=60, check=False, **options
+        [sys.executable, "-m", "kiki", *arguments], capture_output=True, text=True, timeout=200, check=False, **options
     )
 
 
@@ -304,7 +304,7 @@ def test_the_tail_follows_until_ctrl_c(tmp_path: Path):
             guard.spend("2")
             assert "2.00" in process.stdout.readline()
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
             assert process.stderr is not None
             assert process.stderr.read() == ""
 
@@ -441,7 +441,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path):
         assert process.stdout is not None
         assert process.stdout.readline().startswith("timestamp")
         process.stdout.close()
-        assert process.wait(20) == 141
+        assert process.wait(60) == 141
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

@@ -10,6 +10,7 @@ import pytest
 
 from kiki.cli import fleet
 from kiki.cli.doctor_services import services
+from tests.servers import free_port
 
 PORTS = {
     "KIKI_SHIELD_PORT": "shield",
@@ -17,12 +18,6 @@ PORTS = {
     "KIKI_FLOW_PORT": "flow",
     "KIKI_ENGAGE_PORT": "engage",
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -220,12 +221,13 @@ def test_while_a_service_has_the_ledger_it_is_asked(data: Path, tmp_path: Path, 
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(200):
-            try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz").status_code == 200:
                     break
-            except httpx.HTTPError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         number = made("c-1", "ACCESS", "--url", url)
         monkeypatch.setenv("KIKI_SHIELD_URL", url)
         assert number in run("dsr", "list").stdout
@@ -244,4 +246,4 @@ def test_while_a_service_has_the_ledger_it_is_asked(data: Path, tmp_path: Path, 
         assert (1, True) == (locked.exit_code, "another process" in locked.stderr)
     finally:
         service.terminate()
-        service.wait(20)
+        service.wait(60)

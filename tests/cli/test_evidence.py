@@ -265,7 +265,7 @@ def test_beside_a_service_that_goes_on_writing(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("KIKI_DATA_DIR", environ["KIKI_DATA_DIR"])
     monkeypatch.setenv("KIKI_SHIELD_URL", f"http://127.0.0.1:{port}")
     try:
-        for _ in range(100):
+        for _ in range(600):
             if run("spend", "--amount", "1").exit_code == 0:
                 break
             time.sleep(0.1)
@@ -290,5 +290,5 @@ def test_beside_a_service_that_goes_on_writing(tmp_path: Path, monkeypatch):
             spender.wait()
     finally:
         service.send_signal(signal.SIGTERM)
-        service.wait(20)
+        service.wait(60)
     assert 0 == json.loads(run("audit", "verify", "--json").stdout)["trees"][0]["unsigned"]

@@ -183,7 +183,7 @@ def test_fit_as_a_process_warns_of_nothing(log: Path, here: Path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
+        timeout=300,
     )
     assert "" == done.stderr
     assert "bg-nbd" == json.loads(done.stdout)["model"]

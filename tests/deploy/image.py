@@ -26,7 +26,7 @@ from tests.servers import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 UID = 10001
-SECONDS = 40.0
+SECONDS = 90.0
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 PORTS = ("PORT", "KIKI_PUBLIC_PORT", "KIKI_VALUE_PORT", "KIKI_VALUE_HTTP_PORT", "KIKI_FLOW_GRPC_PORT")
 

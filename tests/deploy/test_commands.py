@@ -52,7 +52,7 @@ class Shell:
         }
         return subprocess.run(
             ["bash", "-eo", "pipefail", "-c", text],
-            cwd=self.directory, env=environ, capture_output=True, text=True, check=False, timeout=100,
+            cwd=self.directory, env=environ, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_a_second_render_is_the_same_to_the_byte(engine: Engine):
 
 
 def test_what_is_made_from_the_chart_is_as_it_would_be_made():
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "chart_files.py"), "--check"], capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "chart_files.py"), "--check"], capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
     assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 

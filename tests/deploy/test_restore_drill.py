@@ -20,7 +20,7 @@ KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 def drill(*arguments: str) -> tuple[int, dict, str]:
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "restore_drill.py"), *arguments],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=400,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 

@@ -62,7 +62,7 @@ def pages(tmp_path_factory) -> Iterator[dict[str, str]]:
 def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text().splitlines():
+        for line in log.read_text().split("\n")[:-1]:
             told = json.loads(line) if line.startswith("{") else {}
             if told.get("event") == "listening":
                 return int(told["port"])
@@ -72,7 +72,7 @@ def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
 
 def _get(port: int, path: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as reply:
             return reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.read().decode()

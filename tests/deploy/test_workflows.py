@@ -53,7 +53,7 @@ def test_linters_find_nothing(path: Path):
         [str(BIN / "actionlint"), str(path)],
         [str(BIN / "zizmor"), "--offline", "--persona=auditor", str(path)],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -101,7 +101,7 @@ class Runner:
     def run(self, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
-            cwd=ROOT, env=self.environ | environ, capture_output=True, text=True, check=False, timeout=30,
+            cwd=ROOT, env=self.environ | environ, capture_output=True, text=True, check=False, timeout=200,
         )  # fmt: skip
 
     def called(self) -> list[str]:

@@ -51,7 +51,7 @@ class OnItsOwnLoop:
         self._stop = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -62,7 +62,7 @@ class OnItsOwnLoop:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -140,7 +140,7 @@ class _urls:  # noqa: N801
 
 class _app:  # noqa: N801
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
 
     async def __aenter__(self) -> str:
         await self._runner.setup()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -192,7 +190,7 @@ def test_what_processes_that_are_killed_were_told_is_kept_and_nothing_is_taken_t
         while (tmp_path / f"told-{number}").stat().st_size < 100 and process.poll() is None:
             threading.Event().wait(0.01)
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     with LoyaltyLedger.open(where) as ledger:
         history = ledger.history("ada")

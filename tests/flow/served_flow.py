@@ -24,7 +24,7 @@ from kiki.value.call_metrics import CallMetrics
 from kiki.web import listening, parse_tokens
 from tests.shield.served import Answer
 
-DAY_SECONDS = 0.5
+DAY_SECONDS = 1.5
 PLAN = """\
 plan: spring
 currency: USD
@@ -59,13 +59,13 @@ class ServedFlow:
     async def post(self, path: str, body: Any = None, **given: Any) -> Answer:
         return await self.ask("POST", path, body, **given)
 
-    async def until(self, condition: Any, seconds: float = 20) -> None:
+    async def until(self, condition: Any, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110  # another thread makes it true
                 await asyncio.sleep(0.02)
 
     async def settled(self, run: str) -> None:
-        await self.until(lambda: self.runner.store.run(run).state != "running", 30)
+        await self.until(lambda: self.runner.store.run(run).state != "running", 100)
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ class RunningFlow:
         self.flow: ServedFlow
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(60)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -108,5 +108,5 @@ class RunningFlow:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()

@@ -80,7 +80,7 @@ class FaultyProxy:
 
     @staticmethod
     def _pass_on(request, upstream, headers, body):
-        connection = http.client.HTTPConnection(upstream.removeprefix("http://"), timeout=10)
+        connection = http.client.HTTPConnection(upstream.removeprefix("http://"), timeout=60)
         try:
             connection.request(request.command, request.path, body, headers)
             answer = connection.getresponse()

@@ -29,7 +29,7 @@ def rows(count, first=0):
 def terminate(admin, session):
     """End a session from outside, and wait until the server has."""
     admin(f"SELECT pg_terminate_backend({session.pid})")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while admin(f"SELECT FROM pg_stat_activity WHERE pid = {session.pid}"):
         assert time.monotonic() < deadline
         time.sleep(0.01)

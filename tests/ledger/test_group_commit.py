@@ -27,7 +27,7 @@ class Squares:
         assert self.working == 1  # one batch at a time
         self.batches.append([ticket.item for ticket in batch])
         self.entered.set()
-        self.go_on.wait(10)
+        self.go_on.wait(60)
         for ticket in batch:
             if ticket.item < 0:
                 ticket.fail(ValueError(f"{ticket.item} is negative"))
@@ -89,7 +89,7 @@ def test_what_comes_during_a_batch_shares_the_next():
     squares.go_on.clear()
     first = threading.Thread(target=lambda: group.submit(0).result())
     first.start()
-    assert squares.entered.wait(10)
+    assert squares.entered.wait(60)
     found = []
     others = [threading.Thread(target=lambda n=n: found.append(group.submit(n).result())) for n in range(1, 21)]
     for thread in others:
@@ -190,7 +190,7 @@ def test_an_interrupted_waiter_does_not_take_the_others_turn():
     squares.go_on.clear()
     leader = threading.Thread(target=lambda: group.submit(1).result(), daemon=True)
     leader.start()
-    assert squares.entered.wait(10)
+    assert squares.entered.wait(60)
     found = []
     mine, other = group.submit(2), group.submit(3)
     waiter = threading.Thread(target=lambda: found.append(other.result()), daemon=True)
@@ -263,7 +263,7 @@ def test_drain_waits_for_the_batch_that_is_being_worked_off():
     ticket = group.submit(4)
     leader = threading.Thread(target=ticket.result)
     leader.start()
-    assert squares.entered.wait(10)
+    assert squares.entered.wait(60)
     threading.Timer(0.1, squares.go_on.set).start()
     group.drain()
     was_done = ticket.done
@@ -325,7 +325,7 @@ async def test_who_stops_waiting_undoes_nothing(executor):
     tasks[3].cancel()
     await asyncio.sleep(0)
     squares.go_on.set()
-    found = await asyncio.wait_for(asyncio.gather(first, *tasks, return_exceptions=True), 10)
+    found = await asyncio.wait_for(asyncio.gather(first, *tasks, return_exceptions=True), 60)
     kept = [each for each in found if not isinstance(each, BaseException)]
     assert kept == [1, 9, 16, 36, 49]
     assert sum(isinstance(each, asyncio.CancelledError) for each in found) == 2
@@ -350,7 +350,7 @@ async def test_errors_reach_the_awaiting_caller(executor):
     with pytest.raises(RuntimeError, match="worker broke"):
         await lead.submit(1)
     broken[0] = False
-    assert await asyncio.wait_for(lead.submit(2), 10) == 2
+    assert await asyncio.wait_for(lead.submit(2), 60) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -365,9 +365,9 @@ async def test_a_worker_that_exits_leaves_nobody_waiting(executor):
             ticket.resolve("ok")
 
     lead = AsyncLead(GroupCommit(work), executor)
-    (found,) = await asyncio.wait_for(asyncio.gather(lead.submit(1), return_exceptions=True), 3)
+    (found,) = await asyncio.wait_for(asyncio.gather(lead.submit(1), return_exceptions=True), 60)
     assert isinstance(found, BaseException)
-    assert await asyncio.wait_for(lead.submit(2), 3) == "ok"
+    assert await asyncio.wait_for(lead.submit(2), 60) == "ok"
 
 
 async def test_a_batch_led_by_another_thread_answers_its_coroutines(executor):
@@ -378,7 +378,7 @@ async def test_a_batch_led_by_another_thread_answers_its_coroutines(executor):
     future = lead.submit(5)
     found = await asyncio.get_running_loop().run_in_executor(None, lambda: group.submit(6).result())
     assert found == 36
-    assert await asyncio.wait_for(future, 3) == 25
+    assert await asyncio.wait_for(future, 60) == 25
 
 
 async def test_coroutines_and_threads_share_one_group(executor):
@@ -389,7 +389,7 @@ async def test_coroutines_and_threads_share_one_group(executor):
     threads = asyncio.get_running_loop().run_in_executor(
         None, in_threads, 8, lambda i: [group.submit(i * 50 + n).result() for n in range(50)]
     )
-    own = [await asyncio.wait_for(lead.submit(1000 + n), 5) for n in range(200)]
+    own = [await asyncio.wait_for(lead.submit(1000 + n), 60) for n in range(200)]
     assert [(1000 + n) ** 2 for n in range(200)] == own
     assert [[(i * 50 + n) ** 2 for n in range(50)] for i in range(8)] == await threads
 

@@ -38,7 +38,7 @@ class SlowStore(MemoryStore):
 
     def commit(self, entries, writes=()):
         self.began.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         super().commit(entries, writes)
 
 
@@ -74,7 +74,7 @@ def test_a_result_comes_only_after_the_commit():
     ticket = ledger.append(Noted("x"))
     waiter = threading.Thread(target=ticket.result)
     waiter.start()
-    assert store.began.wait(10)
+    assert store.began.wait(60)
     assert not ticket.done
     assert store.next_seq() == 0
     store.go_on.set()

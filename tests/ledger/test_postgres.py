@@ -312,7 +312,7 @@ def test_after_the_epoch_was_raised_no_entry_of_the_old_one_arrives(store, postg
     with closing(PostgresStore(postgres, "two")) as other:
         thread = threading.Thread(target=write)
         thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
         other.raise_epoch("w")
         found = [reader.next_seq() for reader in other.readers()]
         thread.join()

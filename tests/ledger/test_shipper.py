@@ -293,11 +293,11 @@ def test_the_thread_works_until_it_is_stopped(tmp_path):
     stop = threading.Event()
     thread = threading.Thread(target=rig.shipper.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not rig.names() and time.monotonic() < deadline:
         time.sleep(0.01)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert [(0, 9)] == rig.names()
 
@@ -310,18 +310,18 @@ def test_appending_goes_on_while_the_archive_hangs(tmp_path):
 
     def hang(name, content):
         began.set()
-        assert go_on.wait(20)
+        assert go_on.wait(100)
         return really_put(name, content)
 
     rig.archive.put_if_absent = hang
     rig.write(10)
     thread = threading.Thread(target=rig.shipper.flush)
     thread.start()
-    assert began.wait(10)
+    assert began.wait(60)
     assert 10 == rig.ledger.append(Noted("meanwhile")).result()
     assert 1 == rig.shipper.lag().waiting
     go_on.set()
-    thread.join(10)
+    thread.join(60)
     assert [(0, 9)] == rig.names()
 
 
@@ -392,7 +392,7 @@ def run_until_killed(root, die_at, seconds=10.0):
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-        assert -signal.SIGKILL == process.wait(10)
+        assert -signal.SIGKILL == process.wait(60)
 
 
 def finish(root):

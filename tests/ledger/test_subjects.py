@@ -562,13 +562,13 @@ def test_who_is_looked_for_while_being_forgotten_is_not_remembered():
         found = real(space, keys)
         if space == SUBJECTS:
             reading.set()
-            assert forgotten.wait(10)
+            assert forgotten.wait(60)
         return found
 
     store.get_many = get_many
     looker = threading.Thread(target=subjects.find, args=(PERSON,))
     looker.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     store.get_many = real
     subjects.forget(PERSON)
     forgotten.set()

@@ -202,7 +202,7 @@ def test_a_witness_that_drips_its_answer_is_given_up(monkeypatch):
             )
     finally:
         enough.set()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 

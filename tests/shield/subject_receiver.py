@@ -160,7 +160,7 @@ def serving(receiver: SubjectReceiver) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
     thread.start()
-    started.wait(10)
+    started.wait(60)
     try:
         yield f"http://127.0.0.1:{ready[0]}/privacy"
     finally:

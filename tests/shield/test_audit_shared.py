@@ -169,6 +169,14 @@ def test_guards_over_a_real_redis_are_never_accused(tmp_path, own_redis):
     ]
     stop = threading.Event()
 
+    spent = []
+
+    def until_spent(more: int) -> None:
+        wanted, end = len(spent) + more, time.monotonic() + 60
+        while len(spent) < wanted:
+            assert time.monotonic() < end, "nothing was admitted any more"
+            time.sleep(0.01)
+
     def work(number: int) -> None:
         guard, chance, holds = guards[number], random.Random(number), []
         while not stop.is_set():
@@ -185,16 +193,21 @@ def test_guards_over_a_real_redis_are_never_accused(tmp_path, own_redis):
                     chance.choice(guards).commit(hold, 1)
                 else:
                     guard.spend(chance.randint(1, 30), scopes, key)
+                    spent.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    for disturb in (own_redis.pause, own_redis.resume, own_redis.restart_empty, lambda: None):
-        time.sleep(0.6)
-        disturb()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for disturb in (own_redis.pause, own_redis.resume, own_redis.restart_empty, lambda: until_spent(1)):
+            if disturb is not own_redis.resume:
+                until_spent(3)
+            time.sleep(0.6)
+            disturb()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     chains = []
     for guard in guards:
         chain = Chain(guard.decider.ledger.chain)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -412,8 +413,20 @@ def test_an_import_killed_anywhere_is_finished_by_running_it_again(tmp_path: Pat
         "customer_id,purpose,state,said_at\n"
         + "".join(f"c-{number},marketing,granted,2023-01-01\n" for number in range(count))
     )
+    # It is not given the end of the list, so that it cannot come to it, however late it is killed.
+    fed, killed = tmp_path / "fed.csv", threading.Event()
+    os.mkfifo(fed)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), fed.open("w") as pipe:
+            pipe.writelines(source.read_text().splitlines(keepends=True)[: count - 500])
+            pipe.flush()
+            killed.wait()
+
+    feeding = threading.Thread(target=feed, daemon=True)
+    feeding.start()
     importer = subprocess.Popen(
-        [sys.executable, "-c", IMPORTER, str(ledger), str(source)],
+        [sys.executable, "-c", IMPORTER, str(ledger), str(fed)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -425,6 +438,8 @@ def test_an_import_killed_anywhere_is_finished_by_running_it_again(tmp_path: Pat
     durable = max([durable, *map(int, importer.stdout.read().split())])
     importer.wait()
     importer.stdout.close()
+    killed.set()
+    feeding.join()
     with ConsentStore.open(ledger) as store, source.open() as lines:
         present = sum(1 for _ in store.records(sealed=False))
         assert durable - 1 <= present < count

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
+from kiki.clock import SECOND
+from kiki.shield import consent_lease
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.evidence import find_rows
 from tests.shield.served import TOKENS, Served, bearer, served
@@ -345,16 +347,17 @@ class TestLeases:
 
     async def test_a_revoke_waits_for_who_holds_an_answer_and_no_longer(self, shield):
         await shield.post("/v1/consents", FULL)
+        asked = time.monotonic()
         (answer,) = (await shield.post("/v1/consents:check", check(("c-1", "marketing"), holder="w"))).json["answers"]
         assert (True, True) == (answer["allowed"], 0 < answer["lease_seconds"] <= 2)
-        began = time.monotonic()
-        await shield.post("/v1/consents", FULL | {"state": "revoked"})
-        assert 1.0 < time.monotonic() - began < 4.0
+        async with asyncio.timeout(60):
+            await shield.post("/v1/consents", FULL | {"state": "revoked"})
+        assert time.monotonic() - asked > 1.9
 
-    async def test_a_confirmation_ends_the_wait(self, shield):
+    async def test_a_confirmation_ends_the_wait(self, shield, monkeypatch):
+        monkeypatch.setattr(consent_lease, "LEASE", 3600 * SECOND)  # nothing else can end it
         await shield.post("/v1/consents", FULL)
         await shield.post("/v1/consents:check", check(("c-1", "marketing"), holder="w"))
-        began = time.monotonic()
         revoking = asyncio.create_task(shield.post("/consent/revoke", {"customer_id": "c-1", "type": "marketing"}))
         recalls = []
         while not recalls:
@@ -363,12 +366,12 @@ class TestLeases:
         assert not revoking.done()
         left = (await shield.post("/v1/consents:confirm", {"holder": "w", "confirmed": recalls})).json["recalls"]
         assert [] == left
-        assert 200 == (await revoking).status
-        assert time.monotonic() - began < 1.5
+        assert 200 == (await asyncio.wait_for(revoking, 60)).status
         (answer,) = (await shield.post("/v1/consents:check", check(("c-1", "marketing"), holder="w"))).json["answers"]
         assert not answer["allowed"]
 
-    async def test_nobody_confirms_for_another_token_or_with_a_lease_of_another_process(self):
+    async def test_nobody_confirms_for_another_token_or_with_a_lease_of_another_process(self, monkeypatch):
+        monkeypatch.setattr(consent_lease, "LEASE", 3600 * SECOND)  # nothing else can end the wait
         tokens = TOKENS + "  - {name: other, token: other-0123456789abcdef, roles: [spend]}\n"
         async with served(BudgetGuard.open(limit="1"), tokens=tokens) as shield:
             privacy, spend = {"headers": bearer("privacy")}, {"headers": bearer("spend")}
@@ -388,7 +391,7 @@ class TestLeases:
             await asyncio.sleep(0.2)
             assert not revoking.done()
             await confirm(answer["lease"], spend)
-            await asyncio.wait_for(revoking, 0.5)
+            await asyncio.wait_for(revoking, 60)
 
     @pytest.mark.parametrize(
         "body",

@@ -98,7 +98,7 @@ def test_the_threads_ship_and_stop(guard, tmp_path):
     keeper = EvidenceKeeper(guard.decider, retention_days=30, archive=archive, segment_entries=256)
     spend(guard, 600)
     keeper.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while len(list(archive.list())) < 2 and time.monotonic() < end:
         time.sleep(0.05)
     keeper.stop()

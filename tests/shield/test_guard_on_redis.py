@@ -1,14 +1,23 @@
 """The whole guard over a real Redis: what the window's own tests cannot see."""
 
 import time
+from functools import partial
 
 import pytest
 
 from kiki.clock import SECOND
 from kiki.errors import HoldUnknown, LedgerUnavailable, SpendDenied, WindowUnavailable
 from kiki.money import MICROS
+from kiki.shield import budget_guard
 from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.opening import open_decider
 from kiki.shield.policy import single_budget
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """No answer of Redis comes too late, however busy the machine is."""
+    monkeypatch.setattr(budget_guard, "open_decider", partial(open_decider, redis_timeout=5.0))
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ class TestKinds:
         number = await vouched(shield, "ACCESS")
         answer = await shield.post(f"/v1/requests/{number}/run")
         assert answer.status in {200, 202}
-        for _ in range(100):
+        for _ in range(1200):
             if (await shield.get(f"/v1/requests/{number}")).json["state"] == "completed":
                 break
             await asyncio.sleep(0.05)
@@ -438,7 +438,7 @@ async def test_what_waits_is_run_again_by_the_service_itself(crm, tmp_path, monk
         number = await vouched(shield, "ACCESS")
         assert "waiting" == (await run(shield, number))["state"]
         crm.fails = False
-        for _ in range(100):
+        for _ in range(1200):
             if (await shield.get(f"/v1/requests/{number}")).json["state"] == "completed":
                 return
             await asyncio.sleep(0.05)

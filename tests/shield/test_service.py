@@ -1095,7 +1095,7 @@ class TestLedgerFails:
         disk.full.add("shield.db")
         assert (await shield.get("/spend?amount=1")).status == 503
         disk.full.clear()
-        for _ in range(60):
+        for _ in range(1200):
             if (await shield.get("/readyz")).status == 200:
                 break
             await asyncio.sleep(0.05)

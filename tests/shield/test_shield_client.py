@@ -347,15 +347,16 @@ def test_retry_after_is_honoured_up_to_a_bound(make: Make, date: bool):
         return httpx.Response(503, headers={"Retry-After": said}, json=describe_error(LedgerUnavailable(), 503))
 
     service = Guarded()
+    began = time.monotonic()
     client = make(flaky(service, busy(3)))
     assert client.spend("1").allowed
-    assert 2 <= client.waits[0] <= 4
+    assert 2 - (time.monotonic() - began) <= client.waits[0] <= 4
     service.asked.clear()
     client = make(flaky(service, busy(120)))
     with pytest.raises(LedgerUnavailable) as caught:
         client.spend("1")
     assert caught.value.retry_after is not None
-    assert 119 <= caught.value.retry_after <= 121
+    assert 119 - (time.monotonic() - began) <= caught.value.retry_after <= 121
     assert (len(service.asked), client.waits) == (1, [])
 
 
@@ -592,11 +593,12 @@ def real() -> Iterator[Real]:
 def test_a_service_that_stumbles_takes_the_money_once(make: Make, real: Real, bad: str):
     """Refused, cut off, silent, or too slow: the same key goes out again and one spend is counted."""
     real.service, real.keys, real.bad = Guarded(), [], [bad]
-    client = make(None, real.url, timeout=0.3)
+    client = make(None, real.url, timeout=1.5)
     assert client.spend("100").allowed
     assert len(real.keys) == 2
     assert len(set(real.keys)) == 1
-    time.sleep(0.7 if bad == "sleep" else 0)  # the slow one may still be at work
+    while bad == "sleep" and len(real.service.asked) < 2:
+        time.sleep(0.01)  # the slow one is still at work
     assert [meter.spent for meter in real.service.guard.status()] == [100_000_000]
 
 
@@ -606,7 +608,7 @@ def test_nobody_there_is_said_at_once(make: Make):
         began = time.monotonic()
         with pytest.raises(ShieldUnreachable, match="cannot be reached"):
             make(None, f"http://127.0.0.1:{holder.getsockname()[1]}", retries=0).spend("1")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25, "it did not wait until the end of its patience"
 
 
 def test_one_client_serves_many_threads(real: Real):

@@ -43,7 +43,7 @@ def url() -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield f"http://127.0.0.1:{ports[0]}/privacy"
     loop.call_soon_threadsafe(stop.set)
     thread.join(10)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from kiki.errors import (
 from kiki.value.ltv_answer import answer_of
 from kiki.value.ltv_client import AsyncLtvClient, Heuristic, LtvClient
 from kiki.value.pb import value_pb2 as pb
+from tests.servers import free_port
 from tests.value.served_value import (
     FIRST_DAY,
     LAST_DAY,
@@ -42,12 +42,6 @@ from tests.value.served_value import (
     running,
     write_log,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +60,7 @@ def files(tmp_path_factory):
 @pytest.fixture(params=["service", "file"])
 def client(request, service, files):
     given = {"address": service.address} if request.param == "service" else files
-    with LtvClient(**given, timeout=5) as one:
+    with LtvClient(**given, timeout=30) as one:
         yield one
 
 
@@ -219,33 +213,33 @@ class TestAway:
 
     def test_a_slow_service_is_left_at_the_deadline(self):
         gone = threading.Event()
-        with answering(lambda _: gone.wait(5) and b"") as server, LtvClient(server.address, fallback=7) as client:
+        with answering(lambda _: gone.wait(100) and b"") as server, LtvClient(server.address, fallback=7) as client:
             client.predict("c1", fallback=0)  # the connection
             began = time.monotonic()
             assert client.predict("c1", timeout=0.1).is_fallback
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 30
             gone.set()
 
     def test_what_is_not_syncvalue_is_no_answer(self):
-        with answering(b"\xff\xff\xff") as server, LtvClient(server.address, timeout=2) as client:
+        with answering(b"\xff\xff\xff") as server, LtvClient(server.address, timeout=30) as client:
             with pytest.raises(ValueUnreachable, match="not SyncValue"):
                 client.predict("c1")
             assert 3.0 == client.predict("c1", fallback=3).expected
 
     def test_a_batch_that_lacks_customers_is_no_answer(self):
         short = pb.PredictBatchResponse(source=[1]).SerializeToString()
-        with answering(short) as server, LtvClient(server.address, timeout=2, fallback=3) as client:
+        with answering(short) as server, LtvClient(server.address, timeout=30, fallback=3) as client:
             assert [3.0, 3.0] == [each.expected for each in client.predict_many(["c1", "c2"])]
 
 
 class TestRetries:
     def test_a_lost_connection_is_tried_once_more(self):
-        with answering(grpc.StatusCode.UNAVAILABLE, ANSWER) as server, LtvClient(server.address, timeout=2) as client:
+        with answering(grpc.StatusCode.UNAVAILABLE, ANSWER) as server, LtvClient(server.address, timeout=30) as client:
             assert "scored" == client.predict("c1").source
             assert 2 == len(server.calls)
 
     def test_and_not_for_ever(self):
-        with answering(grpc.StatusCode.UNAVAILABLE) as server, LtvClient(server.address, timeout=2) as client:
+        with answering(grpc.StatusCode.UNAVAILABLE) as server, LtvClient(server.address, timeout=30) as client:
             assert client.predict("c1", fallback=0).is_fallback
             assert 2 == len(server.calls)
 
@@ -262,7 +256,7 @@ class TestRetries:
         ],
     )
     def test_other_codes_are_answers(self, code, expected):
-        with answering(code) as server, LtvClient(server.address, timeout=2) as client:
+        with answering(code) as server, LtvClient(server.address, timeout=30) as client:
             with pytest.raises(expected):
                 client.predict("c1")
             assert 1 == len(server.calls)
@@ -282,7 +276,7 @@ class TestSettings:
         monkeypatch.setenv("KIKI_VALUE_TOKEN_FILE", str(tmp_path / "token"))
         with answering(ANSWER) as server:
             for token in (None, "given-0123456789abcdef"):
-                with LtvClient(server.address, timeout=2, token=token) as client:
+                with LtvClient(server.address, timeout=30, token=token) as client:
                     client.predict("c1")
             assert ["Bearer file-0123456789abcdef", "Bearer given-0123456789abcdef"] == [
                 call["authorization"] for call in server.calls
@@ -322,11 +316,11 @@ class TestSettings:
 
 class TestAsync:
     async def test_it_answers_as_the_other_one(self, service, files):
-        with LtvClient(service.address, timeout=5) as blocking:
+        with LtvClient(service.address, timeout=30) as blocking:
             one, many = blocking.predict("c1"), blocking.predict_many(["c1", "nobody"])
             info = blocking.model_info()
         for given in ({"address": service.address}, files):
-            async with AsyncLtvClient(**given, timeout=5) as client:
+            async with AsyncLtvClient(**given, timeout=30) as client:
                 assert one == await client.predict("c1")
                 assert many == await client.predict_many(["c1", "nobody"], batch=1)
                 assert info == await client.model_info()
@@ -337,7 +331,7 @@ class TestAsync:
                     await client.predict("")
 
     async def test_many_at_once(self, service):
-        async with AsyncLtvClient(service.address, timeout=5) as client:
+        async with AsyncLtvClient(service.address, timeout=30) as client:
             answers = await asyncio.gather(*(client.predict(f"c{n}") for n in range(200)))
         assert [f"c{n}" for n in range(200)] == [each.customer_id for each in answers]
 
@@ -355,15 +349,15 @@ class TestAsync:
                 ("wrong-0123456789abcdef", Unauthenticated),
                 ("spender-0123456789abcdef", Forbidden),
             ):
-                async with AsyncLtvClient(address, token=token, timeout=5, fallback=1) as client:
+                async with AsyncLtvClient(address, token=token, timeout=30, fallback=1) as client:
                     with pytest.raises(expected):
                         await client.predict("c1")
-            async with AsyncLtvClient(address, token="reader-0123456789abcdef", timeout=5) as client:
+            async with AsyncLtvClient(address, token="reader-0123456789abcdef", timeout=30) as client:
                 assert "scored" == (await client.predict("c1")).source
 
     async def test_an_id_that_is_not_answered_is_not_found(self, tmp_path):
         async with running(tmp_path, KIKI_VALUE_UNKNOWN="not-found") as one:
-            client = AsyncLtvClient(f"127.0.0.1:{one.service.port}", timeout=5, fallback=1)
+            client = AsyncLtvClient(f"127.0.0.1:{one.service.port}", timeout=30, fallback=1)
             with pytest.raises(NotFound):
                 await client.predict("nobody")
             (answer,) = await client.predict_many(["nobody"])

@@ -287,7 +287,7 @@ class TestReload:
         async with running(tmp_path) as service:
             before = await predicted(service, customer_id="c1")
             new.save(tmp_path / "model.json")
-            for _ in range(400):
+            for _ in range(3000):
                 after = await predicted(service, customer_id="c1")
                 if after.model_version != before.model_version:
                     break
@@ -300,8 +300,10 @@ class TestReload:
         path = tmp_path / "model.json"
         async with running(tmp_path) as service:
             text = path.read_text()
-            path.write_text({"edited": text.replace("26.0", "27.0"), "cut off": text[:-40], "emptied": ""}[harm])
-            for _ in range(400):
+            new = tmp_path / "new"
+            new.write_text({"edited": text.replace("26.0", "27.0"), "cut off": text[:-40], "emptied": ""}[harm])
+            new.replace(path)  # at once: half of it would be refused, too
+            for _ in range(3000):
                 health = json.loads((await get(f"{service.url}/health"))[1])
                 if health["reload_refused"]:
                     break
@@ -312,7 +314,7 @@ class TestReload:
             assert 'result="refused"} 1.0' in (await get(f"{service.url}/metrics"))[1]
             path.unlink()
             fitted("pareto-nbd").save(path)
-            for _ in range(400):
+            for _ in range(3000):
                 answer = await predicted(service, customer_id="c1")
                 if answer.model_version != fitted().model_version:
                     break
@@ -330,7 +332,7 @@ class TestReload:
             assert 503 == (await get(f"{service.url}/readyz"))[0]
             assert 200 == (await get(f"{service.url}/livez"))[0]
             fitted().save(path)
-            for _ in range(400):
+            for _ in range(3000):
                 health = await service.ask(HEALTH, b"", health_pb2.HealthCheckResponse)
                 if health.status == health_pb2.HealthCheckResponse.SERVING:
                     break

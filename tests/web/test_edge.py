@@ -46,7 +46,7 @@ async def raw(running, request: bytes, port: int | None = None) -> tuple[int, di
     reader, writer = await asyncio.open_connection("127.0.0.1", port or running.port)
     try:
         writer.write(request)
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode("latin-1")
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode("latin-1")
         first, *lines = head.rstrip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
@@ -131,7 +131,7 @@ class TestEveryAnswer:
         writer.write(b"".join(b"GET /v1/items/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number for number in range(50)))
         text = b""
         while text.count(b"HTTP/1.1 200") < 50 or not text.endswith(b"}"):
-            text += await asyncio.wait_for(reader.read(65536), 5)
+            text += await asyncio.wait_for(reader.read(65536), 60)
         assert re.findall(rb'"item":"(\d+)"', text) == [b"%d" % number for number in range(50)]
         writer.close()
         await writer.wait_closed()

@@ -12,14 +12,17 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from aiohttp import ClientSession
 
 from kiki.errors import ConfigurationError
 from kiki.settings import parse_listen
-from kiki.web import Route, Service, listening, parse_tokens, plain
+from kiki.web import Route, Service, listening, parse_tokens, plain, serving
 
+# So long nothing takes, unless it hangs: a busy machine may be many times slower than an idle one.
+PATIENCE = 60.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -31,7 +34,7 @@ HELLO = Route("/hello", hello, plain=True)
 
 
 def settings(**environ: str):
-    return parse_listen({"PORT": "0", "KIKI_DRAIN_SECONDS": "2", **environ})
+    return parse_listen({"PORT": "0", "KIKI_DRAIN_SECONDS": "30", **environ})
 
 
 async def ask(port: int, path: str = "/hello") -> tuple[int, str]:
@@ -133,7 +136,8 @@ class TestDrain:
             await draining
         assert events == ["answered", "closed"]
 
-    async def test_open_connections_may_ask_once_more_and_are_told_to_close(self):
+    async def test_open_connections_may_ask_once_more_and_are_told_to_close(self, monkeypatch):
+        monkeypatch.setattr(serving, "QUIET_SECONDS", 30)  # however late this machine lets the client ask
         async with listening(Service("x", [HELLO]), settings()) as running:
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
             request = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -142,7 +146,7 @@ class TestDrain:
             draining = asyncio.ensure_future(running.drain())
             await asyncio.sleep(0.1)
             writer.write(request % b"readyz")
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)
             assert answer.startswith(b"HTTP/1.1 503")
             assert b"Connection: close" in answer
             assert b"draining" in answer
@@ -161,7 +165,7 @@ class TestDrain:
             draining = asyncio.ensure_future(running.drain())
             await asyncio.sleep(0.7)
             writer.write(b"cd")
-            assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"abcd\n")
+            assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"abcd\n")
             await draining
             writer.close()
             await writer.wait_closed()
@@ -175,19 +179,22 @@ class TestDrain:
             await running.drain()  # the loop had no turn since to accept them
             answers = []
             for one in waiting:
-                one.settimeout(2)
+                one.settimeout(PATIENCE)
                 with one, one.makefile("rb") as file:
                     answers.append(file.read())
             assert Counter(answer.startswith(b"HTTP/1.1 200") for answer in answers) == {True: 20}
 
     async def test_the_wait_has_an_end(self, caplog):
+        begun = asyncio.Event()
+
         async def forever(request):
-            await asyncio.sleep(60)
+            begun.set()
+            await asyncio.sleep(3600)
 
         async with listening(Service("x", [Route("/f", forever)]), settings(KIKI_DRAIN_SECONDS="0.2")) as running:
             asked = asyncio.ensure_future(ask(running.port, "/f"))
-            await asyncio.sleep(0.1)
-            async with asyncio.timeout(2):
+            await begun.wait()
+            async with asyncio.timeout(PATIENCE):
                 await running.drain()
             with pytest.raises(Exception):  # noqa: B017
                 await asked
@@ -207,7 +214,7 @@ async def tiny(tmp_path, **environ: str):
     try:
         port = 0
         while not port:
-            line = await asyncio.wait_for(process.stdout.readline(), 20)
+            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
             if not line:
                 raise AssertionError((await process.stderr.read()).decode())
             entry = json.loads(line)
@@ -234,15 +241,19 @@ class TestProcess:
                     return
                 try:
                     closing = False
+                    heard = monotonic()
                     while not closing:
+                        idle = monotonic() - heard
                         writer.write(b"GET /work HTTP/1.1\r\nHost: localhost\r\n\r\n")
                         try:
                             head = await reader.readuntil(b"\r\n\r\n")
                             await reader.readexactly(len(b"done\n"))
                         except (OSError, asyncio.IncompleteReadError):
-                            told["lost"] += 1
-                            return
+                            # Who was kept from asking for so long has no promise; it may only happen to a busy machine.
+                            told["late" if idle > 0.9 * serving.QUIET_SECONDS else "lost"] += 1
+                            break
                         told["answered"] += 1
+                        heard = monotonic()
                         closing = b"Connection: close" in head
                 finally:
                     writer.close()
@@ -251,9 +262,11 @@ class TestProcess:
 
         async with tiny(tmp_path) as (process, port, done):
             clients = [asyncio.ensure_future(client(port)) for _ in range(24)]
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(PATIENCE):
+                while told["answered"] < 200:  # noqa: ASYNC110  # any of the clients
+                    await asyncio.sleep(0.01)
             process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*clients)
                 assert await process.wait() == 0
         worked = Counter(done.read_text().split())
@@ -263,7 +276,7 @@ class TestProcess:
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     async def test_a_second_signal_ends_it_at_once(self, tmp_path, number, code):
-        async with tiny(tmp_path, KIKI_DRAIN_SECONDS="60") as (process, port, _):
+        async with tiny(tmp_path, KIKI_DRAIN_SECONDS="600") as (process, port, _):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await asyncio.sleep(0.2)
@@ -271,14 +284,14 @@ class TestProcess:
             while json.loads(await process.stdout.readline())["event"] != "stopping":
                 pass
             process.send_signal(number)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE):
                 assert await process.wait() == code
             writer.close()
 
     async def test_sigint_on_an_idle_service_ends_it_well(self, tmp_path):
         async with tiny(tmp_path) as (process, _, done):
             process.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(process.wait(), 5) == 0
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
         assert done.read_text() == "closed\n"
 
     async def test_sighup_takes_new_tokens_and_survives_broken_ones_and_hooks(self, tmp_path):
@@ -311,7 +324,7 @@ class TestProcess:
             assert "the token file was refused; the old one stays" in await reload()
             assert await status("second") == 200
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 5) == 0
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
     async def test_a_taken_port_ends_the_start_with_a_sentence(self, tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -27,7 +27,7 @@ async def work(request):
 
 
 async def slow(request):
-    await asyncio.sleep(60)
+    await asyncio.sleep(3600)
     return plain("never")
 
 

@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _meet  # noqa: N815  # the names that http.server asks for
 
 
-def until(check, seconds: float = 5.0) -> None:
+def until(check, seconds: float = 60.0) -> None:
     """Wait until that holds."""
     end = time.monotonic() + seconds
     while not check():
