@@ -80,6 +80,14 @@ def removed(name: str, platform: str, state: CampaignState | None) -> Change | N
     return Change(campaign=name, platform=platform, step=Step.PAUSE, details=["the plan has it no more"])
 
 
+def outlived(campaign: PlannedCampaign, until: date) -> Problem | None:
+    """A campaign that is there, and was made for fewer days: platforms are told the last one when a campaign is made."""
+    if campaign.ends <= until:
+        return None
+    said = f"{campaign.name} was made to end on {until}, and {campaign.platform} lets it spend nothing after that day"
+    return Problem(what=f"{said}: give the campaign another name for the days after it", campaigns=[campaign.name])
+
+
 def bid_in_words(campaign: PlannedCampaign, currency: str) -> str:
     """How a campaign bids."""
     bid = campaign.bid

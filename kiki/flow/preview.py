@@ -14,7 +14,7 @@ from kiki.flow.lane_money import worst_case
 from kiki.flow.lane_world import Worlds
 from kiki.flow.lane_write import campaign_of
 from kiki.flow.plan import Plan, PlannedCampaign
-from kiki.flow.plan_diff import Change, Problem, Step, compare, held_at_once, removed, unfit
+from kiki.flow.plan_diff import Change, Problem, Step, compare, held_at_once, outlived, removed, unfit
 from kiki.flow.platform import Limits, Platform, campaign_name
 from kiki.flow.words import amount_in_words
 from kiki.outbound.outcome import Outcome
@@ -43,10 +43,11 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 async def preview(
     plan: Plan, worlds: Worlds, guard: GuardLine, earlier: Iterable[Plan] = (), changed: str | None = None
 ) -> Preview:
-    """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there.
+    """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there, newest first.
 
     `changed` says which run keeps this plan from being started, because it is open under another version.
     """
+    earlier = list(earlier)
     platforms, problems = await _platforms(plan, worlds)
     problems += [] if changed is None else [Problem(what=changed)]
     known = {name: each.limits for name, each in platforms.items()}
@@ -55,7 +56,12 @@ async def preview(
     gone = await asyncio.gather(*(_gone(plan, each, platforms) for each in _dropped(plan, earlier)))
     accounts = await asyncio.gather(*(_account(plan, each) for each in platforms.values()))
     problems += [each for each in accounts if each is not None]
-    for campaign in plan.campaigns:
+    # The oldest plan that had it is the one that made it.
+    made_until = {each.name: each.ends for old in earlier for each in old.campaigns}
+    for campaign, change in zip(plan.campaigns, changes, strict=True):
+        if change.step in {Step.CHANGE, Step.NOTHING}:
+            problem = outlived(campaign, made_until.get(campaign.name, campaign.ends))
+            problems += [] if problem is None else [problem]
         problem = unfit(campaign, limits[campaign.platform], plan.currency)
         problems += [] if problem is None else [problem]
     overdelivery = {name: each.overdelivery for name, each in limits.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kiki import BudgetGuard, CampaignRunner
+from kiki.clock import SECOND, wall_micros
 from kiki.errors import Conflict, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
 from kiki.flow.guard_line import UNAVAILABLE, EmbeddedGuard
 from kiki.flow.plan import Plan
@@ -178,6 +179,22 @@ def test_two_runners_of_one_name_are_refused(guard: BudgetGuard, sandbox: LocalS
                 two.adopt("runner")
 
 
+def test_while_the_runner_is_away_a_platform_ends_a_campaign_on_its_last_day(
+    guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+):
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+    until(lambda: sandbox.today > PLAN.ends + timedelta(days=1))
+    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+        status = runner.wait(run, 30)
+
+    agree(status, sandbox, guard)
+    for campaign in sandbox.books()["campaigns"]:
+        assert str(PLAN.ends) == max(day for day, bill in campaign["bills"].items() if bill["billed"])
+
+
 def test_the_runs_of_a_dead_runner_are_adopted_by_word(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
     with runner_of(guard, sandbox, tmp_path / "flow.db", executor="a") as runner:
         run = runner.start(PLAN)
@@ -214,6 +231,9 @@ def test_a_preview_beside_what_is_there(guard: BudgetGuard, sandbox: LocalSandbo
         }
         assert ["budget $100.00/day → $150.00/day (the platform learns anew)"] == found["search"].details
         assert f"run {run} of plan 'spring' is open under version" in runner.preview(less).problems[0].what
+        longer = parse_plan(TEXT.replace("ends: 2026-12-03", "ends: 2026-12-09"))
+        said = "search was made to end on 2026-12-03, and google_ads lets it spend nothing after that day"
+        assert any(said in problem.what for problem in runner.preview(longer).problems)
         assert [] == runner.preview(PLAN).problems
         runner.cancel(run)
         runner.wait(run, 100)
@@ -342,3 +362,26 @@ def test_credentials_revoked_in_the_middle_are_told_and_waited_for(
         status = runner.wait(run, 100)
 
     agree(status, sandbox, guard)
+
+
+@pytest.mark.parametrize("jumps", [(0.6, -0.6), (-0.4, 0.4), (1.5, -1.5, -0.3, 0.3)], ids=str)
+def test_a_clock_that_jumps_leaves_books_that_agree(
+    guard: BudgetGuard, sandbox: LocalSandbox, jumps: tuple[float, ...]
+):
+    """In days of the plan: the runner's clock is set forward and back while campaigns run; the sandbox's is not."""
+    offset = [0]
+    clock = lambda: wall_micros() + offset[0]
+    with runner_of(guard, sandbox, clock=clock, lease_seconds=0.3, grace_seconds=0.1) as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        for jump in jumps:
+            offset[0] += round(jump * DAY_SECONDS * SECOND)
+            time.sleep(0.2)
+        status = runner.wait(run, 40)
+
+    assert "completed" == status.state
+    agree(status, sandbox, guard)
+    keys = [effect for effect in sandbox.books()["effects"] if len(effect["values"]) > 1]
+    assert [] == keys
+    assert [] == sandbox.books()["duplicates"]

@@ -57,11 +57,19 @@ class Campaign(msgspec.Struct, frozen=True, kw_only=True):
     budget: int
     bid: int | None
     key: str
+    ends: date | None = None
+    """Its last day: the platform bills nothing after it, whatever its status."""
 
     @property
     def id(self) -> str:
         """Its id for callers."""
         return f"{ID_PREFIX}{self.number}"
+
+
+class _Schedule(msgspec.Struct, frozen=True):
+    """What of a campaign's specification decides about its bills."""
+
+    ends: date | None = None
 
 
 class Books:
@@ -353,8 +361,18 @@ class Books:
 
     def _spans(self, campaign: Campaign) -> list[Span]:
         rows = self._ask("SELECT at, active, budget FROM changes WHERE campaign = ? ORDER BY number", campaign.number)
-        ends = [*(row[0] for row in rows[1:]), 2**62]
-        return [Span(at, until, budget) for (at, active, budget), until in zip(rows, ends, strict=True) if active]
+        over = self._over(campaign)
+        ends = [min(row[0], over) for row in rows[1:]] + [over]
+        return [
+            Span(at, until, budget)
+            for (at, active, budget), until in zip(rows, ends, strict=True)
+            if active and at < until
+        ]
+
+    def _over(self, campaign: Campaign) -> int:
+        if campaign.ends is None:
+            return 2**62
+        return self._day(self.profile(campaign.platform, campaign.account), campaign.ends)[1]
 
     def _numbered(self, number: int) -> Campaign:
         return self._rows("SELECT * FROM campaigns WHERE number = ?", number)[0]
@@ -376,8 +394,9 @@ class Books:
                 budget=budget,
                 bid=bid,
                 key=key,
+                ends=msgspec.json.decode(spec, type=_Schedule).ends,
             )
-            for number, platform, account, name, _, status, budget, bid, key, _ in self._ask(statement, *values)
+            for number, platform, account, name, spec, status, budget, bid, key, _ in self._ask(statement, *values)
         ]
 
     def _ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
