@@ -92,6 +92,19 @@ def network(found: list[dict[str, Any]]) -> Iterator[str]:
     ]  # fmt: skip
     if policies and not denying:
         yield "nothing is denied by default"
+    for one in policies:
+        name, selector = one["metadata"]["name"], one["spec"]["podSelector"]
+        if one not in denying and selects_all(selector):
+            yield f"NetworkPolicy/{name}: is meant for some pods and selects all"
+        for key, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in one["spec"].get(key, []):
+                if not all("port" in port for port in rule.get("ports", [])):
+                    yield f"NetworkPolicy/{name}: {key} opens every port"
+                named = [
+                    peer.get(which) for peer in rule.get(peers, []) for which in ("podSelector", "namespaceSelector")
+                ]
+                if not all(rule.get(peers, [])) or any(each is not None and selects_all(each) for each in named):
+                    yield f"NetworkPolicy/{name}: {key} names a peer that is everybody"
     pods = {pod.labels["app"]: pod for pod in pods_of(found)} if policies else {}
     for (source, start), (target, end) in itertools.permutations(pods.items(), 2):
         a, b = (Place(pod_namespace(found), pod.labels) for pod in (start, end))
@@ -100,6 +113,11 @@ def network(found: list[dict[str, Any]]) -> Iterator[str]:
                 number = port["containerPort"]
                 if lets(policies, a, b, "Egress", number, "TCP") != lets(policies, b, a, "Ingress", number, "TCP"):
                     yield f"{source} -> {target}: {number} is let through at one end only"
+
+
+def selects_all(selector: dict[str, Any]) -> bool:
+    """Whether a selector that is there says nothing."""
+    return not (selector.get("matchLabels") or selector.get("matchExpressions"))
 
 
 def pod_namespace(found: list[dict[str, Any]]) -> str:

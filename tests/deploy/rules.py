@@ -78,6 +78,8 @@ def _pod(pod: Any) -> Iterator[str]:
         yield f"{pod.owner}: cannot write into its volumes"
     volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
     for volume in volumes.values():
+        if len(volume) != 2:
+            yield f"{pod.owner}: the volume {volume['name']} comes from nowhere"
         empty = volume.get("emptyDir")
         if empty is not None and ("sizeLimit" not in empty or empty.get("medium")):
             yield f"{pod.owner}: the volume {volume['name']} has no limit, or lies in memory"
@@ -103,7 +105,7 @@ def _pod(pod: Any) -> Iterator[str]:
         if pod.owner.startswith("Pod/"):
             continue
         for probe in ("livenessProbe", "readinessProbe"):
-            if probe not in container:
+            if not container.get(probe, {}).keys() & {"httpGet", "tcpSocket", "grpc", "exec"}:
                 yield f"{where}: no {probe}"
         named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -146,6 +148,11 @@ def _own_container(pod: Any, container: dict[str, Any], named: dict[str, int]) -
     if pause < 1:
         yield f"{where}: goes before everybody has learnt that it does"
     if name in {"syncshield", "syncengage", "syncflow"}:
+        (given,) = [volume for volume in pod.spec["volumes"] if volume["name"] == "keys"]
+        files = {item["key"] for item in given.get("secret", {}).get("items", [])}
+        own = set() if name == "syncshield" else {"kiki_shield_token"}
+        if not given.get("secret", {}).get("secretName") or files != {"kiki_master_key", "kiki_tokens"} | own:
+            yield f"{where}: is given {sorted(files)}, which are not its keys"
         keys = [mount for mount in container["volumeMounts"] if mount["name"] == "keys"]
         if not keys or not keys[0].get("readOnly"):
             yield f"{where}: the keys are not mounted read-only"
@@ -188,7 +195,7 @@ def _workloads(found: list[dict[str, Any]]) -> Iterator[str]:
         environ = _environ(found, name)
         pause = int(spec["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
         drain = float(environ.get("KIKI_DRAIN_SECONDS", 10))
-        if spec["template"]["spec"].get("terminationGracePeriodSeconds", 30) < pause + drain + 5:
+        if spec["template"]["spec"].get("terminationGracePeriodSeconds", 30) < pause + drain + 10:
             yield f"{where}: is killed before it has drained"
         if one["kind"] == "Deployment":
             alone = name in {"syncshield", "syncengage"} and not database

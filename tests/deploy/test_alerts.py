@@ -51,6 +51,9 @@ def gauge(name: str, firing: float, silent: float, minutes: int, **labels: str) 
 
 CASES = {
     "KikiServiceDown": gauge("up", 0, 1, 3, job="kiki/syncshield"),
+    "KikiShieldMissing": Case(
+        {rate("up", job="kiki/syncflow"): "1x60"}, {rate("up", job="kiki/syncshield"): "0x60"}, 10
+    ),
     "KikiErrorRate": Case({OK: "0+90x60", BAD: "0+10x60"}, {OK: "0+999x60", BAD: "0+1x60"}, 12),
     "KikiSlow": Case(buckets("0+50x60", "0+100x60"), buckets("0+100x60", "0+100x60"), 20),
     "KikiGrpcErrorRate": Case(
