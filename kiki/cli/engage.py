@@ -143,7 +143,9 @@ def plan(
     for line in found["lines"][:lines]:
         step = f"{line['journey']}/{line['step']}".rstrip("/")
         what = (
-            f"{line['offer']} by {line['channel']}, costs {_money(line['cost'])}" if line["offer"] else line["verdict"]
+            f"{line['offer']} by {line['channel']}, costs {_money(line['cost'])}, expected to add {_money(line['gain'])}"
+            if line["offer"]
+            else line["verdict"]
         )
         show.line(f"{line['customer']}  {step}  {what}")
     if len(found["lines"]) > lines:

@@ -305,7 +305,7 @@ class ServiceEngage:
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""
         read_file(playbook)
-        return self._ask("POST", "/v1/plans", json={"playbook": playbook.read_text(encoding="utf-8")})
+        return self._ask("POST", "/v1/plans", json={"playbook": _wiring().playbook_text(playbook)})
 
     def run(self, playbook: Path) -> dict[str, Any]:
         """Do it."""
@@ -333,7 +333,7 @@ class ServiceEngage:
     def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
         """What a customer would read."""
         read_file(playbook)
-        body = {"playbook": playbook.read_text(encoding="utf-8"), "offer": offer, "customer_id": customer}
+        body = {"playbook": _wiring().playbook_text(playbook), "offer": offer, "customer_id": customer}
         return self._ask("POST", "/v1/previews", json=body)
 
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:

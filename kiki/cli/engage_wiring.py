@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+import kiki.engage
 from kiki.cli.data_dir import make_data_dir
 from kiki.cli.wiring import database, key_source
 from kiki.engage.channel import Channel
@@ -39,7 +40,7 @@ from kiki.engage.webhooks.hubspot import HubSpotReader
 from kiki.engage.webhooks.sendgrid import SendGridReader
 from kiki.engage.webhooks.shopify import ShopifyReader
 from kiki.engage.webhooks.twilio import TwilioReader
-from kiki.errors import ConfigurationError, PlaybookError
+from kiki.errors import ConfigurationError, InvalidInput, PlaybookError
 from kiki.ledger.store import Store
 from kiki.ledger.subjects import Subjects
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
@@ -55,6 +56,7 @@ logger = logging.getLogger("kiki.engage")
 
 KEYS_FILE = "engage-keys.db"
 OUTBOX = "outbox"
+SOURCES = ("shopify", "hubspot", "salesforce", "postgres", "csv")
 
 _Value = TypeVar("_Value")
 
@@ -219,6 +221,8 @@ def source_of(settings: EngageSettings, kind: str | None = None) -> Source | Non
     kind, connectors = kind or settings.crm, settings.connectors
     if kind is None:
         return None
+    if kind not in SOURCES:
+        raise InvalidInput(f"there is no source {kind[:40]!r}", hint=f"there is: {', '.join(SOURCES)}")
     if kind == "shopify":
         from kiki.engage.crm.shopify import ShopifySource
 
@@ -294,9 +298,16 @@ def read_playbooks(settings: EngageSettings) -> dict[str, Playbook]:
 
 def read_playbook(file: Path) -> Playbook:
     """One playbook, templates checked; raises `PlaybookError`."""
-    playbook = parse_playbook(_text(file), str(file))
+    playbook = parse_playbook(playbook_text(file), str(file))
     MessageMaker(playbook)
     return playbook
+
+
+def playbook_text(file: Path) -> str:
+    """The text of a playbook's file; a bare name that is no file here is one of those that come with kiki: `legacy`."""
+    ours = Path(kiki.engage.__file__).parent / "playbooks" / f"{file}.yaml"
+    is_ours = file.name == str(file) and not file.suffix and not file.exists() and ours.is_file()
+    return _text(ours if is_ours else file)
 
 
 def _text(file: Path) -> str:

@@ -72,6 +72,19 @@ def test_people_are_tagged_by_their_segments_once(place):
     assert "tagged: 0 done" in kiki(*words).stdout
 
 
+def test_the_original_s_matrix_has_a_name(place):
+    assert "legacy" in kiki("check", "legacy").stdout
+    kiki("sync", "--source", "csv", "--customers", "customers.csv")
+    plan = json.loads(kiki("plan", "legacy", "--json", "--ledger", "data").stdout)
+    # Whether somebody is held out is drawn; which cell of the matrix they are in is not.
+    assert {("c-1", "churn_risk_standard"), ("c-2", "churn_risk_standard")} == {
+        (line["customer"], line["journey"]) for line in plan["lines"]
+    }
+    (place / "legacy").write_text(PLAYBOOK)
+    assert "book" in kiki("check", "legacy").stdout
+    assert "there is: shopify, hubspot" in kiki("sync", "--source", "sap", code=2).output
+
+
 def test_a_playbook_s_mistakes_are_told_and_its_schema_is_printed(place):
     (place / "bad.yaml").write_text(PLAYBOOK.replace("lapsed:", "lapst:"))
     assert "did you mean 'lapst'" in kiki("check", "bad.yaml", code=1).output
