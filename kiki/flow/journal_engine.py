@@ -223,6 +223,10 @@ class Runner:
         if not fresh:
             return
         found = await asyncio.to_thread(self._store.open_work, [*fresh])
+        if self._ended.is_set():
+            # Drained meanwhile: nobody would stop these lanes any more, or give their runs back.
+            await asyncio.to_thread(self._store.give_back, self._executor, fresh)
+            return
         for run, epoch in fresh.items():
             self._held[run] = epoch
             work, tasks = found[run], self._tasks.setdefault(run, {})

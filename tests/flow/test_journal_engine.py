@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -184,6 +185,32 @@ async def test_a_lane_whose_store_was_away_begins_again(tmp_path: Path) -> None:
     await runner.drain()
     await working
     assert {(campaign, step) for campaign in ("search-brand", "social") for step in range(3)} == {*effects}
+    store.close()
+
+
+async def test_a_run_that_was_taken_while_the_runner_was_drained_is_given_back_and_not_begun(tmp_path: Path) -> None:
+    store, began = RunStore.open(tmp_path / "flow.db"), []
+    store.create("run-1", PLAN)
+    taken, go_on, take = threading.Event(), threading.Event(), store.take
+
+    def slow(*given, **named):
+        found = take(*given, **named)
+        taken.set()
+        assert go_on.wait(60)
+        return found
+
+    async def lane(run, *_):
+        began.append(run)
+        return {"how": "completed"}
+
+    store.take = slow  # type: ignore[method-assign]
+    runner = Runner(store, "a", lane, poll_seconds=0.01)
+    working = asyncio.create_task(runner.run())
+    assert await asyncio.to_thread(taken.wait, 60)
+    await runner.drain()
+    go_on.set()
+    await working
+    assert ([], "", {}) == (began, store.run("run-1").owner, runner.held)
     store.close()
 
 
