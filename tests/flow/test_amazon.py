@@ -34,14 +34,14 @@ with warnings.catch_warnings():
     from ad_api.base import AdvertisingApiException, Marketplaces
 
 NAME = "kiki/spring-sale/shop"
-DAY = date(2026, 12, 1)
+DAY = date(2036, 12, 1)
 SPEC = CampaignSpec(
     name=NAME,
     objective="sales",
     daily_budget=50_500_000,
     bid=1_200_000,
     starts=DAY,
-    ends=date(2026, 12, 14),
+    ends=date(2036, 12, 14),
     countries=("US",),
 )
 
@@ -117,7 +117,7 @@ async def test_their_package_sees_and_changes_what_we_made() -> None:
         (one,) = found["campaigns"]
         budget = one["budgets"][0]["budgetValue"]["monetaryBudgetValue"]["monetaryBudget"]
         assert (NAME, "PAUSED", {"currencyCode": "USD", "value": 50.5}) == (one["name"], one["state"], budget)
-        assert ("2026-12-01T05:00:00Z", "2026-12-15T04:59:59Z") == (one["startDateTime"], one["endDateTime"])
+        assert ("2036-12-01T05:00:00Z", "2036-12-15T04:59:59Z") == (one["startDateTime"], one["endDateTime"])
         assert {"currencyCode": "USD", "defaultBid": 1.2} == own["adGroups"][0]["bid"]
         assert 0 == changed["success"][0]["index"]
         assert int(PROFILE) == profiles[0]["profileId"]
@@ -243,13 +243,13 @@ async def test_a_campaign_that_begins_today_begins_now() -> None:
     async with AmazonFake() as fake:
         platform = fake.open()
         assert isinstance(platform, Amazon)
-        today = date(2026, 12, 1)
-        noon = 1_796_144_400 * SECOND  # 2026-12-01 17:00 UTC
+        today = date(2036, 12, 1)
+        noon = 2_111_763_600 * SECOND  # 2036-12-01 17:00 UTC
         platform._clock = lambda: noon
         begun = msgspec.structs.replace(SPEC, starts=today, ends=today + timedelta(days=1))
         assert (await platform.ensure_campaign(begun, "k")).is_done
         (made,) = fake.campaigns.values()
-        assert "2026-12-01T17:00:00Z" == made.more["startDateTime"]
+        assert "2036-12-01T17:00:00Z" == made.more["startDateTime"]
         await platform.close()
 
 

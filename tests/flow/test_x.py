@@ -32,8 +32,8 @@ SPEC = CampaignSpec(
     objective="sales",
     daily_budget=50_000_000,
     bid=1_200_000,
-    starts=date(2026, 12, 1),
-    ends=date(2026, 12, 14),
+    starts=date(2036, 12, 1),
+    ends=date(2036, 12, 14),
     countries=("CA", "US"),
 )
 
@@ -80,7 +80,7 @@ async def test_their_package_finds_what_our_adapter_made(kit: Any) -> None:
             item.bid_amount_local_micro,
             item.bid_strategy,
         )
-        assert ("2026-12-01T05:00:00Z", "2026-12-15T05:00:00Z") == (item.start_time, item.end_time)
+        assert ("2036-12-01T05:00:00Z", "2036-12-15T05:00:00Z") == (item.start_time, item.end_time)
         assert {"96683cc9126741d1", "3376992a082d67c7"} == {each.targeting_value for each in targeting}
         assert {"11", "12"} == fake.versions
         await platform.close()
@@ -116,8 +116,8 @@ async def test_their_package_sends_the_same_parameters(kit: Any) -> None:
             item.bid_strategy = "MAX"
             item.bid_amount_local_micro = 1_200_000
             item.entity_status = "PAUSED"
-            item.start_time = datetime(2026, 12, 1, 5)
-            item.end_time = datetime(2026, 12, 15, 5)
+            item.start_time = datetime(2036, 12, 1, 5)
+            item.end_time = datetime(2036, 12, 15, 5)
             item.save()
             for value in ("3376992a082d67c7", "96683cc9126741d1"):
                 criterion = TargetingCriteria(account)
@@ -148,15 +148,15 @@ async def test_their_package_reads_errors_and_spend_of_the_fake(kit: Any) -> Non
         platform = fake.open()
         await platform.ensure_campaign(SPEC, "k")
         (made,) = await fake.truth()
-        await fake.bill(made.id, date(2026, 12, 1), Bill(12_345_678, 1000, 20))
-        report = await platform.spend_report(made.id, date(2026, 12, 1))
+        await fake.bill(made.id, date(2036, 12, 1), Bill(12_345_678, 1000, 20))
+        report = await platform.spend_report(made.id, date(2036, 12, 1))
         assert (12_345_678, 1000, 20, False) == tuple(
             report.value["report"][name] for name in ("spent", "impressions", "clicks", "final")
         )
 
         def look() -> Any:
             account = load(kit(fake))
-            starts, ends = datetime(2026, 12, 1, 5), datetime(2026, 12, 2, 5)
+            starts, ends = datetime(2036, 12, 1, 5), datetime(2036, 12, 2, 5)
             return Campaign.all_stats(
                 account,
                 [made.id],

@@ -43,7 +43,7 @@ class XFake(Fake):
         self.instruments = [{"id": "lygyi", "able_to_fund": True, "deleted": False}]
         self.versions: set[str] = set()
         self.page = 1000
-        self.reset = 1_796_000_900
+        self.reset = 4_000_000_000  # far ahead: what is closed until then stays closed
 
     def environ(self) -> dict[str, str]:
         return {**self.ENVIRON, "X_ADS_URL": self.url}
