@@ -180,7 +180,7 @@ def test_a_place_that_nothing_can_be_made_in_is_named(tmp_path, given):
     (tmp_path / "file").write_text("")
     done = subprocess.run(
         [sys.executable, "-m", "kiki", "up", *given], env=environment(tmp_path / "file" / "data"),
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert 1 == done.returncode
     assert f"{tmp_path / 'file' / 'data'}" in done.stderr
@@ -192,7 +192,7 @@ def test_a_place_that_nothing_can_be_made_in_is_named(tmp_path, given):
 def test_a_picture_that_has_no_place_is_refused_before_anything_starts(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "kiki", "up", "--picture", str(tmp_path / "none" / "x.svg")],
-        env=environment(tmp_path / "data"), capture_output=True, text=True, timeout=60, check=False,
+        env=environment(tmp_path / "data"), capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert (2, False) == (done.returncode, (tmp_path / "data").exists())
     assert "no directory that there is" in done.stderr
@@ -211,7 +211,7 @@ def test_a_picture_that_has_no_place_is_refused_before_anything_starts(tmp_path)
 def test_what_the_services_would_end_over_again_and_again_is_refused_at_once(tmp_path, given, said):
     done = subprocess.run(
         [sys.executable, "-m", "kiki", "up"], env=environment(tmp_path / "data", **given),
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert (1, False) == (done.returncode, (tmp_path / "data").exists())
     assert 1 == done.stderr.count(said), done.stderr
