@@ -77,6 +77,7 @@ class LaneMoney:
     async def reserve(self, step: str, day: date, nominal: int, micros: int) -> Outcome:
         """Hold `micros`, the worst case of a budget, for a day; a refused attempt is settled: the next has its own key."""
         # What was asked and not answered is asked again as it was.
+        asked_before = day in self.doubtful
         nominal, micros = self.doubtful.get(day, (nominal, micros))
         attempt = self._attempts.get(day, 1)
         key = self._key(f"reserve/{day}", attempt)
@@ -98,6 +99,8 @@ class LaneMoney:
             await self._story.tell(f"{step}/told", "flow.refused", day=str(day), micros=micros, code=held.code)
         else:
             self.doubtful[day] = nominal, micros
+            if not asked_before:
+                await self._story.tell(f"{step}/told", "flow.guard_silent", day=str(day), micros=micros)
         return held
 
     def nominal(self, day: date) -> int:

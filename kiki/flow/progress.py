@@ -11,7 +11,12 @@ import msgspec
 
 from kiki.flow.plan import Plan, PlannedCampaign
 
-ALERTS: Final = frozenset({"flow.drift", "flow.not_paused", "flow.not_started", "flow.budget_not_set", "flow.failed"})
+ALERTS: Final = frozenset(
+    {
+        *("flow.drift", "flow.not_paused", "flow.not_started", "flow.budget_not_set", "flow.failed"),
+        "flow.guard_silent",
+    }
+)
 """Words of a story that somebody should look at."""
 ALERTS_KEPT: Final = 20
 

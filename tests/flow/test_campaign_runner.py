@@ -333,6 +333,7 @@ def test_while_the_guard_is_away_nothing_new_is_spent(guard: BudgetGuard, sandbo
         held = {hold.id for hold in guard.holds()}
         until(lambda: not any(lane.active for lane in runner.status(run).lanes))
         assert held >= {hold.id for hold in guard.holds()}
+        assert any(alert.event == "flow.guard_silent" for alert in runner.status(run).alerts)
         line.down = False
         status = runner.wait(run, 100)
 
