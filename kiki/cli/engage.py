@@ -13,6 +13,7 @@ from kiki.cli.engage_access import EngageDir, PlaybookFile, ServiceUrl, open_eng
 from kiki.cli.engage_learn import learn
 from kiki.cli.options import Json, TokenFile, Url
 from kiki.errors import InvalidInput
+from kiki.money import MICROS
 
 app = typer.Typer(help="Customers, playbooks, and what they earned.", no_args_is_help=True, rich_markup_mode=None)
 app.command()(learn)
@@ -142,11 +143,11 @@ def plan(
         show.line(f"the budget has {_money(found['room'])} left")
     for line in found["lines"][:lines]:
         step = f"{line['journey']}/{line['step']}".rstrip("/")
-        what = (
-            f"{line['offer']} by {line['channel']}, costs {_money(line['cost'])}, expected to add {_money(line['gain'])}"
-            if line["offer"]
-            else line["verdict"]
-        )
+        what = line["verdict"]
+        if line["offer"]:
+            # A millionth is how the first offer named is put before the others where nothing is known of any.
+            adds = f", expected to add {line['gain'] / MICROS:.2f}" if line["gain"] > 1 else ""
+            what = f"{line['offer']} by {line['channel']}, costs {_money(line['cost'])}{adds}"
         show.line(f"{line['customer']}  {step}  {what}")
     if len(found["lines"]) > lines:
         show.talk(f"... and {len(found['lines']) - lines} more; --json prints all", dim=True)

@@ -22,6 +22,8 @@ _LOOK_AHEAD: Final = 8 * 24 * 4
 """Steps: a week and a day."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,2}")
 
+_SEASONS: Final = (datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 7, 15, tzinfo=UTC))
+
 EVERYWHERE: Final = tuple(f"Etc/GMT{offset:+d}" for offset in range(-14, 13))
 """One zone for each whole offset: where somebody may be of whom nothing is known."""
 
@@ -45,9 +47,18 @@ def plausible_zones(zone: str, country: str, default: str, by_country: Mapping[s
     if zone_named(zone) is not None:
         return (zone,)
     theirs = tuple(by_country.get(country, ()))
-    if default and (default in theirs or not theirs):
+    if default and (not theirs or any(_one_clock(default, each) for each in theirs)):
         return (default,)
     return theirs or EVERYWHERE
+
+
+@lru_cache(maxsize=4096)
+def _one_clock(one: str, other: str) -> bool:
+    """Whether two names (US/Eastern, America/New_York) are of one time, in winter and in summer."""
+    zones = zone_named(one), zone_named(other)
+    return one == other or (
+        None not in zones and all(len({each.astimezone(zone).utcoffset() for zone in zones}) == 1 for each in _SEASONS)
+    )
 
 
 def minute_of_day(moment: int, zone: str) -> int:

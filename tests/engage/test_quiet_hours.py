@@ -75,6 +75,9 @@ def test_a_playbook_s_zone_does_not_move_people_into_another_country():
     assert plausible_zones("", "AT", "America/New_York", by_country) == ("Europe/Vienna",)
     assert plausible_zones("", "US", "America/New_York", by_country) == ("America/New_York",)
     assert plausible_zones("", "", "America/New_York", by_country) == ("America/New_York",)
+    assert plausible_zones("", "US", "US/Eastern", by_country) == ("US/Eastern",)
+    assert plausible_zones("", "AT", "Europe/Berlin", by_country) == ("Europe/Berlin",)
+    assert plausible_zones("", "AT", "Africa/Algiers", by_country) == ("Europe/Vienna",)
     seven_in_new_york = micros("2026-11-29T23:00+00:00")
     assert is_quiet(NIGHT, seven_in_new_york, plausible_zones("", "AT", "America/New_York", by_country))
 
