@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kiki.engage.event import Delivery, PrivacyKind, PrivacyRequest
 from kiki.engage.retention_engine import RetentionEngine
@@ -25,6 +25,15 @@ class Requests(Protocol):
         ...
 
 
+class Taken(NamedTuple):
+    """What became of a call."""
+
+    new: int
+    """How much of it was not told before."""
+    has_demands: bool
+    """Whether requests of persons are to be made of it: `pass_on`."""
+
+
 class PostRoom:
     """Thread-safe."""
 
@@ -41,8 +50,12 @@ class PostRoom:
         self._links = links
         self._requests = requests
 
-    def take(self, provider: str, call: WebhookCall) -> int:
-        """Keep what a call tells; how much of it was new. Raises `NotFound`, `Unauthenticated` and `InvalidInput`."""
+    def take(self, provider: str, call: WebhookCall) -> Taken:
+        """Keep what a call tells. Raises `NotFound`, `Unauthenticated` and `InvalidInput`.
+
+        What a platform demands is durable and no more: it waits five seconds for the answer, and a shop's whole list of
+        customers may take longer. `pass_on` is for afterwards.
+        """
         reader = self.readers.get(provider)
         if reader is None:
             raise NotFound(
@@ -57,9 +70,7 @@ class PostRoom:
             new += kept.profiles + kept.events
         # Also of words that were kept before: a process may have died between keeping and applying them.
         self._engine.told(each for each in records if isinstance(each, Delivery))
-        if demands:
-            self.pass_on()
-        return new
+        return Taken(new, has_demands=bool(demands))
 
     def leave(self, token: str) -> None:
         """Somebody wants no more messages; raises `NotFound` for a link that is not ours."""

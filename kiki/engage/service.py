@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -92,6 +93,8 @@ class EngageService:
         self._metrics = EngageMetrics(self._registry)
         self._tasks: list[asyncio.Task[None]] = []
         self._failure = ""
+        self._demanded = asyncio.Event()
+        """Set when requests of persons are to be made soon."""
 
     def service(self) -> Service:
         """What `kiki.web.run` runs."""
@@ -145,7 +148,7 @@ class EngageService:
             self._tasks.append(asyncio.create_task(self._again(self._run_seconds, self._run_all)))
         if self._source is not None:
             self._tasks.append(asyncio.create_task(self._again(self._poll_seconds, self._sync_once)))
-        self._tasks.append(asyncio.create_task(self._again(60.0, lambda: _blocking(self._post_room.pass_on))))
+        self._tasks.append(asyncio.create_task(self._again(60.0, self._pass_on, self._demanded)))
 
     async def _close(self) -> None:
         for task in self._tasks:
@@ -161,7 +164,13 @@ class EngageService:
         makers = {name: MessageMaker(each) for name, each in playbooks.items()}
         self._playbooks, self._makers = playbooks, makers
 
-    async def _again(self, seconds: float, work: Callable[[], Any]) -> None:
+    async def _pass_on(self) -> None:
+        self._demanded.clear()
+        await _blocking(self._post_room.pass_on)
+
+    async def _again(
+        self, seconds: float, work: Callable[[], Awaitable[Any]], sooner: asyncio.Event | None = None
+    ) -> None:
         while True:
             try:
                 await work()
@@ -172,7 +181,9 @@ class EngageService:
             except Exception as error:
                 self._failure = type(error).__name__
                 log_event(logger, logging.ERROR, "a task failed; it is tried again", exc_info=error)
-            await asyncio.sleep(seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await (sooner or asyncio.Event()).wait()
 
     async def _run_all(self) -> None:
         for name in list(self._playbooks):
@@ -369,12 +380,14 @@ class EngageService:
         # The target as it came: what was signed is its very bytes, not a normalised spelling of them.
         call = WebhookCall(request.method, f"{base}{request.raw_path}", headers, body)
         try:
-            new = await _blocking(lambda: self._post_room.take(provider, call))
+            taken = await _blocking(lambda: self._post_room.take(provider, call))
         except (Unauthenticated, InvalidInput, NotFound):
             self._metrics.called(provider if provider in self._post_room.readers else "other", "refused")
             raise
         self._metrics.called(provider, "taken")
-        return json_reply({"kept": new})
+        if taken.has_demands:
+            self._demanded.set()
+        return json_reply({"kept": taken.new})
 
     async def _ask_to_leave(self, _: Request) -> Reply:
         # Whatever the token: link scanners fetch everything, and learn and change nothing.
