@@ -101,7 +101,7 @@ class FakeShield(OnItsOwnLoop):
 
 class RunningEngage(OnItsOwnLoop):
     def __init__(
-        self, folder: Path, shield_url: str, guard: BudgetGuard, *, readers=(), secret: str | None = None
+        self, folder: Path, shield_url: str, guard: BudgetGuard, *, readers=(), requests=None, secret: str | None = None
     ) -> None:
         self.folder = folder
         self.shield_url = shield_url
@@ -115,7 +115,7 @@ class RunningEngage(OnItsOwnLoop):
             self.engine,
             TriggerDesk(shield_url, "127.0.0.1:1"),
             TriggerAudit(folder / "syncengage_audit.csv"),
-            PostRoom(self.engine, readers, self.links),
+            PostRoom(self.engine, readers, self.links, requests),
             playbooks={"book": parse_playbook(PLAYBOOK)},
             outbox=outbox,
             privacy_secret=None if secret is None else Secret(secret),

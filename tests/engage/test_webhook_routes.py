@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from queue import Queue
+from threading import Event
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -26,12 +28,24 @@ from tests.engage.webhooks.signers import (
 )
 
 
+class Slow:
+    """A shield that takes its time over requests of persons."""
+
+    made: Queue[tuple[str, str]] = Queue()
+    may_go_on = Event()
+
+    def demand(self, customer: str, kind: str, _key: str, _by: str) -> str:
+        assert self.may_go_on.wait(20)
+        self.made.put((customer, kind))
+        return "DSR-1"
+
+
 @pytest.fixture(scope="module")
 def engage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("webhooks")
     readers = (twilio_reader(), HubSpotReader(Secret(HUBSPOT_SECRET)), SendGridReader(SENDGRID_PUBLIC))
     with BudgetGuard.open(limit="1000", window="1h") as guard:
-        running = RunningEngage(folder, "http://127.0.0.1:1", guard, readers=readers)
+        running = RunningEngage(folder, "http://127.0.0.1:1", guard, readers=readers, requests=Slow())
         yield running
         running.close()
 
@@ -64,6 +78,21 @@ def test_hubspots_uri_is_checked_as_it_came(engage):
     call = hubspot_call(json.dumps([event]).encode(), time.time_ns() // 1000, url)
     assert 200 == httpx.post(url, content=call.body, headers=dict(call.headers)).status_code
     assert 401 == httpx.post(url, content=call.body + b" ", headers=dict(call.headers)).status_code
+
+
+def test_a_platform_that_demands_gets_its_answer_before_the_shield_s(engage):
+    event = {
+        "eventId": 9,
+        "subscriptionType": "contact.privacyDeletion",
+        "objectId": 55,
+        "occurredAt": 1_790_000_000_000,
+    }
+    url = f"{engage.url}/v1/webhooks/hubspot"
+    call = hubspot_call(json.dumps([event]).encode(), time.time_ns() // 1000, url)
+    assert {"kept": 1} == httpx.post(url, content=call.body, headers=dict(call.headers)).json()
+    assert Slow.made.empty()
+    Slow.may_go_on.set()
+    assert ("55", "DELETION") == Slow.made.get(timeout=20)
 
 
 def test_a_spam_report_stops_mail_and_a_repeat_changes_nothing(engage):
