@@ -16,6 +16,8 @@ import pandas as pd
 
 from kiki.errors import InvalidInput
 from kiki.money import MICROS
+from kiki.value import arrow_columns
+from kiki.value.arrow_columns import ARROW
 from kiki.value.groups import Ints
 from kiki.value.order_columns import OrderColumns
 from kiki.value.orders import day_number
@@ -39,7 +41,7 @@ class Lines(NamedTuple):
     row: Ints
     """Where each stood, from 1."""
     customer: pd.Series
-    """Ids, text."""
+    """Ids: text, or whole numbers that stand for their text."""
     day: Ints
     amount: Ints
     """Micros."""
@@ -84,8 +86,12 @@ def check_lines(
     `until` is the last day that is not in the future.
     """
     row = np.arange(first_row, first_row + len(frame), dtype=np.int64)
-    customer = _text(frame[columns.customer])
-    known = (customer != "").to_numpy(dtype=bool)
+    customer = frame[columns.customer]
+    if isinstance(customer.dtype, np.dtype) and customer.dtype.kind == "i":
+        known = np.ones(len(customer), dtype=bool)
+    else:
+        customer = _text(customer)
+        known = (customer != "").to_numpy(dtype=bool)
     anonymous = row[~known]
     if anonymous.size:
         frame, customer, row = frame[known], customer[known], row[known]
@@ -128,6 +134,8 @@ def _days(column: pd.Series, zone: ZoneInfo) -> tuple[Ints, npt.NDArray[np.bool_
         return _numbered(column.dt.tz_convert(zone).dt.tz_localize(None))
     if pd.api.types.is_datetime64_dtype(column.dtype):
         return _numbered(column)
+    if ARROW and (days := arrow_columns.days_of(column)) is not None:
+        return days, np.ones(days.size, dtype=bool)
     codes, distinct = pd.factorize(column.astype("str"))
     texts = pd.Series(np.asarray(distinct, dtype=object), dtype="str").str.strip()
     shaped = texts.str.match(_DATE).to_numpy(dtype=bool)
@@ -159,11 +167,13 @@ def _micros(column: pd.Series) -> tuple[Ints, npt.NDArray[np.bool_]]:
         return np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=bool)
     if pd.api.types.is_numeric_dtype(column.dtype):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif ARROW and (read := arrow_columns.numbers_of(column)) is not None:
+        values = read
     else:
         text = column.astype("str")
         numbers = text.str.match(_NUMBER).fillna(value=False).to_numpy(dtype=bool)
         values = np.full(len(column), np.nan)
-        values[numbers] = pd.to_numeric(text[numbers].str.strip()).to_numpy(dtype=np.float64)
+        values[numbers] = text[numbers].to_numpy(dtype=object).astype(np.float64)  # the nearest, as Arrow reads it too
     good = np.isfinite(values) & (np.abs(values) <= AMOUNT_MAX)
     return micros_of(np.where(good, values, 0.0)), good
 
@@ -189,6 +199,10 @@ def joined(parts: list[Lines]) -> Lines:
 
     def texts(name: str) -> pd.Series:
         return pd.concat([getattr(part, name) for part in parts], ignore_index=True)
+
+    # Parquet may hold whole numbers with gaps in one batch and without any in the next.
+    if len({str(part.customer.dtype) for part in parts}) > 1:
+        parts = [part._replace(customer=part.customer.astype("str")) for part in parts]
 
     currency = next((part.currency for part in parts if part.currency is not None), None)
     order = None if first.order is None else texts("order")

@@ -1,20 +1,15 @@
 """Read an order log, from a file or a DataFrame, into `Orders`.
 
-Files are `.csv`, `.csv.gz` or `.parquet`. The log is one line an order or an item: a customer, a date, an amount; refunds
-are lines below zero. A CSV is read in stretches and only the columns that are used. Customers are numbered and lines
-sorted by Arrow where the extra `warehouse` is installed, else by pandas; the orders are the same to the last micro.
+The log is one line an order or an item: a customer, a date, an amount; refunds are lines below zero. Customers are numbered
+and lines sorted by Arrow where the extra `warehouse` is installed, else by pandas; the orders are the same to the last micro.
 """
 
 from __future__ import annotations
 
-import gzip
-import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -22,25 +17,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from kiki.clock import wall_micros
-from kiki.errors import InvalidInput, MissingExtra
+from kiki.errors import InvalidInput
+from kiki.value.arrow_columns import ARROW
 from kiki.value.groups import Ints
 from kiki.value.order_columns import OrderColumns
+from kiki.value.order_files import Irregular, Stretch, stretches
 from kiki.value.order_lines import Lines, Problems, check_lines, joined, today
 from kiki.value.orders import Orders, day_number
 
-_ARROW: Final = find_spec("pyarrow") is not None
-"""Whether the extra `warehouse` is installed."""
-
 Progress = Callable[[int, int], None]
 
-_CHUNK_ROWS: Final = 500_000
 _NAMED_MAX: Final = 10
 
 
-class _Stretch(NamedTuple):
-    frame: pd.DataFrame
-    done: int
-    total: int
+class _Sorted(NamedTuple):
+    ids: npt.NDArray[np.object_]
+    customer: Ints
+    place: Ints
 
 
 def read_orders(
@@ -62,12 +55,29 @@ def read_orders(
     zone = _zone(tz)
     last = today(zone, wall_micros()) if until is None else day_number(until)
     wanted = columns or OrderColumns()
+    try:
+        lines, notes = _read(stretches(source, wanted, quick=ARROW), wanted, zone, last, currency, progress)
+    except Irregular:
+        lines, notes = _read(stretches(source, wanted, quick=False), wanted, zone, last, currency, progress)
+    if lines.anonymous.size:
+        notes += (f"{lines.anonymous.size:,} lines without a customer are left out: {_rows(lines.anonymous)}",)
+    return _orders(lines, currency.upper() if currency else lines.currency, notes)
+
+
+def _read(
+    found: Iterator[Stretch],
+    wanted: OrderColumns,
+    zone: ZoneInfo,
+    last: int,
+    currency: str | None,
+    progress: Progress | None,
+) -> tuple[Lines, tuple[str, ...]]:
     problems = Problems()
     parts: list[Lines] = []
     chosen: OrderColumns | None = None
     notes: tuple[str, ...] = ()
     read = 0
-    for stretch in _stretches(source, wanted):
+    for stretch in found:
         if chosen is None:
             chosen, notes = wanted.within([str(name) for name in stretch.frame.columns])
         parts.append(check_lines(stretch.frame, chosen, first_row=read + 1, zone=zone, until=last, problems=problems))
@@ -78,18 +88,14 @@ def read_orders(
     if not parts:
         raise InvalidInput("the order log is empty: it has no header")
     _require_one_currency(parts, currency)
-    lines = joined(parts)
-    parts.clear()
-    if lines.anonymous.size:
-        notes += (f"{lines.anonymous.size:,} lines without a customer are left out: {_rows(lines.anonymous)}",)
-    return _orders(lines, currency.upper() if currency else lines.currency, notes)
+    return joined(parts), notes
 
 
 def _orders(lines: Lines, currency: str | None, notes: tuple[str, ...]) -> Orders:
     if not lines.row.size:
         raise InvalidInput("the order log is empty: it has no line with a customer, a date and an amount")
     order = None if lines.order is None else pd.factorize(lines.order)[0].astype(np.int64)
-    number = _by_arrow if _ARROW else _by_pandas
+    number = _by_arrow if ARROW else _by_pandas
     ids, customer, place = number(lines.customer, lines.day)
     day, amount = lines.day[place], lines.amount[place]
     orders = Orders.of_lines(
@@ -102,103 +108,31 @@ def _orders(lines: Lines, currency: str | None, notes: tuple[str, ...]) -> Order
     return orders.noted(said, unmatched=rows)
 
 
-def _by_pandas(customer: pd.Series, day: Ints) -> tuple[npt.NDArray[np.object_], Ints, Ints]:
+def _by_pandas(customer: pd.Series, day: Ints) -> _Sorted:
     """The ids sorted, the number of each line's, and the places of the lines: as they stand."""
+    if pd.api.types.is_integer_dtype(customer.dtype):
+        customer = customer.astype("str")
     codes, ids = pd.factorize(customer, sort=True)
-    return np.asarray(ids, dtype=object), codes.astype(np.int64), np.arange(day.size)
+    return _Sorted(np.asarray(ids, dtype=object), codes.astype(np.int64), np.arange(day.size))
 
 
-def _by_arrow(customer: pd.Series, day: Ints) -> tuple[npt.NDArray[np.object_], Ints, Ints]:
+def _by_arrow(customer: pd.Series, day: Ints) -> _Sorted:
     """The ids sorted, the number of each line's, and the places of the lines: sorted by customer and day."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    from kiki.value.arrow_columns import numbered
 
+    ids, keys = numbered(customer)
     low = int(day.min())
     span = int(day.max()) - low + 1
     bits = day.size.bit_length()
-    if day.size * span << bits >= 2**63:  # customer, day and place do not fit into one number
-        return _by_pandas(customer, day)
-    texts = pa.array(customer)
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    coded = texts.dictionary_encode()
-    order = pc.sort_indices(coded.dictionary)
-    number = np.empty(len(order), dtype=np.int64)
-    number[order.to_numpy()] = np.arange(len(order))
+    if ids.size * span << bits >= 2**63:  # customer, day and place do not fit into one number
+        return _Sorted(ids, keys, np.arange(day.size))
     # One number a line sorts in a fraction of the time of two columns.
-    keys = number[coded.indices.to_numpy()]
     keys *= span
     keys += day - low
     keys <<= bits
     keys |= np.arange(day.size)
     keys.sort()
-    ids = coded.dictionary.take(order).to_numpy(zero_copy_only=False)
-    return np.asarray(ids, dtype=object), (keys >> bits) // span, keys & ((1 << bits) - 1)
-
-
-def _stretches(source: str | Path | pd.DataFrame, wanted: OrderColumns) -> Iterator[_Stretch]:
-    """The log in stretches, with all columns or only those that are used."""
-    if isinstance(source, pd.DataFrame):
-        names = [str(name) for name in source.columns]
-        chosen, _ = wanted.within(names)
-        frame = source.set_axis(names, axis=1)[chosen.used].reset_index(drop=True)
-        yield _Stretch(frame, len(frame), len(frame))
-        return
-    path = Path(source)
-    if not path.is_file():
-        raise InvalidInput(f"there is no file {path}")
-    name = path.name.lower()
-    if name.endswith((".csv", ".csv.gz")):
-        yield from _csv(path, wanted)
-    elif name.endswith((".parquet", ".pq")):
-        yield from _parquet(path, wanted)
-    else:
-        raise InvalidInput(f"{path.name} is not an order log: it ends in .csv, .csv.gz or .parquet")
-
-
-def _csv(path: Path, wanted: OrderColumns) -> Iterator[_Stretch]:
-    total = path.stat().st_size
-    try:
-        with path.open("rb") as raw, warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a line with more fields than the header
-            stream: Any = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
-            header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
-            separator = max(",;\t", key=header.count)
-            stream.seek(0)
-            options: dict[str, Any] = {"sep": separator, "dtype": "str", "index_col": False, "encoding": "utf-8-sig"}
-            options |= {"keep_default_na": False, "na_filter": False}
-            names = [str(name) for name in pd.read_csv(stream, nrows=0, **options).columns]
-            chosen, _ = wanted.within(names)
-            stream.seek(0)
-            for frame in pd.read_csv(stream, chunksize=_CHUNK_ROWS, **options):
-                yield _Stretch(frame[chosen.used].reset_index(drop=True), min(raw.tell(), total), total)
-    except pd.errors.EmptyDataError:
-        raise InvalidInput(f"{path.name} is empty") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as problem:
-        raise InvalidInput(f"{path.name} is not a table of equal lines: {str(problem).strip()}") from None
-    except UnicodeDecodeError as problem:
-        raise InvalidInput(f"{path.name} is not UTF-8: {problem}", hint="save it as UTF-8") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as problem:
-        raise InvalidInput(f"{path.name} is no whole gzip file: {problem}") from None
-
-
-def _parquet(path: Path, wanted: OrderColumns) -> Iterator[_Stretch]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingExtra("warehouse", "reading Parquet") from None
-    try:
-        with pq.ParquetFile(path) as file:
-            chosen, _ = wanted.within(file.schema_arrow.names)
-            total, done = file.metadata.num_rows, 0
-            for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=chosen.used):
-                done += batch.num_rows
-                yield _Stretch(batch.to_pandas(), done, total)
-            if not total:
-                yield _Stretch(file.schema_arrow.empty_table().select(chosen.used).to_pandas(), 0, 0)
-    except pa.ArrowException as problem:
-        raise InvalidInput(f"{path.name} is no whole Parquet file: {problem}") from None
+    return _Sorted(ids, (keys >> bits) // span, keys & ((1 << bits) - 1))
 
 
 def _zone(name: str) -> ZoneInfo:

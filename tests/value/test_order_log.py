@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiki.errors import InvalidInput
-from kiki.value import order_log
+from kiki.value import order_files, order_lines, order_log
 from kiki.value.order_columns import OrderColumns
 from kiki.value.order_log import read_orders
 from kiki.value.purchases import summarise
@@ -25,7 +25,8 @@ UNTIL = date(2026, 6, 30)
 @pytest.fixture(params=["arrow", "pandas"])
 def engine(request, monkeypatch):
     if request.param == "pandas":
-        monkeypatch.setattr(order_log, "_ARROW", False)
+        for module in (order_log, order_lines):
+            monkeypatch.setattr(module, "ARROW", False)
     return request.param
 
 
@@ -111,7 +112,8 @@ def test_arrow_and_pandas_give_identical_orders(rows, with_ids):
     columns = OrderColumns(date="date", order="invoice" if with_ids else None)
     first = read_orders(frame, columns=columns, until=UNTIL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(order_log, "_ARROW", False)
+        patch.setattr(order_log, "ARROW", False)
+        patch.setattr(order_lines, "ARROW", False)
         second = read_orders(frame, columns=columns, until=UNTIL)
     assert lines_of(first) == lines_of(second)
     assert (first.notes, first.unmatched.tolist()) == (second.notes, second.unmatched.tolist())
@@ -192,7 +194,8 @@ def test_every_kind_of_mistake_is_said_at_once(tmp_path):
 
 
 def test_rows_are_counted_across_stretches(tmp_path, monkeypatch):
-    monkeypatch.setattr(order_log, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(order_files, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(order_files, "_PIECE_BYTES", 50)
     text = "id,date,amount,currency\n" + "1,2026-01-01,5,EUR\n" * 4
     assert [("1", "2026-01-01", 20_000_000)] == lines_of(read_orders(written(tmp_path, text), until=UNTIL))
     with pytest.raises(InvalidInput, match="row 5"):
