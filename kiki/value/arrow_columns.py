@@ -20,6 +20,9 @@ ARROW: Final = find_spec("pyarrow") is not None
 _WORD: Final = 8
 """Ids of so many bytes are one number of 64 bits, and sort as such."""
 
+_BLOCK: Final = 1 << 18
+"""So many lines at once, that what is made of them is used again while it is near."""
+
 _DATE_LENGTHS: Final = (10, 16, 19, *range(21, 30))
 """2026-01-31, with hours and minutes, with seconds, with fractions of them."""
 
@@ -101,10 +104,13 @@ def _words(texts: Any) -> npt.NDArray[np.uint64] | None:
     padded = np.concatenate([data, np.zeros(_WORD, dtype=np.uint8)])
     # A word begins at every byte; what belongs to the next text is cut off.
     every = np.lib.stride_tricks.as_strided(padded[:_WORD].view(">u8"), shape=(data.size + 1,), strides=(1,))
-    beyond = (8 * np.minimum(_WORD - length, _WORD - 1)).astype(np.uint64)
-    words = (every[ends[:-1]].astype(np.uint64) >> beyond) << beyond
+    words = np.empty(length.size, dtype=np.uint64)
+    for start in range(0, length.size, _BLOCK):
+        some = slice(start, start + _BLOCK)
+        beyond = (8 * np.minimum(_WORD - length[some], _WORD - 1)).astype(np.uint64)
+        words[some] = (every[ends[:-1][some]].astype(np.uint64) >> beyond) << beyond
     words[length == 0] = 0
-    return np.asarray(words)
+    return words
 
 
 def _places(sequence: Ints) -> Ints:

@@ -132,7 +132,10 @@ def _by_arrow(customer: pd.Series, day: Ints) -> _Sorted:
     keys <<= bits
     keys |= np.arange(day.size)
     keys.sort()
-    return _Sorted(ids, (keys >> bits) // span, keys & ((1 << bits) - 1))
+    place = keys & ((1 << bits) - 1)
+    keys >>= bits
+    keys //= span
+    return _Sorted(ids, keys, place)
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -102,12 +102,12 @@ class Orders:
         """
         if not customer.size:
             raise InvalidInput("the order log is empty: it has no line with a customer, a date and an amount")
-        if float(np.abs(amount.astype(np.float64)).sum()) > _TOTAL_MAX:
+        largest = max(abs(int(amount.min())), abs(int(amount.max())))
+        if largest * amount.size > _TOTAL_MAX and float(np.abs(amount.astype(np.float64)).sum()) > _TOTAL_MAX:
             raise InvalidInput("the amounts add up to more than 9,000,000,000,000: write them in a larger unit")
         account = customer if order is None else _numbered(customer, order)
-        bought = amount >= 0
-        all_bought = bool(bought.all())
-        buying = slice(None) if all_bought else bought
+        all_bought = int(amount.min()) >= 0
+        buying = slice(None) if all_bought else amount >= 0
         accounts, days, gross = _merged(account[buying], day[buying], amount[buying])
         if order is None:
             customers = accounts
@@ -185,11 +185,14 @@ def _merged(account: Ints, day: Ints, amount: Ints) -> tuple[Ints, Ints, Ints]:
     if not account.size:
         return account, day, amount
     low = int(day.min())
-    key = account * (int(day.max()) - low + 1) + (day - low)
+    key = account * (int(day.max()) - low + 1)
+    key += day
     if (key[1:] < key[:-1]).any():
         sequence = np.argsort(key, kind="stable")
         key, account, day, amount = key[sequence], account[sequence], day[sequence], amount[sequence]
     starts = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    if starts.size == key.size:
+        return account, day, amount
     return account[starts], day[starts], np.add.reduceat(amount, starts)
 
 

@@ -154,12 +154,12 @@ def summarise(orders: Orders, calibration_end: date | None = None, unit: str = "
     lasts = np.append(starts[1:], customer.size) - 1
     first = day[starts]
     total = np.add.reduceat(amount, starts)
-    positive = np.add.reduceat((amount > 0).astype(np.int64), starts)
+    positive = np.add.reduceat(amount > 0, starts, dtype=np.int64)
     first_amount = amount[starts]
-    gap = np.zeros(day.size, dtype=np.int64)
-    gap[1:] = day[1:] - day[:-1]
+    gap = np.empty(day.size, dtype=np.int64)
+    np.subtract(day[1:], day[:-1], out=gap[1:])
     gap[starts] = 1  # ln 1 = 0: what lies between two customers is no gap
-    recent = [np.add.reduceat((day > end - 7 * weeks).astype(np.int64), starts) for weeks in RECENT_WEEKS]
+    recent = [np.add.reduceat(day > end - 7 * weeks, starts, dtype=np.int64) for weeks in RECENT_WEEKS]
     return Purchases(
         ids=orders.ids[customer[starts]],
         x=lasts - starts,
