@@ -27,12 +27,16 @@ _DATE_LENGTHS: Final = (10, 16, 19, *range(21, 30))
 """2026-01-31, with hours and minutes, with seconds, with fractions of them."""
 
 
-class Numbered(NamedTuple):
-    """Texts, and for each line the number of its."""
+class Sorted(NamedTuple):
+    """Lines sorted by customer and day."""
 
     ids: npt.NDArray[np.object_]
-    """Sorted by code point, each once."""
-    number: Ints
+    """The customers' ids, sorted by code point, each once."""
+    customer: Ints
+    """For each line the row in `ids`."""
+    day: Ints
+    place: Ints
+    """Where the line stood."""
 
 
 def days_of(column: pd.Series) -> Ints | None:
@@ -64,32 +68,84 @@ def numbers_of(column: pd.Series) -> Floats | None:
         return None
 
 
-def numbered(column: pd.Series) -> Numbered:
-    """Ids as text, or whole numbers whose ids are their text."""
+def sorted_lines(column: pd.Series, day: Ints) -> Sorted:
+    """Lines by customer, whose ids are text, or whole numbers that stand for their text, and day; equal ones as they stood."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if pd.api.types.is_integer_dtype(column.dtype):
-        number, distinct = pd.factorize(column.to_numpy(dtype=np.int64))
+    bits = day.size.bit_length()
+    room = 2**63 // ((int(day.max()) - int(day.min()) + 1) << bits)
+    if not pd.api.types.is_integer_dtype(column.dtype):
+        texts = pa.array(column, pa.large_string())
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        words = _words(texts)
+        if words is not None and (numbers := _narrow(words, room)) is not None:
+            number, by_day, place = _sorted_keys(numbers, day, bits)
+            new = np.flatnonzero(np.concatenate(([True], number[1:] != number[:-1])))
+            customer = np.repeat(np.arange(new.size), np.diff(np.append(new, number.size)))
+            ids = texts.take(pa.array(place[new])).to_numpy(zero_copy_only=False)
+            return Sorted(ids, customer, by_day, place)
+        ids, numbers = _numbered_texts(texts)
+    else:
+        numbers, distinct = pd.factorize(column.to_numpy(dtype=np.int64))
         ids = distinct.astype(str).astype(object)
         sequence = np.argsort(ids, kind="stable")
-        return Numbered(ids[sequence], _places(sequence)[number])
-    texts = pa.array(column, pa.large_string())
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    words = _words(texts)
-    if words is not None:
-        number, distinct = pd.factorize(words, size_hint=min(words.size, 1 << 20))
-        sequence = np.argsort(distinct, kind="stable")
-        somewhere = np.empty(distinct.size, dtype=np.int64)
-        somewhere[number] = np.arange(number.size)
-        ids = texts.take(pa.array(somewhere[sequence]))
-    else:
-        coded = texts.dictionary_encode()
-        number, order = coded.indices.to_numpy(), pc.sort_indices(coded.dictionary)
-        sequence = order.to_numpy().astype(np.int64)
-        ids = coded.dictionary.take(order)
-    return Numbered(ids.to_numpy(zero_copy_only=False), _places(sequence)[number])
+        ids, numbers = ids[sequence], _places(sequence)[numbers]
+    if ids.size > room:  # customer, day and place do not fit into one number
+        place = np.lexsort((day, numbers))
+        return Sorted(ids, numbers[place], day[place], place)
+    return Sorted(ids, *_sorted_keys(numbers, day, bits))
+
+
+def _sorted_keys(numbers: Ints, day: Ints, bits: int) -> tuple[Ints, Ints, Ints]:
+    """Numbers, days and places of lines, sorted: as one number a line, in a fraction of the time that two columns take."""
+    low = int(day.min())
+    span = int(day.max()) - low + 1
+    keys = numbers
+    keys *= span
+    keys += day
+    keys -= low
+    keys <<= bits
+    keys |= np.arange(day.size)
+    keys.sort()
+    place = keys & ((1 << bits) - 1)
+    keys >>= bits
+    number = keys // span
+    keys -= number * span
+    keys += low
+    return number, keys, place
+
+
+def _numbered_texts(texts: Any) -> tuple[npt.NDArray[np.object_], Ints]:
+    import pyarrow.compute as pc
+
+    coded = texts.dictionary_encode()
+    order = pc.sort_indices(coded.dictionary)
+    ids = coded.dictionary.take(order).to_numpy(zero_copy_only=False)
+    return ids, _places(order.to_numpy().astype(np.int64))[coded.indices.to_numpy()]
+
+
+def _narrow(words: npt.NDArray[np.uint64], room: int) -> Ints | None:
+    """Numbers below `room` in the order of the words, by counting only the bytes that occur at each place; None without room."""
+    letters = words.byteswap().view(np.uint8).reshape(-1, _WORD)
+    tables: list[tuple[int, int, Ints]] = []
+    size = 1
+    for place in range(_WORD):
+        present = np.zeros(256, dtype=bool)
+        present[letters[:, place]] = True
+        kinds = int(present.sum())
+        if kinds > 1:
+            tables.append((place, kinds, np.cumsum(present) - 1))
+            size *= kinds
+    if size > room:
+        return None
+    numbers = np.zeros(words.size, dtype=np.int64)
+    for start in range(0, words.size, _BLOCK):
+        some = numbers[start : start + _BLOCK]
+        for place, kinds, table in tables:
+            some *= kinds
+            some += table[letters[start : start + _BLOCK, place]]
+    return numbers
 
 
 def _words(texts: Any) -> npt.NDArray[np.uint64] | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from kiki.clock import wall_micros
 from kiki.errors import InvalidInput
-from kiki.value.arrow_columns import ARROW
+from kiki.value.arrow_columns import ARROW, Sorted, sorted_lines
 from kiki.value.groups import Ints
 from kiki.value.order_columns import OrderColumns
 from kiki.value.order_files import Irregular, Stretch, stretches
@@ -28,12 +27,6 @@ from kiki.value.orders import Orders, day_number
 Progress = Callable[[int, int], None]
 
 _NAMED_MAX: Final = 10
-
-
-class _Sorted(NamedTuple):
-    ids: npt.NDArray[np.object_]
-    customer: Ints
-    place: Ints
 
 
 def read_orders(
@@ -95,9 +88,9 @@ def _orders(lines: Lines, currency: str | None, notes: tuple[str, ...]) -> Order
     if not lines.row.size:
         raise InvalidInput("the order log is empty: it has no line with a customer, a date and an amount")
     order = None if lines.order is None else pd.factorize(lines.order)[0].astype(np.int64)
-    number = _by_arrow if ARROW else _by_pandas
-    ids, customer, place = number(lines.customer, lines.day)
-    day, amount = lines.day[place], lines.amount[place]
+    by_customer = sorted_lines if ARROW else _by_pandas
+    ids, customer, day, place = by_customer(lines.customer, lines.day)
+    amount = lines.amount[place]
     orders = Orders.of_lines(
         ids, customer, day, amount, order=None if order is None else order[place], currency=currency, notes=notes
     )
@@ -108,34 +101,12 @@ def _orders(lines: Lines, currency: str | None, notes: tuple[str, ...]) -> Order
     return orders.noted(said, unmatched=rows)
 
 
-def _by_pandas(customer: pd.Series, day: Ints) -> _Sorted:
-    """The ids sorted, the number of each line's, and the places of the lines: as they stand."""
+def _by_pandas(customer: pd.Series, day: Ints) -> Sorted:
+    """The ids sorted; the lines as they stand, which sorts them later."""
     if pd.api.types.is_integer_dtype(customer.dtype):
         customer = customer.astype("str")
     codes, ids = pd.factorize(customer, sort=True)
-    return _Sorted(np.asarray(ids, dtype=object), codes.astype(np.int64), np.arange(day.size))
-
-
-def _by_arrow(customer: pd.Series, day: Ints) -> _Sorted:
-    """The ids sorted, the number of each line's, and the places of the lines: sorted by customer and day."""
-    from kiki.value.arrow_columns import numbered
-
-    ids, keys = numbered(customer)
-    low = int(day.min())
-    span = int(day.max()) - low + 1
-    bits = day.size.bit_length()
-    if ids.size * span << bits >= 2**63:  # customer, day and place do not fit into one number
-        return _Sorted(ids, keys, np.arange(day.size))
-    # One number a line sorts in a fraction of the time of two columns.
-    keys *= span
-    keys += day - low
-    keys <<= bits
-    keys |= np.arange(day.size)
-    keys.sort()
-    place = keys & ((1 << bits) - 1)
-    keys >>= bits
-    keys //= span
-    return _Sorted(ids, keys, place)
+    return Sorted(np.asarray(ids, dtype=object), codes.astype(np.int64), day, np.arange(day.size))
 
 
 def _zone(name: str) -> ZoneInfo:

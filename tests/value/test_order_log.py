@@ -119,6 +119,53 @@ def test_arrow_and_pandas_give_identical_orders(rows, with_ids):
     assert (first.notes, first.unmatched.tolist()) == (second.notes, second.unmatched.tolist())
 
 
+def result_of(source, *, arrow=True, **options):
+    """What is read, or what is said: by Arrow, or by pandas alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (order_log, order_lines):
+            patch.setattr(module, "ARROW", arrow)
+        try:
+            orders = read_orders(source, until=UNTIL, **options)
+        except InvalidInput as refused:
+            return str(refused)
+        return lines_of(orders), orders.notes, orders.unmatched.tolist()
+
+
+IDS = (
+    st.lists(st.text(max_size=9), min_size=1, max_size=6).filter(any)
+    | st.lists(st.text("0123456789", min_size=8, max_size=8), min_size=1, max_size=6)
+    | st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=6)
+)
+
+
+@given(IDS, st.randoms(use_true_random=False))
+def test_ids_of_any_text_are_told_apart_and_sorted_by_code_point(ids, chance):
+    lines = [(chance.choice(ids), chance.randrange(20000, 20010), chance.randrange(-3, 9)) for _ in range(40)]
+    frame = pd.DataFrame(lines, columns=["id", "day", "amount"]).assign(
+        date=lambda table: table["day"].to_numpy().astype("datetime64[D]").astype("datetime64[s]")
+    )
+    columns = OrderColumns(date="date")
+    quick = result_of(frame, columns=columns)
+    assert quick == result_of(frame, columns=columns, arrow=False)
+    if not isinstance(quick, str):
+        found = [line[0] for line in quick[0]]
+        assert found == sorted(found)
+        assert {str(line[0]) for line in lines if line[2] >= 0 and line[0] != ""} >= set(found)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["1", "b", ",", '"', "\n", "\r\n", "2026-01-02", ",2026-01-02 10:00,", "-5", "é"]), max_size=30
+    )
+)
+def test_any_csv_is_read_or_refused_by_arrow_as_by_pandas(tmp_path_factory, parts):
+    path = tmp_path_factory.mktemp("logs") / "log.csv"
+    path.write_text("id,date,amount\n1,2026-01-01,3\n" + "".join(parts), encoding="utf-8", newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_files, "_PIECE_BYTES", 20)
+        assert result_of(path) == result_of(path, arrow=False)
+
+
 @pytest.mark.parametrize(
     ("text", "zone", "expected"),
     [
