@@ -92,19 +92,19 @@ def _of_ledger(settings: ShieldSettings) -> Iterator[Check]:
     try:
         with found.readers() as readers:
             yield checkup.tried("key store", lambda: checkup.unlocked(found.seed, readers[0]))
-            for reader in readers:
-                now = wall_micros()
-                yield from checkup.ledger(
-                    Surroundings(
-                        reader=reader,
-                        now=now,
-                        wall=now,
-                        retention_days=settings.retention_days,
-                        data_dir=None if own.database_url is not None else settings.data_dir,
-                        master_key_file=key_file(own),
-                        verifier_key=found.verifier_key(reader),
-                    )
+            now = wall_micros()
+            yield from checkup.ledger(
+                Surroundings(
+                    reader=readers[0],
+                    others=readers[1:],
+                    now=now,
+                    wall=now,
+                    retention_days=settings.retention_days,
+                    data_dir=None if own.database_url is not None else settings.data_dir,
+                    master_key_file=key_file(own),
+                    verifier_key=found.verifier_key(readers[0]),
                 )
+            )
             yield from checkup.archive(own.archive, readers, settings.retention_days)
     except KikiError as error:
         yield checkup.Check("ledger", checkup.State.FAIL, str(error), error.hint or "")

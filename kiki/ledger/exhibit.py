@@ -167,7 +167,8 @@ def seal(source: Source, seed: bytes) -> list[bytes]:
             continue
         owned += 1
         with contextlib.closing(store):
-            note = Ledger(store, seed=seed).checkpoint()
+            # A start that failed may have claimed a chain and written nothing into it.
+            note = Ledger(store, seed=seed).checkpoint() if store.next_seq() else None
         if note is not None:
             notes.append(note)
     if locked is not None and not owned:

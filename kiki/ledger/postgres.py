@@ -155,7 +155,7 @@ class PostgresStore(PostgresReader):
 
     def _owner(self) -> Session:
         """The session that may write."""
-        if not self._write.is_open:
+        if not self._write.is_alive():
             if self._in_turn:
                 unavailable = LedgerUnavailable("the connection was lost, and with it the turn on what all share")
                 unavailable.recoverable = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -119,6 +120,23 @@ class Session:
         """False once the connection was lost or closed."""
         return not self._connection.closed
 
+    def is_alive(self) -> bool:
+        """False once the connection was lost, also when its server let go of it while nobody asked anything.
+
+        A statement sent there could not be told from one whose answer was lost: whoever looks first need not wonder.
+        """
+        with self._turn:
+            if self.is_open:
+                ready = select.poll()
+                ready.register(self._connection.pgconn.socket, select.POLLIN)
+                if ready.poll(0):
+                    # Something was said without a question: a notice, or the end.
+                    try:
+                        self._connection.pgconn.consume_input()
+                    except psycopg.Error:
+                        self._connection.close()
+            return self.is_open
+
     @property
     def pid(self) -> int:
         """The server process that serves this connection."""
@@ -210,7 +228,7 @@ class Session:
         transaction was committed is unknown; else it was not.
         """
         with self._turn:
-            if self._heals and not self.is_open:
+            if self._heals and not self.is_alive():
                 self._connection = self._connect(self._answer_timeout)
             if not self.is_open:
                 raise self.translated(psycopg.OperationalError("the connection is closed"))

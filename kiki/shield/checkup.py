@@ -122,7 +122,7 @@ _PROBES: Final = (
 def ledger(around: Surroundings) -> Iterator[Check]:
     """What the probes say that do not need the service itself."""
     for look, name, state in _PROBES:
-        yield tried(name, lambda look=look, name=name, state=state: _probed(look(around), name, state))  # type: ignore[misc]  # those of this turn
+        yield tried(name, lambda look=look, name=name, state=state: _probed(probe.looked(look, around), name, state))  # type: ignore[misc]  # those of this turn
 
 
 def _probed(found: Probe, name: str, state: State) -> Check:

@@ -143,8 +143,8 @@ class EvidenceRoutes:
                 return response
 
     def _chains(self) -> list[Reader]:
-        """A reader of every chain that has begun, our own among them."""
-        return [reader for reader in self._all_chains() if chain_of(reader)]
+        """A reader of every chain in which something stands, our own among them."""
+        return [reader for reader in self._all_chains() if chain_of(reader) and reader.next_seq()]
 
     def _reader(self, chain: str) -> Reader:
         """The reader of one chain; raises `NotFound`."""

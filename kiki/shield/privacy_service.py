@@ -108,7 +108,11 @@ class PrivacyService:
         ledger = decider.ledger
         return Surroundings(
             reader=ledger.store,
-            others=[other for other in decider.all_chains() if chain_of(other) not in ("", ledger.chain)],
+            others=[
+                other
+                for other in decider.all_chains()
+                if chain_of(other) not in {"", ledger.chain} and other.next_seq()
+            ],
             now=decider.clock(),
             wall=wall_micros(),
             retention_days=deployment.retention_days,

@@ -66,14 +66,16 @@ class Surroundings(NamedTuple):
 
 def look_around(around: Surroundings) -> list[Probe]:
     """Every probe, in the order of the report; what is true of one chain only, for all of them together."""
-    return [
-        _of_every_chain(probe, around) if around.others and probe in _OF_A_CHAIN else _tried(probe, around)
-        for probe in PROBES
-    ]
+    return [looked(probe, around) for probe in PROBES]
 
 
-def _of_every_chain(probe: Callable[[Surroundings], Probe], around: Surroundings) -> Probe:
-    """Failed where it failed for any chain, skipped where it could run for none; each chain is named."""
+def looked(probe: Callable[[Surroundings], Probe], around: Surroundings) -> Probe:
+    """One probe; what is true of one chain only, for all of them together.
+
+    It failed where it failed for any chain, and is skipped where it could run for none; each chain is named.
+    """
+    if not around.others or probe not in _OF_A_CHAIN:
+        return _tried(probe, around)
     found = [
         (chain_of(reader), _tried(probe, around._replace(reader=reader))) for reader in (around.reader, *around.others)
     ]

@@ -252,8 +252,8 @@ def test_a_turn_that_was_lost_writes_nothing(store, postgres, admin):
     store.commit([], [Write("shared/s", b"k", b"before")])
     with store.shared_turn():
         terminate(admin, store._write)
-        for problem in ("failed", "the turn on what all share", "the turn on what all share"):
-            with pytest.raises(LedgerUnavailable, match=problem):
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable, match="the turn on what all share"):
                 store.commit([], [Write("shared/s", b"k", b"within")])
     assert store.get("shared/s", b"k") == b"before"
     with store.shared_turn():

@@ -130,6 +130,19 @@ def test_a_server_that_is_down_is_unavailable_and_the_store_goes_on_when_it_is_b
         assert rows(3) == list(store.entries())
 
 
+def test_a_server_that_was_restarted_while_nobody_asked_anything_costs_no_error(own_postgres):
+    """Its connections are dead, and that can be seen before anything is sent whose fate would then be unknown."""
+    url = own_postgres.new_database()
+    with closing(PostgresStore(url, "one")) as store:
+        store.commit(rows(2), [Write("s", b"k", b"v")])
+        fence = store._fence
+        own_postgres.crash()
+        own_postgres.start()
+        store.commit(rows(1, first=2))
+        assert store._fence > fence
+        assert (3, b"v") == (store.next_seq(), store.get("s", b"k"))
+
+
 def test_large_entries_and_many_rows_go_in_one_commit(store):
     """More rows than one statement carries, and values of a megabyte."""
     many = [(seq, b"%d" % seq) for seq in range(12_000)]
