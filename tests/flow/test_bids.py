@@ -24,7 +24,7 @@ class Client:
             request_serializer=lambda each: each.SerializeToString(),
             response_deserializer=kind.FromString,
         )
-        return await method(request, metadata=self._metadata, timeout=10)
+        return await method(request, metadata=self._metadata, timeout=60)
 
     async def place(self, **given):
         return await self.call("PlaceBid", pb.PlaceBidRequest(**{"plan": "spring"} | given), pb.PlaceBidResponse)

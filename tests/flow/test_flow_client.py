@@ -41,7 +41,7 @@ def test_a_client_sees_and_says_what_a_runner_does(running: RunningFlow, file: P
         assert here.plan(run) == client.plan(run)
         assert 1 == client.pause(run, "social")
         assert 1 == client.resume(run, "social")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not any(told.event == "flow.reserved" for told in client.events(run)):
             assert time.monotonic() < deadline
             time.sleep(0.05)

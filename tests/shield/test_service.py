@@ -97,7 +97,7 @@ class Served:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(self.url.rpartition(":")[2]))
         try:
             writer.write(request)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
             length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
             method = request.partition(b" ")[0]
             return int(head.split()[1]), b"" if method == b"HEAD" else await reader.readexactly(length)
