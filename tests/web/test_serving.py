@@ -20,6 +20,7 @@ from aiohttp import ClientSession
 from kiki.errors import ConfigurationError
 from kiki.settings import parse_listen
 from kiki.web import Route, Service, listening, parse_tokens, plain, serving
+from tests.servers import free_port
 
 # So long nothing takes, unless it hangs: a busy machine may be many times slower than an idle one.
 PATIENCE = 60.0
@@ -101,8 +102,7 @@ class TestPorts:
         async def on_start():
             raise OSError("no disk")
 
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         for _ in range(2):
             with pytest.raises(OSError, match="no disk"):
                 async with listening(Service("x", [HELLO], on_start=on_start), settings(PORT=str(port))):
