@@ -23,6 +23,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from bench.measure import Row
+from kiki.web.serving import QUIET_SECONDS
 from tests.deploy.image import DOCKERFILE, Installed, Pod, with_database
 from tests.deploy.renders import ROOT, Engine, layers
 from tests.servers import PostgresServer, RedisServer, running_postgres, running_redis
@@ -58,11 +59,15 @@ def databases(directory: Path) -> Iterator[tuple[PostgresServer, RedisServer]]:
         yield postgres, redis
 
 
+PATIENT = {"KIKI_REDIS_TIMEOUT_SECONDS": "5"}
+"""No answer of Redis comes too late on a busy machine: that is another matter than a restart."""
+
+
 def shield_pod(
     found: list[dict[str, Any]], directory: Path, url: str, redis: str, installed: Installed | None = None
 ) -> Pod:
     """SyncShield with a database and a Redis of this machine."""
-    pod = Pod.of(found, "syncshield", directory, installed, REDIS_ADDR=redis, **with_database({}, url))
+    pod = Pod.of(found, "syncshield", directory, installed, REDIS_ADDR=redis, **PATIENT, **with_database({}, url))
     del pod.environ["REDIS_PASSWORD"]  # the chart says that it may be absent
     return pod
 
@@ -87,9 +92,9 @@ class Clients:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
-    def until(self, more: int, seconds: float = 20.0) -> None:
+    def until(self, more: int, seconds: float = 60.0) -> None:
         """Return when so many more are answered."""
         wanted, deadline = len(self.acknowledged) + more, time.monotonic() + seconds
         while len(self.acknowledged) < wanted:
@@ -98,7 +103,7 @@ class Clients:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            connection = http.client.HTTPConnection(*self._where, timeout=20)
+            connection = http.client.HTTPConnection(*self._where, timeout=60)
             try:
                 connection.connect()
             except ConnectionRefusedError:
@@ -111,14 +116,19 @@ class Clients:
             connection.close()
 
     def _spend_on(self, connection: http.client.HTTPConnection) -> None:
+        heard = time.monotonic()
         while not self._stop.is_set():
+            idle = time.monotonic() - heard
             try:
                 connection.request("GET", "/spend?amount=0.01", headers={"Accept": "application/json"})
                 response = connection.getresponse()
                 body = response.read()
             except (OSError, http.client.HTTPException) as error:
-                self.lost.append(repr(error))
+                # Who was kept from asking for so long, as a busy machine may do, has no promise.
+                if idle < 0.9 * QUIET_SECONDS:
+                    self.lost.append(repr(error))
                 return
+            heard = time.monotonic()
             if response.status not in {200, 403}:
                 self.lost.append(f"{response.status} {body.decode()}")
                 return
