@@ -224,6 +224,9 @@ def report(
             help="Write every assignment with its outcome too, as CSV or Parquet; names nobody.",
         ),
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All playbooks together, beyond the people whom none of them reaches.")
+    ] = False,
     data_dir: EngageDir = None,
     service: ServiceUrl = None,
     url: Url = None,
@@ -233,7 +236,7 @@ def report(
 ) -> None:
     """Tell what a playbook earned beyond its control group. The interval holds however often you look."""
     with open_engage(data_dir, service, url=url, token_file=token_file, ledger=ledger) as engage:
-        found = engage.report(playbook)
+        found = engage.report(playbook, together=together)
         if export is not None:
             show.talk(f"{engage.export(playbook, export)} assignments in {export}")
     if as_json:

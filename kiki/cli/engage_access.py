@@ -75,8 +75,8 @@ class Engage(Protocol):
         """Why a customer gets what they get."""
         ...
 
-    def report(self, playbook: Path) -> dict[str, Any]:
-        """What it earned."""
+    def report(self, playbook: Path, *, together: bool = False) -> dict[str, Any]:
+        """What it earned, or what all playbooks did together."""
         ...
 
     def export(self, playbook: Path, file: Path) -> int:
@@ -229,11 +229,14 @@ class LocalEngage:
 
         return explain(self.engine, customer, [read_file(file) for file in playbooks])
 
-    def report(self, playbook: Path) -> dict[str, Any]:
-        """What it earned."""
+    def report(self, playbook: Path, *, together: bool = False) -> dict[str, Any]:
+        """What it earned, or what all playbooks did together."""
         from kiki.engage.playbook_report import report, report_json
+        from kiki.engage.program_report import program_report
 
         read = read_file(playbook)
+        if together:
+            return report_json(program_report(read, self.engine.store, self.engine.sides.everywhere))
         return report_json(report(read, self.engine.store, self.engine.held_out_share(read)))
 
     def export(self, playbook: Path, file: Path) -> int:
@@ -319,9 +322,10 @@ class ServiceEngage:
             show.talk("the service tells the gates of its own playbooks")
         return self._ask("GET", f"/v1/profiles/{quote(customer, safe='')}/explanation")
 
-    def report(self, playbook: Path) -> dict[str, Any]:
-        """What it earned."""
-        return self._ask("GET", "/v1/outcomes", params={"playbook": read_file(playbook).name})
+    def report(self, playbook: Path, *, together: bool = False) -> dict[str, Any]:
+        """What it earned, or what all playbooks did together."""
+        params = {"playbook": read_file(playbook).name} | ({"together": "true"} if together else {})
+        return self._ask("GET", "/v1/outcomes", params=params)
 
     def export(self, playbook: Path, file: Path) -> int:
         """Every assignment with its outcome into a file; how many."""

@@ -340,6 +340,11 @@ class ActionLog:
         )
         return [action_of(row) for row in rows]
 
+    def all(self) -> list[Action]:
+        """Every message of all playbooks, the oldest first."""
+        rows = self.database.read(f"SELECT {_READ} FROM engage_actions ORDER BY decided_at, action")  # noqa: S608
+        return [action_of(row) for row in rows]
+
     def recent(self, since: int) -> list[tuple[str, str, int, str]]:
         """Person, channel, moment and playbook of what counts against caps since a moment."""
         rows = self.database.read(

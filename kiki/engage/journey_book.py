@@ -235,6 +235,14 @@ class JourneyBook:
         )
         return [Assignment(p, int(e), arm, float(c), int(at), int(b), bytes(f)) for p, e, arm, c, at, b, f in rows]
 
+    def first_entries(self) -> dict[str, tuple[str, int]]:
+        """By person their customer's id and when they first entered any journey, on whichever side; the erased are no more."""
+        rows = self.database.read(
+            "SELECT a.person, p.customer, min(a.at) FROM engage_assignments a "
+            "JOIN engage_profiles p ON p.person = a.person GROUP BY a.person, p.customer ORDER BY a.person"
+        )
+        return {person: (customer, int(at)) for person, customer, at in rows}
+
     def earnings(self, margin_rate: int, since: int, until: int) -> dict[str, list[tuple[int, int]]]:
         """By person the moments and margins of orders (refunds below zero) in a span, in micros."""
         rows = self.database.read(

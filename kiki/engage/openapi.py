@@ -211,7 +211,10 @@ def _paths() -> Document:
             "get": _operation(
                 "What messages earned beyond the control group, with an interval that holds at every look.",
                 _answer({"playbook": _STRING, "currency": _STRING, "journeys": _LIST}, "So far."),
-                parameters=(_PLAYBOOK,),
+                parameters=(
+                    _PLAYBOOK,
+                    _query("together", {"type": "boolean"}, "true: of all playbooks, against the global holdout."),
+                ),
             )
         },
         "/v1/outcomes/export": {

@@ -29,6 +29,7 @@ from kiki.engage.post_room import PostRoom
 from kiki.engage.preview import preview
 from kiki.engage.privacy_routes import PrivacyRoutes
 from kiki.engage.profile import ID_CHARS_MAX
+from kiki.engage.program_report import program_report
 from kiki.engage.retention_engine import RetentionEngine
 from kiki.engage.source import Source
 from kiki.engage.sync import sync
@@ -338,7 +339,14 @@ class EngageService:
         return json_reply({"playbook": playbook.name, "journeys": found})
 
     async def _outcomes(self, request: Request) -> Reply:
-        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        given = _only(request, "playbook", "together")
+        playbook = self._known(one(given, "playbook"))
+        together = one(given, "together") or "false"
+        if together not in {"true", "false"}:
+            raise InvalidInput("together is true or false")
+        if together == "true":
+            everywhere = self._engine.sides.everywhere
+            return json_reply(await _blocking(lambda: report_json(program_report(playbook, self._store, everywhere))))
         share = self._engine.held_out_share(playbook)
         return json_reply(await _blocking(lambda: report_json(report(playbook, self._store, share))))
 

@@ -14,13 +14,15 @@ from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import open_database
 from kiki.engage.decision import Verdict
 from kiki.engage.event import Delivery, DeliveryState, Order, Touch, TouchKind
+from kiki.engage.holdout import Holdout
 from kiki.engage.keyring import Keyring
 from kiki.engage.playbook_report import report
 from kiki.engage.playbook_text import parse_playbook
 from kiki.engage.profile import Profile
+from kiki.engage.program_report import program_report
 from kiki.engage.retention_engine import RetentionEngine
 from kiki.engage.shield_line import GuardLine
-from kiki.errors import ShieldUnreachable
+from kiki.errors import InvalidInput, ShieldUnreachable
 from kiki.outbound.outcome import done, unknown
 from kiki.shield.budget_guard import BudgetGuard
 from tests.engage.conftest import DAY, MovedClock
@@ -137,6 +139,41 @@ def test_the_held_out_are_never_written_to_and_stay_held_out(shop):
     for _ in range(6):
         shop.run(days=2)
     assert not shop.held_out() & set(shop.reached())
+
+
+def test_all_playbooks_together_are_measured_against_those_whom_none_reaches():
+    """Everybody once, however many journeys they enter: 900 people, of whom all the reached buy, and half of the others."""
+    text = TEXT.replace("holdout: 20%", "holdout: 0%").replace("cost: 4.00, ", "")
+    shop = Shop(text, customers=900, holdout=300_000)
+    other = parse_playbook(
+        text.replace("playbook: book", "playbook: second-book").replace(
+            "days_since_purchase: {over: 60}", "days_since_purchase: {over: 71}"
+        )
+    )
+    shop.run()
+    shop.engine.run(other)
+    held = {
+        customer for customer in (f"c-{n:03}" for n in range(900)) if shop.engine.is_held_out(shop.playbook, customer)
+    }
+    assert held == {c for c in (f"c-{n:03}" for n in range(900)) if shop.engine.sides.everywhere.holds(c)}
+    bought = Random(1)
+    orders = [
+        Order(id=f"o-{n}", customer=f"c-{n:03}", at=shop.clock() + DAY, amount=(20 + bought.randrange(5)) * 1_000_000)
+        for n in range(900)
+        if f"c-{n:03}" not in held or n % 2
+    ]
+    shop.store.keep("shop", orders)
+    shop.clock.advance(31 * DAY)
+    [found] = program_report(shop.playbook, shop.store, shop.engine.sides.everywhere).journeys
+    assert (found.assigned, found.held_out, found.open_windows, found.violations) == (900, len(held), 0, 0)
+    rate = shop.playbook.margin_rate / 1e6
+    truth = sum(o.amount for o in orders if o.customer not in held) / (900 - len(held)) * rate
+    assert found.treated_mean == pytest.approx(truth, rel=1e-6)
+    assert found.effect.low < found.treated_mean - found.held_out_mean < found.effect.high
+    assert found.effect.low > 0
+    with pytest.raises(InvalidInput, match="nobody is held out of all"):
+        program_report(shop.playbook, shop.store, Holdout(b"k", 0))
+    shop.close()
 
 
 def test_the_second_step_comes_after_its_wait_unless_the_person_clicked(shop):
