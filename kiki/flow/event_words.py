@@ -41,7 +41,8 @@ def sentence(event: str, detail: Mapping[str, Any], currency: str) -> str:
         case "flow.refused":
             return f"no money for {day}{because}"
         case "flow.guard_silent":
-            return f"the guard does not answer: {money('micros')} for {day} are asked for again, nothing new is spent meanwhile"
+            asked = f"{money('micros')} for {day} are asked for again, and " if day else ""
+            return f"the guard does not answer: {asked}nothing new is spent meanwhile"
         case "flow.bid_chosen":
             return f"bids {money('micros')} of a value of {money('ltv')} ({detail.get('source')})"
         case "flow.called":

@@ -51,6 +51,10 @@ class GuardLine(Protocol):
         """Whether so much would fit now; takes nothing. The message is the guard's own."""
         ...
 
+    async def currency(self) -> Outcome:
+        """The one currency that it counts in: done with `currency`."""
+        ...
+
     async def holds_open(self) -> Outcome:
         """Every hold that is open: done with `holds`, each with its `id`, `micros` and `scopes`."""
         ...
@@ -107,6 +111,10 @@ class EmbeddedGuard:
             return done() if found.allowed else refused(str(found.reason), found.explanation)
 
         return await _asked(lambda: asyncio.to_thread(ask))
+
+    async def currency(self) -> Outcome:
+        """See `GuardLine`."""
+        return await _asked(lambda: asyncio.to_thread(lambda: done(currency=self._guard.policy.currency)))
 
     async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
@@ -172,6 +180,14 @@ class RemoteGuard:
 
         return await _asked(ask)
 
+    async def currency(self) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            return done(currency=(await self._client.budgets(limit=1)).currency)
+
+        return await _asked(ask)
+
     async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
 
@@ -183,6 +199,11 @@ class RemoteGuard:
     async def close(self) -> None:
         """See `GuardLine`."""
         await self._client.close()
+
+
+def guard_mismatch(guard: str, plan: str) -> str:
+    """Why a plan in another currency than the guard's runs nowhere: its amounts would be counted as if they were the guard's."""
+    return f"the guard counts in {guard}, and the plan is in {plan}: nothing will run"
 
 
 def _open(holds: Sequence[OpenHold]) -> Outcome:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kiki.flow.guard_line import UNAVAILABLE
+from kiki.flow.guard_line import UNAVAILABLE, guard_mismatch
 from kiki.flow.lane_money import LaneMoney, worst_case
 from kiki.flow.lane_twins import LaneTwins
 from kiki.flow.lane_write import CREATE, LaneWrites, campaign_of, outcome_of
@@ -111,6 +111,9 @@ class _Lane:
     async def _ensure(self) -> Outcome:
         platform, calendar = self._world.platform, self._world.calendar
         over = calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY)
+        counted = await self._guard_counts(over)
+        if not counted.is_done:
+            return counted
         currency = await self._writes.ask("currency", platform.currency, until=over)
         if not currency.is_done:
             return currency
@@ -134,6 +137,20 @@ class _Lane:
         if self._twins.is_ours:
             await self._choose("ensure/chosen")
         return made
+
+    async def _guard_counts(self, until: int) -> Outcome:
+        """Whether the guard counts in the plan's currency; while it does not answer, nothing is made."""
+        guard = self._world.guard
+        counted = await self._writes.read("guard-currency", guard.currency)
+        if counted.code == UNAVAILABLE:
+            await self._story.tell("guard-currency/told", "flow.guard_silent")
+            counted = await self._writes.ask("guard-currency/again", guard.currency, until=until)
+        if not counted.is_done:
+            said = f"the guard does not tell its currency, so nothing runs: {counted.message or counted.code}"
+            return msgspec.structs.replace(counted, message=said)
+        if counted.value["currency"] != self._plan.currency:
+            return refused("currency_mismatch", guard_mismatch(counted.value["currency"], self._plan.currency))
+        return counted
 
     async def _choose(self, step: str) -> None:
         """Of two campaigns that were made the foremost, which any other run of this plan would choose too."""

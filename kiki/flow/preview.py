@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from kiki.errors import KikiError
-from kiki.flow.guard_line import UNAVAILABLE, GuardLine
+from kiki.flow.guard_line import UNAVAILABLE, GuardLine, guard_mismatch
 from kiki.flow.lane import peak
 from kiki.flow.lane_money import worst_case
 from kiki.flow.lane_world import Worlds
@@ -135,6 +135,11 @@ async def _gone(plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, P
 
 async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, float]) -> list[Problem]:
     """Whether the guard would hold what the plan needs at once: in all, under each scope, for each campaign."""
+    counted = await guard.currency()
+    if not counted.is_done and counted.code != UNAVAILABLE:
+        return [Problem(what=f"the guard does not tell its currency, so nothing will run: {_why(counted)}")]
+    if counted.is_done and counted.value["currency"] != plan.currency:
+        return [Problem(what=guard_mismatch(str(counted.value["currency"]), plan.currency))]
     problems: list[Problem] = []
     said: set[str] = set()
     for where, campaigns in _groups(plan):

@@ -195,6 +195,7 @@ class ModelGuard:
     """Of holds, for who asks which are open."""
     may_settle: Callable[[str], bool] = lambda _hold: True
     """Whether a hold may end now."""
+    money: str = "USD"
 
     async def reserve(self, micros: int, scopes: Mapping[str, str], key: str) -> Outcome:
         def effect() -> Outcome:
@@ -241,6 +242,9 @@ class ModelGuard:
     async def check(self, micros: int, scopes: Mapping[str, str]) -> Outcome:
         fits = self.spent + sum(self.holds.values()) + micros <= self.limit
         return done() if fits else refused("budget_exhausted")
+
+    async def currency(self) -> Outcome:
+        return done(currency=self.money)
 
     async def holds_open(self) -> Outcome:
         held = [

@@ -261,6 +261,15 @@ def test_a_preview_asks_the_guard_for_every_scope_of_a_campaign(sandbox: LocalSa
         assert [] == runner.preview(PLAN).problems
 
 
+def test_a_preview_beside_a_guard_in_another_currency(sandbox: LocalSandbox):
+    with BudgetGuard.open(limit="10000", window="30d", currency="JPY") as guard, runner_of(guard, sandbox) as runner:
+        (problem,) = runner.preview(PLAN).problems
+        assert "the guard counts in JPY, and the plan is in USD: nothing will run" == problem.what
+        run = runner.start(PLAN)
+        assert "failed" == runner.wait(run, 100).state
+        assert [] == sandbox.books()["campaigns"]
+
+
 def test_a_preview_without_platforms_and_without_credentials_says_so(guard: BudgetGuard):
     with CampaignRunner.open(guard=guard, sandbox="http://127.0.0.1:9", environ={}) as runner:
         found = runner.preview(PLAN)
@@ -320,6 +329,9 @@ class FlakyGuard(EmbeddedGuard):
     async def note(self, notes):
         return await self._ask(super().note(notes))
 
+    async def currency(self):
+        return await self._ask(super().currency())
+
 
 @pytest.mark.parametrize("policy", ["leave", "pause"])
 def test_while_the_guard_is_away_nothing_new_is_spent(guard: BudgetGuard, sandbox: LocalSandbox, policy: str):
@@ -334,6 +346,22 @@ def test_while_the_guard_is_away_nothing_new_is_spent(guard: BudgetGuard, sandbo
         until(lambda: not any(lane.active for lane in runner.status(run).lanes))
         assert held >= {hold.id for hold in guard.holds()}
         assert any(alert.event == "flow.guard_silent" for alert in runner.status(run).alerts)
+        line.down = False
+        status = runner.wait(run, 100)
+
+    assert "completed" == status.state
+    agree(status, sandbox, guard)
+
+
+def test_a_guard_that_is_away_from_the_start_is_said_and_waited_for(guard: BudgetGuard, sandbox: LocalSandbox):
+    line = FlakyGuard(guard)
+    line.down = True
+    with CampaignRunner.open(guard=line, sandbox=sandbox.url, poll_seconds=0.02) as runner:
+        run = runner.start(PLAN)
+        runner.work()
+        until(lambda: 2 == len(runner.status(run).alerts))
+        assert {"flow.guard_silent"} == {alert.event for alert in runner.status(run).alerts}
+        assert [] == sandbox.books()["campaigns"]
         line.down = False
         status = runner.wait(run, 100)
 

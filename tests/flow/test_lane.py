@@ -245,6 +245,17 @@ def test_an_account_in_another_currency_is_never_touched() -> None:
     assert {} == case.guard.answers
 
 
+def test_a_guard_in_another_currency_counts_nothing_of_the_plan() -> None:
+    case = Case()
+    case.guard.money = "EUR"
+    result = case.run()
+
+    assert ("failed", "currency_mismatch") == (result["how"], result["code"])
+    assert "the guard counts in EUR, and the plan is in USD" in result["message"]
+    assert None is case.platform.state
+    assert {} == case.guard.answers
+
+
 def test_a_late_correction_is_followed_in_both_directions() -> None:
     changes = dict(zip(Case().days, (5_000_000, -3_000_000, 0, 1), strict=True))
     case = Case(correction=_by_day(changes, 0))

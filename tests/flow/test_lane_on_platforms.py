@@ -109,8 +109,8 @@ async def test_a_campaign_lives_its_days_whatever_goes_wrong(case: str, seed: in
         assert died
         assert "completed" == result["how"]
         assert {str(day): fake.bills[number, day].spent for day in DAYS} == {
-            str(day): spent for day, spent in result["spent"].items()
-        }
+            day: spent for day, spent in result["spent"].items() if spent
+        }  # a pause that came late adds a day, which cost nothing here
         assert {} == guard.holds
         [truth] = await fake.truth()
         assert (number, Status.PAUSED) == (truth.id, truth.status)
