@@ -222,7 +222,7 @@ def _lasting(lock: Lock, segment: Segment, retention_days: int) -> Check:
         return Check(name, State.WARN, f"the lock's end, {lock.until!r}, cannot be read", "compare it by hand")
     wanted = kept_until(segment.at, retention_days, seven_years=retention_days >= SEVEN_YEARS_DAYS)
     said = f"the lock on {segment.name} ends {to_iso(until)[:10]}, the retention {to_iso(wanted)[:10]}"
-    if until < wanted:
+    if until + SECOND <= wanted:  # stores write whole seconds
         return Check(name, State.WARN, said, "lengthen the bucket's default retention")
     if until > wanted + LOCK_SPARE_DAYS * _DAY:
         return Check(name, State.WARN, said, "what is locked longer than its retention cannot be removed in time")

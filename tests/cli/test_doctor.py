@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from kiki.cli import doctor as home
 from kiki.cli.main import app
-from kiki.clock import SECOND, wall_micros
+from kiki.clock import SECOND, to_iso, wall_micros
 from kiki.ledger.archive import DirectoryArchive, Lock
 from kiki.ledger.segment import Segment, segment_write
 from kiki.ledger.sqlite import SqliteStore
@@ -158,11 +158,18 @@ def archived(data: Path, monkeypatch, lock: Lock, *, at: int | None = None, ship
     ],
 )
 def test_the_lock_lasts_as_long_as_the_retention(data: Path, monkeypatch, state, days, expected, lasting):
-    from kiki.clock import to_iso
-
     until = to_iso(wall_micros() + round(days * DAY))
     found = archived(data, monkeypatch, Lock(state, "it says so", until))
     assert (expected, lasting) == (found["archive's lock"].state, found["lock and retention"].state)
+
+
+def test_a_lock_whose_end_has_lost_its_fraction_of_a_second_is_long_enough(data: Path, monkeypatch):
+    """Object stores write whole seconds: one of 2557 days would seem to end just before the retention does."""
+    at = 1_796_000_000_900_000
+    until = to_iso(at + 10 * DAY)[:19] + "Z"
+    assert State.OK == archived(data, monkeypatch, Lock("locked", "", until), at=at)["lock and retention"].state
+    earlier = to_iso(at + 10 * DAY - 1_000_000)[:19] + "Z"
+    assert State.WARN == archived(data, monkeypatch, Lock("locked", "", earlier), at=at)["lock and retention"].state
 
 
 def test_an_end_of_the_lock_as_other_stores_write_it(data: Path, monkeypatch):
