@@ -44,6 +44,7 @@ def copy(
     """
     from kiki.ledger.copy import copy_ledger
     from kiki.ledger.postgres import SCHEMA, PostgresStore
+    from kiki.ledger.source import first_name
     from kiki.ledger.sqlite import SqliteReader, SqliteStore
     from kiki.settings import LedgerSettings
     from kiki.shield.opening import subjects_path
@@ -60,7 +61,7 @@ def copy(
         raise InvalidInput("where to? name the database with --to or DATABASE_URL")
     source = settings.data_dir / "shield.db"
     SqliteReader(source).close()  # an owner would make what is not there
-    url, name = settings.database_url.reveal(), settings.replica
+    url, name = settings.database_url.reveal(), first_name(settings.replica)
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(contextlib.closing(SqliteStore(source)))
         keys = stack.enter_context(contextlib.closing(SqliteStore(subjects_path(source))))

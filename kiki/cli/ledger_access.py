@@ -84,6 +84,7 @@ class Access(NamedTuple):
 def access(ledger: Path | None, data_dir: Path | None) -> Access:
     """The ledger that is meant: `--ledger`, `--data-dir`, then DATABASE_URL and KIKI_DATA_DIR."""
     from kiki.cli.wiring import database, key_source
+    from kiki.ledger.source import first_name
     from kiki.settings import LedgerSettings
     from kiki.shield.opening import MASTER_KEY_FILE
 
@@ -97,7 +98,7 @@ def access(ledger: Path | None, data_dir: Path | None) -> Access:
             keys = type(keys)(file=ledger.with_name(MASTER_KEY_FILE))
         return Access(ledger, keys)
     if data_dir is None and (shared := database(settings)) is not None:
-        return Access(shared, keys)
+        return Access(shared._replace(replica=first_name(shared.replica)), keys)
     return Access(settings.data_dir / LEDGER, keys)
 
 

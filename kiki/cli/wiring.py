@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kiki.cli.data_dir import make_data_dir
 from kiki.cli.loyalty_access import STORE as LOYALTY_STORE
 from kiki.engage.loyalty_data import LoyaltyData
-from kiki.errors import ConfigurationError, MissingExtra
+from kiki.errors import ConfigurationError, LedgerLocked, MissingExtra
 from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
-from kiki.ledger.source import Database
+from kiki.ledger.source import Database, is_pattern
 from kiki.ledger.timestamp import TimestampService, read_roots
 from kiki.ledger.witness import Witness
 from kiki.settings import (
@@ -62,7 +66,7 @@ def prepare_shield(environ: Mapping[str, str]) -> Prepared:
     read = _policy_reader(settings, environ)
     tokens, policy = _files(settings.listen.tokens_file, read)
     make_data_dir(settings.data_dir)
-    decider = _decider(settings, ledger_path(settings.data_dir), policy)
+    settings, decider = _claimed(settings, policy)
     audit_view = (
         AuditViewProcess(
             database(settings.ledger) or ledger_path(settings.data_dir),
@@ -131,11 +135,45 @@ def customer_values(environ: Mapping[str, str]) -> AsyncLtvClient:
     return AsyncLtvClient(ltv_address(environ))
 
 
-def _decider(settings: ShieldSettings, ledger: Path, policy: Policy) -> Decider:
+def _claimed(settings: ShieldSettings, policy: Policy) -> tuple[ShieldSettings, Decider]:
+    """The decider over a chain that is ours alone, and the settings with its name where they had a pattern."""
+    path, shared, number = ledger_path(settings.data_dir), database(settings.ledger), 0
+    if shared is None or not is_pattern(shared.replica):
+        return settings, _decider(settings, path, policy)
+    from kiki.ledger.chain_lease import free_chain
+
+    while True:
+        name, number = free_chain(shared.url.reveal(), shared.replica, number)
+        named = replace(settings, ledger=replace(settings.ledger, replica=name))
+        try:
+            return named, _decider(named, path, policy, when_taken=_ending())
+        except LedgerLocked:
+            number += 1  # somebody was quicker
+
+
+def _ending() -> Callable[[], None]:
+    """Ends this process, once: whoever runs it starts it again, with a chain that is free. A second signal would be impatience."""
+    ended = threading.Event()
+
+    def end() -> None:
+        if not ended.is_set():
+            ended.set()
+            logger.error(
+                "another process owns our chain, which it took while the database was away: we end, to begin with another"
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return end
+
+
+def _decider(
+    settings: ShieldSettings, ledger: Path, policy: Policy, when_taken: Callable[[], None] | None = None
+) -> Decider:
+    shared = database(settings.ledger)
     return open_decider(
         ledger,
         policy,
-        database=database(settings.ledger),
+        database=None if shared is None else shared._replace(when_taken=when_taken),
         keys=key_source(settings.ledger),
         redis=settings.redis if settings.redis_mode == "auto" else None,
         redis_prefix=settings.redis_prefix,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import Final
@@ -28,7 +28,7 @@ from kiki.ledger.postgres_schema import prepare
 from kiki.ledger.postgres_statements import Statements
 from kiki.ledger.store import SHARED, Write, require_dense
 
-__all__ = ["SCHEMA", "UNFINISHED", "PostgresReader", "PostgresStore"]
+__all__ = ["SCHEMA", "UNFINISHED", "PostgresReader", "PostgresStore", "lock_key"]
 
 logger = logging.getLogger("kiki.ledger")
 
@@ -42,6 +42,12 @@ _WATCHED_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05
 
 
+def lock_key(schema: str, name: str) -> int:
+    """The number by which the server knows a lock of ours."""
+    digest = blake2b(f"kiki/{schema}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
 class PostgresStore(PostgresReader):
     """Owns the chain of a name; `LedgerLocked` while another live process does.
 
@@ -49,6 +55,7 @@ class PostgresStore(PostgresReader):
     when the server is set to acknowledge what is not durable. After a lost connection the next write, or `reopen`,
     claims the chain again with a higher fence.
 
+    `when_taken` is called when another process came to own the chain while this one was cut off from the server.
     `unfinished` opens a database into which a copy was begun and not ended; nobody else may use one.
     """
 
@@ -62,6 +69,7 @@ class PostgresStore(PostgresReader):
         schema: str = SCHEMA,
         connect_timeout: float = CONNECT_SECONDS,
         answer_timeout: float = ANSWER_SECONDS,
+        when_taken: Callable[[], None] | None = None,
         unfinished: bool = False,
     ) -> None:
         self._statements = Statements(schema)
@@ -70,6 +78,7 @@ class PostgresStore(PostgresReader):
         self._connect_timeout = connect_timeout
         self._answer_timeout = answer_timeout
         self._name = chain_name
+        self._when_taken = when_taken
         self._unfinished = unfinished
         self._pid: int | None = None
         self._in_turn = False
@@ -119,7 +128,7 @@ class PostgresStore(PostgresReader):
 
     def _lock(self, session: Session) -> None:
         """Become the one owner of the chain's name, as long as the session lasts."""
-        key = self._lock_key(f"chain/{self._name}")
+        key = lock_key(self._schema, f"chain/{self._name}")
         deadline = time.monotonic() + _CLAIM_SECONDS
         while not session.query(statements.TRY_LOCK, [key])[0][0]:
             holders = [pid for (pid,) in session.query(statements.HOLDERS, [key])]
@@ -135,10 +144,6 @@ class PostgresStore(PostgresReader):
                 )
             time.sleep(_PAUSE_SECONDS)
 
-    def _lock_key(self, name: str) -> int:
-        digest = blake2b(f"kiki/{self._schema}/{name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big", signed=True)
-
     def reopen(self) -> None:
         """Claim the chain again, with a higher fence, and read what became durable."""
         with self._owning:
@@ -149,6 +154,8 @@ class PostgresStore(PostgresReader):
             try:
                 self._open()
             except LedgerLocked as error:
+                if self._when_taken is not None:
+                    self._when_taken()
                 unavailable = LedgerUnavailable(str(error), hint=error.hint)
                 unavailable.recoverable = True
                 raise unavailable from error
@@ -297,7 +304,7 @@ class PostgresStore(PostgresReader):
             if self._in_turn:
                 yield  # what is done in a turn may ask for one
                 return
-            session, key = self._owner(), self._lock_key("shared")
+            session, key = self._owner(), lock_key(self._schema, "shared")
             session.query(statements.LOCK, [key])
             self._in_turn = True
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +19,24 @@ class Database(NamedTuple):
     url: Secret
     replica: str
     """The name of the chain's owner: it stays the same over restarts, and no other process has it at the same time."""
+    when_taken: Callable[[], None] | None = None
+    """What to do when another process has it nevertheless, which took it while this one was cut off."""
 
     def __str__(self) -> str:
         return f"the chain {self.replica} in PostgreSQL"
 
 
 Source = Path | Database
+
+
+def is_pattern(replica: str) -> bool:
+    """Whether a name stands for the first free one of many: `syncshield-*` for syncshield-0, syncshield-1 and so on."""
+    return replica.endswith("*")
+
+
+def first_name(replica: str) -> str:
+    """The name itself, or a pattern's first: of a command that wants one chain and no other."""
+    return f"{replica.removesuffix('*')}0" if is_pattern(replica) else replica
 
 
 def open_reader(source: Source) -> Reader:

@@ -39,7 +39,7 @@ DATABASE_VARIABLES: Final = (
     Variable("DB_USER", "db_user", printable, "kiki", "user of the database"),
     Variable("DB_PASSWORD", "db_password", Secret, None, "password of that user", None),
     Variable("POSTGRES_PASSWORD", "postgres_password", Secret, None, "the same under the guide's name", None),
-    Variable("KIKI_REPLICA", "replica", replica_name, None, "stable name of this replica, which owns one chain; unset: the host's name"),
+    Variable("KIKI_REPLICA", "replica", replica_name, None, "stable name of this replica, which owns one chain; syncshield-*: SyncShield takes the first number that nobody has; unset: the host's name"),
 )  # fmt: skip
 
 

@@ -214,10 +214,13 @@ def share(text: str) -> int:
 
 
 def replica_name(text: str) -> str:
-    """The name of a replica, as Kubernetes names pods."""
-    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?", text):
+    """The name of a replica, as Kubernetes names pods, or the beginning of many and `-*`."""
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}([A-Za-z0-9]|-[*]))?", text):
         return text
-    raise ValueError("expected 1 to 128 letters, digits, dots, dashes or underscores, a letter or digit at both ends")
+    raise ValueError(
+        "expected 1 to 128 letters, digits, dots, dashes or underscores, a letter or digit at both ends; or a name and -* "
+        "for the first number that is free"
+    )
 
 
 def executor_name(text: str) -> str:

@@ -128,9 +128,10 @@ def _stores(path: Path | None, database: Database | None, opened: list[Store | W
         # psycopg is an extra, and loaded only where there is a database.
         from kiki.ledger.postgres import SCHEMA, PostgresStore
 
-        ledger = PostgresStore(database.url.reveal(), database.replica)
+        url, name, taken = database.url.reveal(), database.replica, database.when_taken
+        ledger = PostgresStore(url, name, when_taken=taken)
         opened.append(ledger)
-        keys = PostgresStore(database.url.reveal(), database.replica, schema=f"{SCHEMA}_keys")
+        keys = PostgresStore(url, name, when_taken=taken, schema=f"{SCHEMA}_keys")
         opened.append(keys)
         return ledger, keys
     if path is None:

@@ -155,7 +155,8 @@ KIKI_ENGAGE_PLAYBOOKS: "/etc/kiki/playbooks"
   value: "service.namespace=kiki,k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)"
 {{- if ne .name "syncvalue" }}
 - name: {{ ternary "KIKI_FLOW_EXECUTOR" "KIKI_REPLICA" (eq .name "syncflow") }}
-  value: "$(POD_NAME)"
+  {{- /* A Deployment's pods have another name each time: SyncShield leases its chain, so that somebody goes on with what a pod left. */}}
+  value: {{ ternary "syncshield-*" "$(POD_NAME)" (eq .name "syncshield") | quote }}
 {{- if include "kiki.postgresHost" .root }}
 - name: POSTGRES_PASSWORD
   valueFrom:
