@@ -174,6 +174,10 @@ def _write_page(path: Path, found: ComplianceReport) -> None:
         show.talk(f"the page is in {path}", dim=True)
 
 
+def _chains(names: list[str]) -> str:
+    return f"chain{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
 def _lines(found: ComplianceReport) -> list[str]:
     numbers = [
         ("score", f"{found.compliance_score:g} %"),
@@ -185,7 +189,7 @@ def _lines(found: ComplianceReport) -> list[str]:
         ("requests open / overdue", f"{found.requests.open} / {found.requests.overdue}"),
         ("breaches declared", f"{found.data_breaches:,}"),
     ]
-    lines = [f"{found.period}: {found.since[:16]}Z to {found.until[:16]}Z, chain {found.chain}", ""]
+    lines = [f"{found.period}: {found.since[:16]}Z to {found.until[:16]}Z, {_chains(found.chains)}", ""]
     lines += [f"  {name:<26}{value:>12}" for name, value in numbers]
     lines.append("")
     lines += [f"  {each.verdict.value:<8} {each.said}" for each in found.probes]

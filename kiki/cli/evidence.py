@@ -78,7 +78,9 @@ def verify(
             _verify_live(access(ledger, data_dir), trusted, witnesses, as_json=as_json)
     except (EvidenceInvalid, LedgerCorrupt) as error:
         if as_json:
-            show.as_json({"holds": False, "place": getattr(error, "place", ""), "message": str(error)})
+            # What cannot be read at all has no place within it.
+            place = getattr(error, "place", "") or str(proof or bundle or access(ledger, data_dir).source)
+            show.as_json({"holds": False, "place": place, "message": str(error)})
         else:
             show.line(f"does not hold: {error}")
             if error.hint:

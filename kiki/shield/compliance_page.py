@@ -94,7 +94,7 @@ def _head(report: ComplianceReport) -> str:
     called = _PERIODS.get(report.period, report.period)
     return (
         f"<header><h1>Compliance report</h1><p class='soft'>{escape(called)}: {_minute(report.since)} to "
-        f"{_minute(report.until)} (UTC). Chain {escape(report.chain)}, made {_minute(report.generated_at)}.</p></header>"
+        f"{_minute(report.until)} (UTC). {escape(_chains(report.chains))}, made {_minute(report.generated_at)}.</p></header>"
     )
 
 
@@ -271,3 +271,7 @@ def _count(number: int) -> str:
 
 def _minute(moment: str) -> str:
     return escape(moment[:16].replace("T", " "))
+
+
+def _chains(names: Sequence[str]) -> str:
+    return f"Chain{'s' if len(names) > 1 else ''} {', '.join(names)}"

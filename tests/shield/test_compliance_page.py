@@ -71,7 +71,7 @@ def report(**more) -> ComplianceReport:
         Tally(),
         Period("weekly", START, START + 7 * DAY),
         now=START + 7 * DAY,
-        chain="0123456789abcdef",
+        chains=["0123456789abcdef", "00000000000000ff"],
         probes=[],
         consents={},
         requests=[],
