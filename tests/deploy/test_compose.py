@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_every_image_has_a_tag_every_file_is_there_and_no_secret_is_in_it():
         for key, value in service.get("environment", {}).items():
             if re.search("PASSWORD|TOKEN|SECRET|KEY", key):
                 assert str(value).startswith("${")
+
+
+def test_the_image_has_every_extra_but_the_engine_for_charts():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (installed,) = re.findall(r'"\.\[(.+)\]"', DOCKERFILE)
+    assert set(extras) - {"all", "dev", "bench", "helm"} == set(installed.split(","))
 
 
 def test_the_image_is_one_for_four_and_runs_as_nobody():
