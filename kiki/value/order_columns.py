@@ -21,6 +21,8 @@ _AMOUNT: Final = (
     *("amount", "netamount", "totalamount", "orderamount", "amountpaid", "total", "ordertotal", "totalprice"),
     *("ordervalue", "price", "revenue", "sales", "spend", "value", "monetaryvalue", "grandtotal"),
 )
+_UNIT_PRICE: Final = ("price", "unitprice", "itemprice")
+_QUANTITY: Final = ("quantity", "qty")
 _CURRENCY: Final = ("currency", "currencycode")
 
 
@@ -33,6 +35,8 @@ class OrderColumns(NamedTuple):
     order: str | None = None
     """Order ids, by which refunds find their order; without it they find it by date and amount."""
     currency: str | None = None
+    quantity: str | None = None
+    """How many of the amount, which is a price of one then; guessed with the amount only, beside a price."""
 
     @property
     def used(self) -> list[str]:
@@ -49,13 +53,22 @@ class OrderColumns(NamedTuple):
                 raise InvalidInput(f"there is no column {name!r}: the table has {_listed(present)}")
         customer = self.customer or _guess("customer", _CUSTOMER, present)
         day = self.date or _guess("date", _DATE, present)
-        amount = self.amount or _guess("amount", _AMOUNT, present)
+        amount, quantity = self.amount, self.quantity
+        if amount is None:
+            amount = _found(_AMOUNT, present) or _found(_UNIT_PRICE, present)
+            counted = _found(_QUANTITY, present)
+            if counted is not None and amount is not None and _plain(amount) in _UNIT_PRICE:
+                quantity = quantity or counted
+            elif amount is None or _plain(amount) not in _AMOUNT:
+                amount = _guess("amount", _AMOUNT, present)
         currency = self.currency or _found(_CURRENCY, present)
         if len({customer, day, amount}) < 3:
             raise InvalidInput(f"customer, date and amount are three columns, not {_listed([customer, day, amount])}")
         guesses = (("customers", self.customer, customer), ("dates", self.date, day), ("amounts", self.amount, amount))
         notes = tuple(f"{what} are read from column {found!r}" for what, given, found in guesses if given is None)
-        return OrderColumns(customer, day, amount, self.order, currency), notes
+        if quantity is not None and self.quantity is None:
+            notes += (f"an amount is {amount!r} times {quantity!r}: to take {amount!r} alone, name it",)
+        return OrderColumns(customer, day, amount, self.order, currency, quantity), notes
 
 
 def _guess(what: str, names: Sequence[str], present: Sequence[str]) -> str:
@@ -70,8 +83,12 @@ def _guess(what: str, names: Sequence[str], present: Sequence[str]) -> str:
 def _found(names: Sequence[str], present: Sequence[str]) -> str | None:
     plain: dict[str, str] = {}
     for column in present:
-        plain.setdefault(re.sub(r"[\W_]", "", column.lower()), column)
+        plain.setdefault(_plain(column), column)
     return next((plain[name] for name in names if name in plain), None)
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\W_]", "", column.lower())
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from kiki.errors import InvalidInput
 from kiki.money import MICROS
 from kiki.value import arrow_columns
 from kiki.value.arrow_columns import ARROW
-from kiki.value.groups import Ints
+from kiki.value.groups import Floats, Ints
 from kiki.value.order_columns import OrderColumns
 from kiki.value.orders import day_number
 
@@ -103,8 +103,12 @@ def check_lines(
         ("a date lies before 1900", readable & (day < FIRST_DAY)),
     ):
         problems.add(kind, row[bad], dates[bad])
-    amount, numbers = _micros(amounts)
+    value = _values(amounts)
+    if columns.quantity is not None:
+        value = value * _values(frame[columns.quantity])
+    numbers = np.isfinite(value) & (np.abs(value) <= AMOUNT_MAX)
     problems.add(_AMOUNT_SAID, row[~numbers], amounts[~numbers])
+    amount = micros_of(np.where(numbers, value, 0.0))
     currency = None
     if columns.currency is not None and len(frame):
         currencies = _text(frame[columns.currency]).str.strip().str.upper()
@@ -161,21 +165,19 @@ def _numbered(moments: pd.Series) -> tuple[Ints, npt.NDArray[np.bool_]]:
     return np.where(readable, values, np.datetime64(0, "D")).astype(np.int64), readable
 
 
-def _micros(column: pd.Series) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Micros, and which amounts were numbers. A float64 holds every micro up to the largest amount accepted."""
+def _values(column: pd.Series) -> Floats:
+    """Numbers, NaN where there is none. A float64 holds every micro up to the largest amount accepted."""
     if pd.api.types.is_bool_dtype(column.dtype):
-        return np.zeros(len(column), dtype=np.int64), np.zeros(len(column), dtype=bool)
+        return np.full(len(column), np.nan)
     if pd.api.types.is_numeric_dtype(column.dtype):
-        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    elif ARROW and (read := arrow_columns.numbers_of(column)) is not None:
-        values = read
-    else:
-        text = column.astype("str")
-        numbers = text.str.match(_NUMBER).fillna(value=False).to_numpy(dtype=bool)
-        values = np.full(len(column), np.nan)
-        values[numbers] = text[numbers].to_numpy(dtype=object).astype(np.float64)  # the nearest, as Arrow reads it too
-    good = np.isfinite(values) & (np.abs(values) <= AMOUNT_MAX)
-    return micros_of(np.where(good, values, 0.0)), good
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    if ARROW and (read := arrow_columns.numbers_of(column)) is not None:
+        return read
+    text = column.astype("str")
+    numbers = text.str.match(_NUMBER).fillna(value=False).to_numpy(dtype=bool)
+    values = np.full(len(column), np.nan)
+    values[numbers] = text[numbers].to_numpy(dtype=object).astype(np.float64)  # the nearest, as Arrow reads it too
+    return values
 
 
 def micros_of(values: npt.NDArray[np.float64]) -> Ints:

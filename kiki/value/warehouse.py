@@ -187,6 +187,8 @@ def _lines(log: Any, columns: OrderColumns, *, checked: bool = True) -> Any:
         raise InvalidInput(f"column {columns.amount!r} is of type {log[columns.amount].type()}: an amount is a number")
     day = (moment.date() if kind.is_timestamp() else moment.cast("date")).delta(ibis.date("1970-01-01"), unit="day")
     amount = log[columns.amount].cast("float64")
+    if columns.quantity is not None:
+        amount = amount * log[columns.quantity].cast("float64")
     lines = log.select(
         customer=log[columns.customer].cast("string"),
         account=ibis.literal("") if columns.order is None else log[columns.order].cast("string").fill_null(""),

@@ -195,6 +195,21 @@ def test_columns_of_other_types():
         assert [("17850", "2026-02-01", 1_100_000)] == lines_of(read_orders(frame, tz="Asia/Tokyo", until=UNTIL))
 
 
+def test_a_price_beside_a_quantity_is_the_price_of_one(engine, tmp_path):
+    text = "Invoice,Quantity,InvoiceDate,{price},Customer ID,Country\n1,6,2025-12-01 08:26:00,2.55,17850.0,UK\n1,2,2025-12-01 08:26:00,1,17850.0,UK\n"
+    for name in ("Price", "UnitPrice"):
+        path = written(tmp_path, text.format(price=name) + "C2,-6,2025-12-02 08:30:00,2.55,17850.0,UK\n")
+        orders = read_orders(path, until=UNTIL)
+        assert [("17850.0", "2025-12-01", 2_000_000)] == lines_of(orders)
+        assert any("times 'Quantity'" in note for note in orders.notes)
+        alone = read_orders(path, columns=OrderColumns(amount=name), until=UNTIL)
+        assert [("17850.0", "2025-12-01", 3_550_000), ("17850.0", "2025-12-02", 2_550_000)] == lines_of(alone)
+    with pytest.raises(InvalidInput, match="no column looks like the amount"):
+        read_orders(written(tmp_path, "id,date,unit_price\n1,2026-01-01,5\n"), until=UNTIL)
+    with pytest.raises(InvalidInput, match=r"an amount is a decimal number.*row 1"):
+        read_orders(written(tmp_path, "id,date,price,quantity\n1,2026-01-01,5,some\n"), until=UNTIL)
+
+
 def test_refunds_without_an_order_are_named_with_their_rows(engine, tmp_path):
     path = written(tmp_path, "id,date,amount\nb,2026-01-05,9\na,2026-01-03,-4\na,2026-01-01,3\nb,2026-01-06,-9.01\n")
     orders = read_orders(path, until=UNTIL)

@@ -121,6 +121,16 @@ def test_a_log_with_a_few_refunds_and_many_lines_a_day_gives_the_purchases_of_me
     require_same(summarise(read_orders(frame, columns=columns), cut), purchases_in(log, cut, columns=columns))
 
 
+def test_a_price_beside_a_quantity_is_the_price_of_one(connection):
+    frame = frame_of(random_log(13)).assign(quantity=3.0).rename(columns={"amount": "price"})
+    cut = FIRST + timedelta(days=350)
+    expected = summarise(read_orders(frame), cut)
+    require_same(expected, purchases_in(table_of(connection, frame), cut))
+    assert (
+        expected.sum_amount.sum() > 2.9 * summarise(read_orders(frame.drop(columns="quantity")), cut).sum_amount.sum()
+    )
+
+
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_unmatched_refunds_are_those_of_memory(connection, with_ids):
     columns = WITH_IDS if with_ids else OrderColumns()
