@@ -60,6 +60,9 @@ def preview(found: Preview) -> None:
     limit = "" if found.budget is None else f", total {amount_in_words(found.budget, money)}"
     out.print(f"{counted}: {amount_in_words(found.planned, money)} as planned, "
               f"at worst {amount_in_words(found.worst, money)}{limit}")  # fmt: skip
+    if found.run:
+        said = f"run {found.run} of this plan is open, and asks the guard for its money day by day"
+        out.print(Text(said, style="dim"))
     if found.approval:
         out.print(Text(f"waits for approval: {found.approval}", style="yellow"))
     for problem in found.problems:

@@ -145,7 +145,9 @@ class CampaignRunner:
         mine = [row for row in self.store.runs() if row.plan_name == plan.name]
         earlier = [self.plan(row.run) for row in mine]
         changed = _changed(plan, mine)
-        return self.call(preview(plan, self.worlds, self._guard, earlier, changed and f"{changed}: {_CHANGED_HINT}"))
+        changed = changed and f"{changed}: {_CHANGED_HINT}"
+        same = next((row.run for row in mine if row.state == RUNNING and row.version == plan.version), "")
+        return self.call(preview(plan, self.worlds, self._guard, earlier, open_run=same, changed=changed))
 
     def pause(self, run: str, campaign: str | None = None, *, actor: str = "") -> int:
         """Let a run, or one campaign of it, spend nothing more until `resume`; how many campaigns were told."""
@@ -168,7 +170,11 @@ class CampaignRunner:
 
         Raises `RunTaken` while a process is that executor.
         """
-        self.store.claim(executor)()
+        try:
+            self.store.claim(executor)()
+        except RunTaken as error:
+            hint = "its runs are no orphans; a runner that is stopped gives them back at once"
+            raise RunTaken(f"{error}: it is not gone", hint=hint) from None
         return self.store.release_owner(executor)
 
     def reconcile(self, run: str, *, act: bool = True) -> Reconciliation:

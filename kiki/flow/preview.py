@@ -38,14 +38,22 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps it from running as written; none of them is a mistake in the file."""
     approval: str
     """Why a person must approve it first; empty when nobody must."""
+    run: str = ""
+    """The run of this very plan that is open: it asks the guard for its money day by day, and holds a part of it."""
 
 
 async def preview(
-    plan: Plan, worlds: Worlds, guard: GuardLine, earlier: Iterable[Plan] = (), changed: str | None = None
+    plan: Plan,
+    worlds: Worlds,
+    guard: GuardLine,
+    earlier: Iterable[Plan] = (),
+    *,
+    open_run: str = "",
+    changed: str | None = None,
 ) -> Preview:
     """Ask every platform and the guard. `earlier` are plans of the same name whose campaigns may still be there, newest first.
 
-    `changed` says which run keeps this plan from being started, because it is open under another version.
+    `open_run` is a run of this very plan; `changed` says which run keeps this plan from being started, because it is open under another version.
     """
     earlier = list(earlier)
     platforms, problems = await _platforms(plan, worlds)
@@ -65,7 +73,7 @@ async def preview(
         problem = unfit(campaign, limits[campaign.platform], plan.currency)
         problems += [] if problem is None else [problem]
     overdelivery = {name: each.overdelivery for name, each in limits.items()}
-    problems += await _guarded(plan, guard, overdelivery)
+    problems += await _guarded(plan, guard, overdelivery, is_open=bool(open_run))
     planned = sum(each.daily_budget * len(each.days) for each in plan.campaigns)
     worst = sum(worst_case(each.daily_budget, overdelivery[each.platform]) * len(each.days) for each in plan.campaigns)
     if plan.budget is not None and planned > plan.budget:
@@ -83,6 +91,7 @@ async def preview(
         changes=[*changes, *(each for each in gone if each is not None)],
         problems=problems,
         approval=_approval(plan),
+        run=open_run,
     )
 
 
@@ -133,20 +142,27 @@ async def _gone(plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, P
     return removed(campaign.name, campaign.platform, campaign_of(found))
 
 
-async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, float]) -> list[Problem]:
-    """Whether the guard would hold what the plan needs at once: in all, under each scope, for each campaign."""
+async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, float], *, is_open: bool) -> list[Problem]:
+    """Whether the guard would hold what the plan needs at once: in all, under each scope, for each campaign.
+
+    Of a plan that runs, `is_open`, it holds a part already: what it needs beside that only its run knows.
+    """
     counted = await guard.currency()
-    if not counted.is_done and counted.code != UNAVAILABLE:
+    if counted.code == UNAVAILABLE:
+        return [_away(counted)]
+    if not counted.is_done:
         return [Problem(what=f"the guard does not tell its currency, so nothing will run: {_why(counted)}")]
-    if counted.is_done and counted.value["currency"] != plan.currency:
+    if counted.value["currency"] != plan.currency:
         return [Problem(what=guard_mismatch(str(counted.value["currency"]), plan.currency))]
+    if is_open:
+        return []
     problems: list[Problem] = []
     said: set[str] = set()
     for where, campaigns in _groups(plan):
         micros, day = held_at_once(campaigns, overdelivery)
         answer = await guard.check(micros, _shared(plan, campaigns))
         if answer.code == UNAVAILABLE:
-            return [Problem(what=f"the guard cannot be asked, so nothing would be spent: {answer.message}")]
+            return [_away(answer)]
         if answer.is_done or answer.message in said:
             continue
         said.add(answer.message)
@@ -154,6 +170,10 @@ async def _guarded(plan: Plan, guard: GuardLine, overdelivery: Mapping[str, floa
         names = [each.name for each in campaigns]
         problems.append(Problem(what=f"{needs}, and the guard says: {answer.message}", campaigns=names))
     return problems
+
+
+def _away(answer: Outcome) -> Problem:
+    return Problem(what=f"the guard cannot be asked, so nothing would be spent: {answer.message}")
 
 
 def _groups(plan: Plan) -> list[tuple[str, list[PlannedCampaign]]]:
