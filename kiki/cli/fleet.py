@@ -96,7 +96,7 @@ def environment(service: str, ports: Ports, data_dir: Path, environ: Mapping[str
     told = {name: value for name, value in environ.items() if name not in {"PORT", "KIKI_PUBLIC_PORT"}}
     told |= {
         "KIKI_DATA_DIR": str(data_dir),
-        "KIKI_HOST": "127.0.0.1",
+        "KIKI_HOST": _host(environ),
         "SHIELD_URL": f"http://127.0.0.1:{ports.shield}/check",
         "LTV_GRPC_ADDR": f"127.0.0.1:{ports.value}",
         "PORT": str(ports.value if service == VALUE else ports.main(service)),
@@ -108,6 +108,18 @@ def environment(service: str, ports: Ports, data_dir: Path, environ: Mapping[str
         told.setdefault("KIKI_REDIS", "off")
     told.setdefault("AUDIT_LOG_PATH", str(data_dir / "syncengage_audit.csv"))
     return told
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    """The loopback, or every address where that is asked for: in a container. The services find each other on the loopback."""
+    wanted = environ.get("KIKI_HOST") or "127.0.0.1"
+    if wanted in {"0.0.0.0", "::"}:  # noqa: S104  # somebody wrote it
+        return wanted
+    if wanted in {"127.0.0.1", "localhost"}:
+        return "127.0.0.1"
+    raise ConfigurationError(
+        [f"KIKI_HOST={wanted!r}: all four together listen on 127.0.0.1, or everywhere with 0.0.0.0; set one of the two"]
+    )
 
 
 def missing_extras() -> dict[str, str]:

@@ -202,6 +202,7 @@ def test_a_picture_that_has_no_place_is_refused_before_anything_starts(tmp_path)
     ("given", "said"),
     [
         ({"KIKI_SHIELD_PRT": "1"}, "KIKI_SHIELD_PRT: unknown; did you mean KIKI_SHIELD_PORT?"),
+        ({"KIKI_HOST": "10.0.0.5"}, "KIKI_HOST='10.0.0.5': all four together listen on 127.0.0.1"),
         ({"MAX_BURST_BUDGET": "much"}, "MAX_BURST_BUDGET='much': 'much' is not an amount"),
         ({"KIKI_FLOW_LEASE_SECONDS": "soon"}, "KIKI_FLOW_LEASE_SECONDS='soon'"),
         ({"OTEL_TRACES_SAMPLER_ARG": "2", "OTEL_EXPORTER_OTLP_ENDPOINT": "x:4317"}, "OTEL_TRACES_SAMPLER_ARG='2'"),
