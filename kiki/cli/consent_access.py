@@ -137,6 +137,7 @@ def record_of_reply(reply: ConsentReply) -> ConsentRecord:
     """A service's record as the one that a ledger gives; raises `ShieldUnreachable` for one that is none."""
     from kiki.shield.consent import State
     from kiki.shield.consent_record import ConsentDetails, ConsentRecord
+    from kiki.shield.evidence import parse_event_id
     from kiki.shield.wire_moment import moment_micros
 
     def moment(text: str) -> int | None:
@@ -148,7 +149,7 @@ def record_of_reply(reply: ConsentReply) -> ConsentRecord:
             purpose=reply.purpose,
             state=State(reply.state),
             in_force=reply.in_force is True,
-            seq=int(reply.event_id, 16) if reply.event_id else -1,
+            seq=parse_event_id(reply.event_id)[0] if reply.event_id else -1,
             at=moment(reply.at),
             said_at=moment(reply.said_at),
             granted_at=moment(reply.granted_at),

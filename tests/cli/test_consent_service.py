@@ -74,6 +74,8 @@ def test_a_consent_from_its_grant_to_its_end(url: str, monkeypatch, tmp_path: Pa
     assert 0 == run("check", "c-1", "marketing").exit_code
     assert "GRANTED" == httpx.get(f"{url}/consent/status?customer_id=c-1").json()["marketing"]["status"]
     assert "on the phone" == found("history", "c-1")[0]["note"]
+    ids = [each["event_id"] for each in httpx.get(f"{url}/v1/consents/c-1/history").json()["consents"]]
+    assert ids == [each["event_id"] for each in found("history", "c-1")]
     assert run("revoke", "c-1", "marketing").stdout.startswith("revoked: marketing (event ")
     asked = run("check", "c-1", "marketing")
     assert (3, "no: the customer took back the consent to marketing\n") == (asked.exit_code, asked.stdout)
