@@ -29,7 +29,7 @@ def test_killed_at_any_write_a_deletion_is_finished_by_the_next_run(tmp_path: Pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=400,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
