@@ -52,7 +52,7 @@ def in_threads(count, act):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     return found
 
@@ -98,7 +98,7 @@ def test_what_comes_during_a_batch_shares_the_next():
         pass
     squares.go_on.set()
     for thread in [first, *others]:
-        thread.join(10)
+        thread.join(60)
     assert squares.batches[0] == [0]
     assert [list(range(1, 21))] == [sorted(batch) for batch in squares.batches[1:]]
     assert [n**2 for n in range(1, 21)] == sorted(found)
@@ -208,8 +208,8 @@ def test_an_interrupted_waiter_does_not_take_the_others_turn():
     finally:
         signal.signal(signal.SIGUSR1, before)
     squares.go_on.set()
-    leader.join(10)
-    waiter.join(3)
+    leader.join(60)
+    waiter.join(60)
     assert found == [9]
     assert mine.done
 
@@ -251,7 +251,7 @@ def test_exclusively_runs_between_batches():
         return waiter
 
     waiter = group.exclusively(act)
-    waiter.join(10)
+    waiter.join(60)
     assert seen == [9]
 
 
@@ -267,7 +267,7 @@ def test_drain_waits_for_the_batch_that_is_being_worked_off():
     threading.Timer(0.1, squares.go_on.set).start()
     group.drain()
     was_done = ticket.done
-    leader.join(10)
+    leader.join(60)
     assert was_done
 
 

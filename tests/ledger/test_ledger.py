@@ -58,7 +58,7 @@ def test_fifty_threads_write_one_dense_chain(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert list(range(1000)) == sorted(got)
     assert {entry.seq: noted(entry) for entry in ledger.read()} == got
     ledger.close()
@@ -78,7 +78,7 @@ def test_a_result_comes_only_after_the_commit():
     assert not ticket.done
     assert store.next_seq() == 0
     store.go_on.set()
-    waiter.join(10)
+    waiter.join(60)
     assert ticket.done
     assert ticket.result() == 0
     assert [seq for seq, _ in store.entries()] == [0]

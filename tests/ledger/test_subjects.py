@@ -572,7 +572,7 @@ def test_who_is_looked_for_while_being_forgotten_is_not_remembered():
     store.get_many = real
     subjects.forget(PERSON)
     forgotten.set()
-    looker.join(10)
+    looker.join(60)
     assert subjects.find(PERSON) is None
     assert person.reference != enrolled(subjects).reference
 

@@ -165,5 +165,5 @@ def serving(receiver: SubjectReceiver) -> Iterator[str]:
         yield f"http://127.0.0.1:{ready[0]}/privacy"
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()

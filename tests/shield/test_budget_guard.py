@@ -566,7 +566,7 @@ def test_closing_while_others_spend_answers_everybody(place, guard):
         pass
     place.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert strange == []
     guard = place.open()

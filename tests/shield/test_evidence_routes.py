@@ -158,7 +158,7 @@ async def test_one_bundle_at_a_time(shield, monkeypatch):
 
     def slow(file, ledger, chains, span) -> dict[str, int]:
         loop.call_soon_threadsafe(going.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(60)
         file.write(b"made")
         return {}
 

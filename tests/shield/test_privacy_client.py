@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kiki.clock import SECOND
 from kiki.errors import (
     ConsentConflict,
     Forbidden,
@@ -24,7 +25,7 @@ from kiki.errors import (
 )
 from kiki.ledger.bundle_verifier import verify_bundle
 from kiki.ledger.proof_verifier import verify_proof
-from kiki.shield import privacy_client
+from kiki.shield import consent_lease, privacy_client
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.enforcer import Enforcer
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient
@@ -150,8 +151,9 @@ def test_what_cannot_be_asked_is_refused_before_it_is_sent_or_as_the_service_say
         client.evidence.proof("0000000000ff0000")
 
 
-def test_an_enforcer_over_the_client_stops_when_it_is_recalled(shield: Served):
+def test_an_enforcer_over_the_client_stops_when_it_is_recalled(shield: Served, monkeypatch):
     """A revoke elsewhere is acknowledged after this enforcer has dropped its answer, and not before."""
+    monkeypatch.setattr(consent_lease, "LEASE", 3600 * SECOND)  # nothing else ends the wait
     with ShieldClient(shield.url) as client, ShieldClient(shield.url) as officer:
         officer.consents.grant("c", "marketing")
         enforcer = Enforcer(lambda customer, purpose: client.consents.leased(customer, purpose, "worker-1"))
@@ -166,7 +168,7 @@ def test_an_enforcer_over_the_client_stops_when_it_is_recalled(shield: Served):
             end = enforcer.drop(recall.customer_id, recall.purpose)
             assert end == int(recall.lease, 16)
         client.consents.confirm("worker-1", recalls)
-        revoking.join(1.0)
+        revoking.join(60)
         assert not revoking.is_alive()
         assert not enforcer.allows("c", "marketing")
 

@@ -46,7 +46,7 @@ def url() -> Iterator[str]:
     assert ready.wait(60)
     yield f"http://127.0.0.1:{ports[0]}/privacy"
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 
