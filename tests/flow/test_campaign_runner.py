@@ -188,7 +188,7 @@ def test_while_the_runner_is_away_a_platform_ends_a_campaign_on_its_last_day(
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
     until(lambda: sandbox.today > PLAN.ends + timedelta(days=1))
     with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
-        status = runner.wait(run, 30)
+        status = runner.wait(run, 100)
 
     agree(status, sandbox, guard)
     for campaign in sandbox.books()["campaigns"]:
