@@ -26,6 +26,8 @@ from kiki.shield.note import parse_note
 
 BATCH_MAX: Final = 500
 REQUEST_ID_MAX: Final = 128
+REMEMBERED: Final = 10_000
+"""So many bids are known by their request_id, the newest; of older ones the platform and the record know by the key."""
 
 
 class BidStatus(StrEnum):
@@ -82,6 +84,7 @@ class Bids:
     def __init__(self, runner: CampaignRunner, values: CustomerValue) -> None:
         self._runner = runner
         self._values = values
+        self._known: dict[tuple[str, str], tuple[Bid, int, int, Source]] = {}
 
     async def place(self, bid: Bid) -> Placed:
         """Set one bid; raises `InvalidInput` and `NotFound`."""
@@ -123,7 +126,7 @@ class Bids:
         run, plan = self._run(bid.plan)
         planned = plan.campaign(bid.campaign)
         platform = await self._runner.worlds.platform(plan, planned.platform)
-        micros, ltv, source = await self._amount(bid, planned, platform)
+        micros, ltv, source = await self._amount_once(run, bid, planned, platform)
         scopes = plan.scopes_of(planned)
         told = Placed(bid.request_id, BidStatus.REJECTED, source, micros, ltv, platform=planned.platform)
         fits = await self._runner.guard.check(micros, scopes)
@@ -143,6 +146,21 @@ class Bids:
             if name in {row.run, row.plan_name} and row.state == RUNNING:
                 return row.run, self._runner.plan(row.run)
         raise NotFound(f"no run of {name[:80]!r} is open")
+
+    async def _amount_once(
+        self, run: str, bid: Bid, planned: PlannedCampaign, platform: Platform
+    ) -> tuple[int, int, Source]:
+        """What a bid comes to: the same as when it was first asked for under its request_id."""
+        key = (run, bid.request_id)
+        if key not in self._known:
+            amount = await self._amount(bid, planned, platform)
+            while len(self._known) >= REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known.setdefault(key, (bid, *amount))
+        first, micros, ltv, source = self._known[key]
+        if first._replace(plan=bid.plan) != bid:
+            raise InvalidInput(f"the request_id {bid.request_id[:60]!r} was another bid: give each bid its own")
+        return micros, ltv, source
 
     async def _amount(self, bid: Bid, planned: PlannedCampaign, platform: Platform) -> tuple[int, int, Source]:
         if bid.micros:

@@ -113,6 +113,20 @@ async def test_a_lost_answer_is_pending_and_asked_again_with_the_same_id(flow: S
     assert 1 == sum(each["changes"] for each in flow.sandbox.books()["effects"] if each["operation"] == "set_bid")
 
 
+async def test_a_request_id_is_one_bid(flow: ServedFlow):
+    run = await made(flow)
+    async with Client(flow) as client:
+        first = await client.place(request_id="r-1", campaign="search", bid_micros=1_500_000)
+        for other in ({"bid_micros": 1_600_000}, {"campaign": "social"}, {"bid_micros": 0}):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await client.place(**{"request_id": "r-1", "campaign": "search", "bid_micros": 1_500_000} | other)
+            assert grpc.StatusCode.INVALID_ARGUMENT is caught.value.code()
+            assert "was another bid" in str(caught.value.details())
+        # The run's own name is the plan's other name.
+        assert first == await client.place(request_id="r-1", campaign="search", bid_micros=1_500_000, plan=run)
+    assert 1_500_000 == bid_of(flow, "google_ads")
+
+
 async def test_an_atomic_batch_is_all_or_nothing(flow: ServedFlow):
     await made(flow)
     good = {"request_id": "a", "plan": "spring", "campaign": "search", "bid_micros": 2_000_000}
