@@ -118,12 +118,12 @@ def compare(
 
     Without --calibration-end the log is split halfway.
     """
-    from kiki.value.training import AUTO, model_names
+    from kiki.value.training import AUTO, model_names, require_model
 
     end, last = _days(calibration_end, holdout_end)
     names = list(dict.fromkeys(model or model_names()))
-    if unknown := [name for name in names if name not in model_names()]:
-        raise InvalidInput(f"there is no model {unknown[0]!r}; the models are {', '.join(model_names())}")
+    for name in names:
+        require_model(name)
     how = reading(customer_col, date_col, amount_col, order_col, currency_col, currency, tz)
     found = []
     with stages() as told:

@@ -47,6 +47,22 @@ Progress = Callable[[str, float, float], None]
 """Is told what is being done, how much of it is done, and of how much."""
 
 
+_FROM_PYTHON: Final = {"bg-bb": "opportunities", "sbg": "contracts"}
+"""Models of other data than a log of orders, and what of."""
+
+
+def require_model(model: str) -> None:
+    """Raise `InvalidInput` for a name that `fit` does not take."""
+    if model not in model_names():
+        of = _FROM_PYTHON.get(model)
+        raise InvalidInput(
+            f"there is no model {model!r}; the models are {', '.join(model_names())}",
+            hint=None
+            if of is None
+            else f"{model} is a model of {of}: kiki.value.{model.replace('-', '_')}, from Python",
+        )
+
+
 def model_names() -> tuple[str, ...]:
     """What `fit` takes as a model, "auto" first."""
     return (AUTO, *COUNT_MODELS, REGULAR)
@@ -157,8 +173,7 @@ def _usual(fitted: FittedModel, purchases: Purchases) -> Usual:
 def _require_known(
     model: str, estimator: str | None, unit: str, horizon: float | None, discount_rate: float | None
 ) -> None:
-    if model not in model_names():
-        raise InvalidInput(f"there is no model {model!r}; the models are {', '.join(model_names())}")
+    require_model(model)
     if estimator is not None and estimator not in ESTIMATORS:
         raise InvalidInput(f"there is no estimator {estimator!r}; the estimators are {', '.join(ESTIMATORS)}")
     if model == AUTO and estimator == "mle":

@@ -154,6 +154,13 @@ def test_options_that_make_no_sense_are_refused(orders, options, said: str):
         training.fit(orders, **options)
 
 
+@pytest.mark.parametrize(("name", "module"), [("bg-bb", "bg_bb"), ("sbg", "sbg")])
+def test_a_model_of_other_data_says_where_it_is(orders, name, module):
+    with pytest.raises(InvalidInput, match="the models are auto") as refused:
+        training.fit(orders, model=name)
+    assert f"kiki.value.{module}" in (refused.value.hint or "")
+
+
 def test_a_summary_cannot_be_calibrated_to_another_day(orders):
     known = summarise(orders, CALIBRATION_END)
     with pytest.raises(InvalidInput, match="needs the log"):
