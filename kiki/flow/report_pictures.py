@@ -17,6 +17,7 @@ except ModuleNotFoundError as _missing:
     raise MissingExtra("plot", "drawing plots") from _missing
 
 _PLANNED, _SPENT, _VALUE = "#8a8a8a", "#0072b2", "#d55e00"
+_TICKS = 8
 _STYLE: Any = {  # matplotlib types its settings by a list of all their names
     "font.size": 10,
     "axes.spines.top": False,
@@ -44,6 +45,9 @@ def over_days(report: CampaignReport) -> str:
             axes.axhline(report.budget / MICROS, color=_VALUE, linewidth=1, label="the plan's total")
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper left")
+        # Whole days, however few: by itself matplotlib would show hours that nothing is known of.
+        shown = days[:: max(1, len(days) // _TICKS)]
+        axes.set_xticks(shown, labels=[str(day) for day in shown])
         figure.autofmt_xdate()
         return _svg(figure)
 
