@@ -154,13 +154,14 @@ class _Lane:
 
     async def _choose(self, step: str) -> None:
         """Of two campaigns that were made the foremost, which any other run of this plan would choose too."""
-        state, twins = await self._twins.see(step)
+        until = await self._port.now(f"{step}/now") + self._world.calendar.span(Timing.CHOOSE)
+        state, twins = await self._twins.see(step, until=until)
         if state is None:
             return
         if self._id and state.whole:
             self._id = state.id
             self._take_note_of(state)
-        await self._twins.part(step, self._id or state.id, state, twins)
+        await self._twins.part(step, self._id or state.id, state, twins, until=until)
 
     def _spec(self) -> CampaignSpec:
         campaign = self._campaign
@@ -460,7 +461,8 @@ class _Lane:
             certain &= self._twins.is_alone
             if settled and told and certain and (now >= revised or not self._money.books):
                 return
-            if now >= deadline + calendar.span(Timing.DAY):
+            # Not after one try of a runner that was away for a month.
+            if now >= deadline + calendar.span(Timing.DAY) and number >= Timing.SETTLE_ROUNDS:
                 return
             await self._port.sleep(f"rest/{number}/wait", now + calendar.span(Timing.DAY / 4))
             number += 1

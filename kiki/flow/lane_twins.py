@@ -31,38 +31,42 @@ class LaneTwins:
         self._name = name
         self.is_ours = False
         """No campaign of the name was there before: every one of them comes from a creation of this lane."""
-        self._paused: list[Twin] = []
+        self._paused: list[Twin] | None = None
+        """What is still to be archived; None: nobody has looked since the campaign was made."""
 
     @property
     def is_alone(self) -> bool:
-        """No twin is left that is to be archived."""
-        return not (self.is_ours and self._paused)
+        """It was seen that no twin is left that is to be archived."""
+        return not self.is_ours or self._paused == []
 
     async def begin(self, step: str, *, until: int) -> None:
         """Look before anything is made."""
         before = await self._writes.ask(step, lambda: self._platform.lookup(self._name), until=until)
         self.is_ours = before.is_done and "campaign" not in before.value
 
-    async def see(self, step: str) -> tuple[CampaignState | None, Sequence[Twin]]:
+    async def see(self, step: str, *, until: int = 0) -> tuple[CampaignState | None, Sequence[Twin]]:
         """The campaign that counts, None where the platform does not show one, and the others of its name."""
-        seen = await self._writes.read(step, lambda: self._platform.lookup(self._name))
+        seen = await self._writes.ask(step, lambda: self._platform.lookup(self._name), until=until)
         return campaign_of(seen), msgspec.convert(seen.value.get("twins", []), list[Twin])
 
-    async def part(self, step: str, own: str, state: CampaignState, twins: Sequence[Twin]) -> None:
-        """Archive every twin of `own`, the campaign that stays; one that is active is told, and left as it is."""
+    async def part(self, step: str, own: str, state: CampaignState, twins: Sequence[Twin], *, until: int = 0) -> None:
+        """Archive every twin of `own`, the campaign that stays; one that is active is told, and left as it is.
+
+        What is not done at once, or by `until`, is seen by the next look.
+        """
         others = [each for each in (Twin(id=state.id, status=state.status), *twins) if each.id != own]
         if any(each.status is Status.ACTIVE for each in others):
             await self._story.tell(f"{step}/twin-told", "flow.drift", found="twin")
-        self._paused = [each for each in others if each.status is Status.PAUSED]
+        paused = [each for each in others if each.status is Status.PAUSED]
         if self.is_ours:
-            self._paused = [each for each in self._paused if not await self._archived(step, each.id)]
+            paused = [each for each in paused if not await self._archived(step, each.id, until)]
+        self._paused = paused
 
-    async def _archived(self, step: str, twin: str) -> bool:
+    async def _archived(self, step: str, twin: str, until: int) -> bool:
         async def call(key: str) -> Outcome:
             return await self._platform.archive(twin, key)
 
         step = f"{step}/archive/{twin}"
-        # Sent once: the next look says whether it is still there.
-        ended = await self._writes.write(step, call, lambda _: False, until=0, does=ARCHIVE)
+        ended = await self._writes.write(step, call, lambda _: False, until=until, does=ARCHIVE)
         await self._story.tell(f"{step}/archived", "flow.twin_archived", twin=twin, fate=ended.fate.value)
         return ended.is_done

@@ -70,7 +70,11 @@ class Timing:
     AGAIN = 3.0
     """So often money that was refused for a day is asked for again on that day."""
     DAY = 24.0
+    CHOOSE = 1.0
+    """So long it is tried to see, and to archive, a twin of a campaign that was just made."""
     SETTLE_DAYS = 30
     """A report that is not final after so many days is taken as it is."""
+    SETTLE_ROUNDS = 12
+    """And nothing is given up before it was tried so often."""
     REVISE_DAYS = 3
     """So long a settled day is looked at again: reports are corrected late."""

@@ -376,7 +376,7 @@ def _judge_costs(books: dict[str, Any], status: RunStatus, story: list[Told], ve
 
 
 def killed(
-    folder: Path, seed: int, kills: int, *, days: int = 2, day_seconds: float = 8.0, limit: str = "3000"
+    folder: Path, seed: int, kills: int, *, days: int = 5, day_seconds: float = 5.0, limit: str = "3000"
 ) -> Verdict:
     """A plan whose runner is killed so often; the guard in the same process dies with it."""
     arena = Arena(folder, seed, days=days, day_seconds=day_seconds, limit=limit, service=False)

@@ -1,7 +1,7 @@
 """The adapter of the sandbox: one account on one of the platforms that it plays.
 
-Its limits are the played platform's, in the sandbox's time: where a day takes two seconds, an answer is given up after
-half of one.
+Its limits are the played platform's, in the sandbox's time: where a day takes sixteen seconds, an answer is given up after
+one, and never before half of one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kiki.settings import Secret
 
 Kind = TypeVar("Kind")
 
-TIMEOUT_SHARE: Final = 1 / 8
+TIMEOUT_SHARE: Final = 1 / 16
 """Of a day, after which an answer is given up, within the bounds below."""
 TIMEOUT_SECONDS_MIN: Final = 0.5
 TIMEOUT_SECONDS_MAX: Final = 30.0
