@@ -94,7 +94,7 @@ class Keyring:
         """The text again; raises `Unreadable`."""
         try:
             return unseal(person.key, _sealed.decode(sealed))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise Unreadable("a sealed profile was altered") from None
 
     def person_of(self, reference: str) -> Person | None:

@@ -117,7 +117,7 @@ class FlowClient:
             raise _refusal(self._url, reply)
         try:
             return msgspec.json.decode(reply.content, type=kind)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise FlowUnreachable(f"what answers at {self._url} is no SyncFlow of this version") from None
 
 

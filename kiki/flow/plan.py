@@ -160,7 +160,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The plan that `dump` wrote; raises `PlanError`."""
         try:
             return msgspec.json.decode(data, type=cls)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise PlanError([f"the kept plan cannot be read: {error}"]) from error
 
     def scopes_of(self, campaign: PlannedCampaign) -> dict[str, str]:

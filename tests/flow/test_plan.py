@@ -94,6 +94,12 @@ def test_a_mistake_is_named_with_its_line_and_what_is_accepted(old: str, new: st
     assert line - 2 <= int(found[0].removeprefix("plan.yaml:").partition(":")[0]) <= line
 
 
+@pytest.mark.parametrize("kept", [b"", b"\xff", b'{"name": "\xff"}', b"[" * 100_000])
+def test_a_kept_plan_that_was_altered_is_named(kept: bytes) -> None:
+    with pytest.raises(PlanError, match="the kept plan cannot be read"):
+        Plan.load(kept)
+
+
 def test_a_plan_has_one_currency() -> None:
     with pytest.raises(PlanError) as caught:
         parse_plan(SPRING.replace("currency: USD", "currency: EUR"))

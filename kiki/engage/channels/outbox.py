@@ -64,7 +64,7 @@ def letters(directory: Path, *, most: int = 1_000) -> Iterator[Letter]:
     """What the outbox holds, the newest first."""
     files = sorted(directory.glob("*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for file in files[:most]:
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, msgspec.DecodeError, UnicodeError):
             yield msgspec.json.decode(file.read_bytes(), type=Letter)
 
 
@@ -74,7 +74,7 @@ def letter(directory: Path, action: str) -> Letter | None:
         return None
     try:
         return msgspec.json.decode((directory / f"{action}.json").read_bytes(), type=Letter)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeError):
         return None
 
 

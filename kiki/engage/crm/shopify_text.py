@@ -302,7 +302,7 @@ def bulk_nodes(lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
             continue
         try:
             node = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise InvalidInput(f"shopify: line {count + 1} of the bulk file: {error}") from None
         if whole is not None and node.get("__parentId") == whole.get("id"):
             whole.setdefault("lineItems", {"nodes": []})["nodes"].append(node)

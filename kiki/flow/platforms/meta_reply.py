@@ -175,6 +175,6 @@ def _number(use: Mapping[str, Any], name: str) -> float:
 def _header(headers: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(headers.get(name, "{}"))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -126,6 +126,13 @@ def test_no_action_leads_out_of_the_outbox(tmp_path, action):
     assert letter(tmp_path, action) is None
 
 
+@pytest.mark.parametrize("kept", [b"", b"[]", b'{"to": "\xff"}'])
+def test_a_file_that_is_no_letter_is_passed_over(kept: bytes, tmp_path) -> None:
+    (tmp_path / "act-1.json").write_bytes(kept)
+    assert letter(tmp_path, "act-1") is None
+    assert [] == [*letters(tmp_path)]
+
+
 def test_a_directory_that_cannot_be_written_refuses(tmp_path):
     (tmp_path / "file").write_text("")
     outcome = OutboxChannel(tmp_path / "file").send(MESSAGE)
