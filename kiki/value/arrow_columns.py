@@ -106,7 +106,8 @@ def _sorted_keys(numbers: Ints, day: Ints, bits: int) -> tuple[Ints, Ints, Ints]
     keys += day
     keys -= low
     keys <<= bits
-    keys |= np.arange(day.size)
+    for start in range(0, day.size, _BLOCK):
+        keys[start : start + _BLOCK] |= np.arange(start, min(start + _BLOCK, day.size))
     keys.sort()
     place = keys & ((1 << bits) - 1)
     keys >>= bits
