@@ -136,6 +136,8 @@ def _pieces(stream: BinaryIO) -> Iterator[bytes]:
         if end:
             yield rest[:end]
             rest = rest[end:]
+    if rest.count(b'"') % 2:
+        raise Irregular  # a quote that nobody closes
     if rest:
         yield rest
 
