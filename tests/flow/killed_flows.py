@@ -181,7 +181,7 @@ class Arena:
                 _end(child, LIFE_SECONDS if own_hand else self.chance.uniform(0.05, LIFE_SECONDS))
                 done += 1
             child = self.fork("a")
-            _until(lambda: watched.run(run).state != RUNNING, 25 * self.day_seconds + 30)
+            _until(lambda: watched.run(run).state != RUNNING, 60 * self.day_seconds + 120)
             _end(child, 0)
         finally:
             watched.close()
@@ -194,18 +194,18 @@ class Arena:
         children = {name: self.fork(name) for name in ("a", "b")}
         try:
             while done < stops and watched.run(run).state == RUNNING:
-                _until(lambda: watched.run(run).owner in children or watched.run(run).state != RUNNING, 20)
+                _until(lambda: watched.run(run).owner in children or watched.run(run).state != RUNNING, 120)
                 owner = watched.run(run).owner
                 time.sleep(self.chance.uniform(0.0, 0.6))
                 if owner not in children or watched.run(run).state != RUNNING:
                     continue
                 os.kill(children[owner], signal.SIGSTOP)
                 # The other one takes over; that it does is a part of the measurement.
-                _until(lambda owner=owner: watched.run(run).owner != owner, 30)
+                _until(lambda owner=owner: watched.run(run).owner != owner, 120)
                 time.sleep(self.chance.uniform(0.0, 0.4))
                 os.kill(children[owner], signal.SIGCONT)
                 done += 1
-            _until(lambda: watched.run(run).state != RUNNING, 25 * self.day_seconds + 30)
+            _until(lambda: watched.run(run).state != RUNNING, 60 * self.day_seconds + 120)
         finally:
             for child in children.values():
                 _end(child, 0)
