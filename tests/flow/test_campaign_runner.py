@@ -395,10 +395,7 @@ def test_credentials_revoked_in_the_middle_are_told_and_waited_for(
     agree(status, sandbox, guard)
 
 
-@pytest.mark.parametrize("jumps", [(0.6, -0.6), (-0.4, 0.4), (1.5, -1.5, -0.3, 0.3)], ids=str)
-def test_a_clock_that_jumps_leaves_books_that_agree(
-    guard: BudgetGuard, sandbox: LocalSandbox, jumps: tuple[float, ...]
-):
+def test_a_clock_that_jumps_leaves_books_that_agree(guard: BudgetGuard, sandbox: LocalSandbox):
     """In days of the plan: the runner's clock is set forward and back while campaigns run; the sandbox's is not."""
     offset = [0]
     clock = lambda: wall_micros() + offset[0]
@@ -406,7 +403,7 @@ def test_a_clock_that_jumps_leaves_books_that_agree(
         run = runner.start(PLAN)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
-        for jump in jumps:
+        for jump in (0.6, -0.6, -0.4, 0.4, 1.5, -1.5):
             seen = len(runner.events(run))
             offset[0] += round(jump * DAY_SECONDS * SECOND)
             until(lambda seen=seen: len(runner.events(run)) > seen or not runner.status(run).is_running)
