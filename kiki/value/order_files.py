@@ -50,10 +50,8 @@ def stretches(source: str | Path | pd.DataFrame, wanted: OrderColumns, *, quick:
         names = [str(name) for name in source.columns]
         chosen, _ = wanted.within(names)
         frame = source.set_axis(names, axis=1)[chosen.used]
-        # In stretches too: what is made of one stays small enough for memory to be used again.
-        for start in range(0, max(len(frame), 1), _CHUNK_ROWS):
-            some = frame.iloc[start : start + _CHUNK_ROWS].reset_index(drop=True)
-            yield Stretch(some, start + len(some), len(frame))
+        frame = frame.reset_index(drop=True)
+        yield Stretch(frame, len(frame), len(frame))
         return
     path = Path(source)
     if not path.is_file():
