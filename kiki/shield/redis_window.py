@@ -11,48 +11,40 @@ import random
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b, sha1
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from kiki import tracing
 from kiki.clock import SECOND, Clock, steady_clock
-from kiki.errors import (
-    CapacityReached,
-    CommitExceedsHold,
-    Conflict,
-    HoldUnknown,
-    InvalidMoney,
-    KeyReused,
-    KikiError,
-    PolicyError,
-    WindowUnavailable,
-)
+from kiki.errors import InvalidMoney, KikiError, WindowUnavailable
 from kiki.money import format_micros
 from kiki.shield.budget import SLOTS, MeterRule, Reason, Refusal
 from kiki.shield.policy import Policy
-from kiki.shield.redis_connection import Address, NotReached, OutcomeUnknown, RedisConnection, Refused, ScriptMissing
-from kiki.shield.scope import PERSONAL_KINDS, Pattern, Scopes, kind_of
+from kiki.shield.redis_connection import Address, NotReached, OutcomeUnknown, RedisConnection, Refused
+from kiki.shield.redis_lanes import RedisLanes, is_personal, window_name
+from kiki.shield.redis_script import (
+    SUM_MAX,
+    Batch,
+    Call,
+    Reply,
+    StoredHold,
+    encoded,
+    error_of,
+    evaluate,
+    moment,
+    refusal_of,
+    stored_holds,
+)
+from kiki.shield.scope import Pattern
 from kiki.shield.window import Answer, Ask, MeterStatus, OpenHold, Verb
-from kiki.shield.window_rebuild import NOBODY, EpochAuthority, Past
+from kiki.shield.window_rebuild import NOBODY, EpochAuthority
 
-SUM_MAX = 2**53 - 1
-"""The largest sum a window may hold, in micros: the script counts in doubles."""
 _TRACED_AS = {"db.system.name": "redis", "db.operation.name": "EVALSHA"}
 
 DAY = 24 * 3600 * SECOND
 
-_SCRIPT = (Path(__file__).parent / "redis_window.lua").read_text(encoding="utf-8")
-_SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-
-_CODES = {Verb.CHECK: 1, Verb.SPEND: 2, Verb.RESERVE: 3, Verb.RECORD: 4, Verb.COMMIT: 5, Verb.RELEASE: 6}
 _ADMITTING = frozenset({Verb.CHECK, Verb.SPEND, Verb.RESERVE})
-_REASONS = {1: Reason.HALTED, 2: Reason.ABOVE_LIMIT, 3: Reason.BUDGET_EXHAUSTED}
-_PERSONAL = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
-# Shows in a key that the value of a scope stands for a person.
-_HASHED = "~"
 _WHY = {
     "new": "the shared budget windows were set up just now, and what was spent before cannot be known",
     "emptied": "Redis lost the shared budget windows",
@@ -68,8 +60,6 @@ _AHEAD_MAX = SECOND // 2
 _DRIFT = 1000
 
 _ROUNDS_MAX = 6
-_LANES_KNOWN_MAX = 10_000
-_REFERENCES_KNOWN_MAX = 100_000
 _ADOPTED_AT_ONCE = 500
 _RESTORED_AT_ONCE = 50
 _LISTED_AT_ONCE = 1000
@@ -87,64 +77,6 @@ class KnownEpoch(NamedTuple):
     """The window's time of that answer; 0: not known. An epoch that was over before all windows is no loss."""
 
 
-class _Call(msgspec.Struct):
-    """What the script is handed."""
-
-    known: str
-    mine: int
-    known_at: int
-    outdated: bool
-    loopback: bool
-    distrust: bool
-    ceiling: int
-    fresh: str
-    salt: str
-    chain: str
-    now: int
-    slots: int
-    span_max: int
-    scopes_max: int
-    keys_max: int
-    retention: int
-    windows: list[tuple[str, int]]
-    lanes: list[tuple[list[int], Sequence[str]]]
-    asks: Sequence[Any] = ()
-    adopt: Sequence[Any] = ()
-    look: Sequence[str] = ()
-    halt: Sequence[Any] = ()
-    renew: str = ""
-    restore: Sequence[Any] = ()
-    lift: int = 0
-
-
-class _Reply(msgspec.Struct, array_like=True):
-    """What the script answers."""
-
-    status: str
-    now: int
-    epoch: str
-    sequence: int
-    ready_at: int
-    salt: str
-    why: str
-    halts: int
-    answers: list[Any]
-    authority: int = 0
-    """The authority's number of this epoch, once it was counted from the ledgers; 0 before."""
-
-
-class _Hold(msgspec.Struct, array_like=True):
-    """A hold as it stands in Redis."""
-
-    amount: int
-    deadline: int
-    made_at: int
-    chain: str
-    windows: list[str]
-    scopes: list[str]
-    keyed: bool = False
-
-
 class _Own(msgspec.Struct):
     """What is needed to count a hold of this process again when Redis forgot it."""
 
@@ -154,35 +86,6 @@ class _Own(msgspec.Struct):
     scopes: Sequence[str]
     persons: Mapping[str, str] | None
     """None: made by an earlier run of this process, which knew who it was."""
-
-
-class _Lane(NamedTuple):
-    windows: tuple[tuple[str, int], ...]
-    """Name and limit of every window that a spend with these scopes is counted on."""
-    scopes: tuple[str, ...]
-
-
-class _Batch:
-    """The windows and lanes of one call, each once."""
-
-    def __init__(self) -> None:
-        self.windows: list[tuple[str, int]] = []
-        self.lanes: list[tuple[list[int], Sequence[str]]] = []
-        self._places: dict[str, int] = {}
-        self._lanes: dict[_Lane, int] = {}
-
-    def place(self, lane: _Lane) -> int:
-        found = self._lanes.get(lane)
-        if found is None:
-            places = []
-            for window in lane.windows:
-                place = self._places.setdefault(window[0], len(self.windows))
-                if place == len(self.windows):
-                    self.windows.append(window)
-                places.append(place)
-            found = self._lanes[lane] = len(self.lanes)
-            self.lanes.append((places, lane.scopes))
-        return found
 
 
 class RedisWindow:
@@ -240,6 +143,7 @@ class RedisWindow:
         self._mine = known.sequence if known else 0
         self._known_at = known.at if known else 0
         self._salt = secrets.token_hex(32)
+        self._lanes = RedisLanes(policy, self._salt)
         self._ready_at = 0
         self._why = ""
         self._anchor: tuple[int, int] | None = None
@@ -255,9 +159,6 @@ class RedisWindow:
         self._mending = False
         self._mending_lock = threading.Lock()
         self._closed = threading.Event()
-        self._lanes: dict[Scopes, _Lane] = {}
-        self._references: dict[str, str] = {}
-        self.use(policy)
 
     @classmethod
     def connect(cls, policy: Policy, address: Address, **options: Any) -> Self:
@@ -309,7 +210,12 @@ class RedisWindow:
     @property
     def shared_secret(self) -> bytes:
         """What every process that shares these windows hashes keys and persons with. It lies in Redis."""
-        return bytes.fromhex(self._salt)
+        return self._lanes.secret
+
+    @property
+    def policy(self) -> Policy:
+        """What is decided by."""
+        return self._lanes.policy
 
     def ready(self) -> str | None:
         """None when a spend can be decided, else why not, in a sentence."""
@@ -336,72 +242,9 @@ class RedisWindow:
 
     def use(self, policy: Policy) -> None:
         """Decide by this policy from now on. A window that no process counted before begins empty."""
-        problems = [
-            f"budget {budget.name!r}: the limit {format_micros(limit.micros)} is more than "
-            f"{format_micros(SUM_MAX)}, the most that a shared window counts"
-            for budget in policy.budgets
-            for limit in budget.limits
-            if limit.micros > SUM_MAX
-        ]
-        problems += [
-            f"budget {budget.name!r}: its name must be printable and have no tabs"
-            for budget in policy.budgets
-            if not budget.name.isprintable()
-        ]
-        if problems:
-            raise PolicyError(problems)
-        self.policy = policy
-        self._everything: list[MeterRule] = []
-        self._exact: dict[str, list[MeterRule]] = {}
-        self._each: dict[str, list[MeterRule]] = {}
-        for budget in policy.budgets:
-            rules = [MeterRule.of(budget.name, limit) for limit in budget.limits]
-            if budget.pattern.is_everything:
-                self._everything += rules
-            elif budget.pattern.is_each:
-                self._each.setdefault(budget.pattern.kind or "", []).extend(rules)
-            else:
-                self._exact.setdefault(budget.pattern.text, []).extend(rules)
-        self._lanes.clear()
+        self._lanes.use(policy)
         # Holds are counted on windows that the new policy brings, too.
         self._adopt_due = True
-
-    def _rules_for(self, scope: str) -> list[MeterRule]:
-        return self._exact.get(scope, []) + self._each.get(kind_of(scope), [])
-
-    def _lane(self, scopes: Scopes, persons: Mapping[str, str]) -> _Lane:
-        lane = self._lanes.get(scopes)
-        if lane is None:
-            personal = False
-            limits: dict[str, int] = {}
-            shared = []
-            for rule in self._everything:
-                _count(limits, _window_name(rule, "*"), rule.limit)
-            for scope in scopes:
-                name = scope
-                if scope.startswith(_PERSONAL):
-                    personal = True
-                    name = self._hashed(scope, persons.get(scope, scope))
-                shared.append(name)
-                # An exact budget of one person is found by the scope as it was given: a policy names people so.
-                rules = self._exact.get(persons.get(scope, scope), []) + self._each.get(kind_of(scope), [])
-                for rule in rules:
-                    _count(limits, _window_name(rule, name), rule.limit)
-            lane = _Lane(tuple(limits.items()), tuple(shared))
-            if not personal:
-                if len(self._lanes) >= _LANES_KNOWN_MAX:
-                    self._lanes.clear()
-                self._lanes[scopes] = lane
-        return lane
-
-    def _hashed(self, reference: str, person: str) -> str:
-        """A person's scope under a name that is the same in every process and says nothing about the person."""
-        name = _hashed_name(person, self.shared_secret)
-        self._references[name] = reference
-        return name
-
-    def _referenced(self, scope: str) -> str:
-        return self._references.get(scope, scope) if scope.startswith(_PERSONAL) else scope
 
     # -- deciding ------------------------------------------------------------------------------------
 
@@ -412,9 +255,8 @@ class RedisWindow:
         learning it, spends and reservations are answered OUTCOME_UNKNOWN and the rest with the error.
         """
         self._prepare()
-        if len(self._references) >= _REFERENCES_KNOWN_MAX:
-            self._references.clear()
-        batch = _Batch()
+        self._lanes.forget_many()
+        batch = Batch()
         answers: list[Answer | None] = [None] * len(asks)
         sent: list[int] = []
         encoded: list[Any] = []
@@ -471,40 +313,28 @@ class RedisWindow:
                 if self._number and self._quarantine_left() <= 0:
                     return  # another process did it just now
                 number = authority.raise_epoch()
-                self._run(_Batch(), renew=self._known)
+                self._run(Batch(), renew=self._known)
                 epoch = self._known
                 past = authority.past(self._server_now(), self.policy)
                 self.adopt_holds(past.holds, past.persons, are_open=True)
                 for pattern in past.halts:
                     named = past.persons.get(pattern, pattern)
-                    self._run(_Batch(), halt=(self._shared_pattern(pattern, named), True))
-                windows = self._counted(past)
+                    self._run(Batch(), halt=(self._lanes.shared_pattern(pattern, named), True))
+                windows = self._lanes.counted(past)
                 for start in range(0, len(windows), _RESTORED_AT_ONCE):
-                    self._run(_Batch(), restore=windows[start : start + _RESTORED_AT_ONCE])
+                    self._run(Batch(), restore=windows[start : start + _RESTORED_AT_ONCE])
                 if self._known != epoch:
                     raise WindowUnavailable(f"{self._reason()}; it begins again", retry_after=1.0)
-                self._run(_Batch(), lift=number)
+                self._run(Batch(), lift=number)
         except OutcomeUnknown as error:
             raise NotReached(str(error), retry_after=error.retry_after) from error
         finally:
             self._rebuilding = False
 
-    def _counted(self, past: Past) -> list[tuple[str, list[tuple[int, int]]]]:
-        """The slots that the spends of the past fill, for each window that counts them."""
-        slots: dict[str, dict[int, int]] = {}
-        for at, amount, scopes in past.spends:
-            for name, _ in self._lane(scopes, past.persons).windows:
-                span = int(name.partition(":")[0])
-                width = -(-span // SLOTS)
-                ends = slots.setdefault(name, {})
-                end = at - at % width + width
-                ends[end] = min(ends.get(end, 0) + amount, SUM_MAX)
-        return [(name, sorted(ends.items())) for name, ends in slots.items()]
-
     def _bring_back(self) -> None:
         try:
             for pattern, named in list(self._own_halts.items()):
-                self._run(_Batch(), halt=(self._shared_pattern(pattern, named), True))
+                self._run(Batch(), halt=(self._lanes.shared_pattern(pattern, named), True))
             self._adopt_due = False
             if self._on_new_epoch is not None:
                 self.adopt_holds(self._on_new_epoch())
@@ -518,28 +348,8 @@ class RedisWindow:
             self._adopt_due = True
             raise
 
-    def _encoded(self, ask: Ask, batch: _Batch) -> Any:
-        scopes, persons, verb = ask.scopes, ask.persons, ask.verb
-        places: int | list[int]
-        lane = self._lane(scopes[0], persons)
-        if len(scopes) == 1:  # noqa: SIM108 - the common case, apart
-            places = batch.place(lane)
-        else:
-            places = [batch.place(self._lane(each, persons)) for each in scopes]
-        if verb is Verb.SPEND or verb is Verb.CHECK:
-            amounts: int | list[int] = ask.amounts[0] if len(ask.amounts) == 1 else ask.amounts
-            if len(ask.amounts) == 1 and isinstance(places, list):
-                places = places[0]
-            if not ask.key:
-                return (_CODES[verb], places, amounts)
-            return (_CODES[verb], places, amounts, ask.key.hex(), ask.fingerprint.hex())
-        amount = ask.amounts[0]
-        if amount > SUM_MAX and verb is not Verb.COMMIT and not (verb is Verb.RESERVE and lane.windows):
-            raise InvalidMoney(
-                f"{format_micros(amount)} is more than {format_micros(SUM_MAX)}, the most that a shared window counts"
-            )
-        span = -1 if ask.hold_span is None else ask.hold_span
-        return (_CODES[verb], places, min(amount, SUM_MAX + 1), ask.key.hex(), ask.fingerprint.hex(), ask.hold, span)
+    def _encoded(self, ask: Ask, batch: Batch) -> Any:
+        return encoded(ask, [self._lanes.lane(scopes, ask.persons) for scopes in ask.scopes], batch)
 
     def _unknown(self, ask: Ask, error: WindowUnavailable) -> Answer:
         answer = Answer(at=self._server_now(), epoch=self._known)
@@ -556,7 +366,7 @@ class RedisWindow:
             return self._local()
         return self._anchor[1] + self._local() - self._anchor[0]
 
-    def _decoded(self, asks: Sequence[Ask], sent: Sequence[int], reply: _Reply, answers: list[Answer | None]) -> None:
+    def _decoded(self, asks: Sequence[Ask], sent: Sequence[int], reply: Reply, answers: list[Answer | None]) -> None:
         now, epoch = reply.now, reply.epoch
         first = reply.sequence - len(sent) + 1
         for place, index in enumerate(sent):
@@ -565,7 +375,7 @@ class RedisWindow:
             if given != 0:
                 self._read(asks[index], given, answer, reply)
 
-    def _read(self, ask: Ask, given: Any, answer: Answer, reply: _Reply) -> None:
+    def _read(self, ask: Ask, given: Any, answer: Answer, reply: Reply) -> None:
         kind = given[0]
         if kind == 4:
             answer.repeated = True
@@ -575,15 +385,15 @@ class RedisWindow:
                 return
             kind = given[0]
         if kind == 1:
-            answer.refusals = {refusal[0]: self._refusal(refusal) for refusal in given[1]}
+            answer.refusals = {each[0]: refusal_of(each, self._lanes.referenced(each[3])) for each in given[1]}
         elif kind == 2:
-            answer.hold, answer.deadline = given[1], _moment(given[2])
-            lane = self._lane(ask.scopes[0], ask.persons)
+            answer.hold, answer.deadline = given[1], moment(given[2])
+            lane = self._lanes.lane(ask.scopes[0], ask.persons)
             names = [name for name, _ in lane.windows]
             self._own[answer.hold] = _Own(answer.deadline, self._salt, names, lane.scopes, ask.persons)
             self._forget_expired(reply.now)
         elif kind == 3:
-            answer.reserved, answer.charged, answer.deadline = given[1], given[2], _moment(given[3])
+            answer.reserved, answer.charged, answer.deadline = given[1], given[2], moment(given[3])
             self._own.pop(ask.hold, None)
         else:
             answer.error = self._error(ask, given, reply)
@@ -592,52 +402,14 @@ class RedisWindow:
         if len(self._own) % 10_000 == 0:
             self._own = {hold: own for hold, own in self._own.items() if own.deadline is None or own.deadline > now}
 
-    def _refusal(self, given: list[Any]) -> Refusal:
-        _, reason, budget, scope, span, limit, remaining, retry_at = given
-        scope = self._referenced(scope)
-        if reason == 1:
-            return Refusal(Reason.HALTED, scope=scope)
-        return Refusal(_REASONS[reason], budget, scope, span, limit, remaining, _moment(retry_at))
-
-    def _error(self, ask: Ask, given: list[Any], reply: _Reply) -> KikiError:
-        match given[1]:
-            case "quarantine":
-                left = (reply.ready_at - reply.now) / SECOND
-                return WindowUnavailable(
-                    f"{self._reason()}; nothing is admitted for {left:.1f} s, until the longest window has passed",
-                    retry_after=left,
-                )
-            case "scopes":
-                return CapacityReached(
-                    f"KIKI_SCOPES_MAX allows {self.scopes_max} live scopes, and they are there: "
-                    "new scopes are refused, known ones go on",
-                    hint="raise KIKI_SCOPES_MAX, or use fewer or shorter budgets of the form kind:*",
-                )
-            case "keys":
-                return CapacityReached(
-                    f"KIKI_KEYS_MAX allows {self.keys_max} idempotency keys in Redis, and they are there: "
-                    "new keys are refused, known ones are answered, and calls without a key go on",
-                    hint="raise KIKI_KEYS_MAX, or send fewer keyed calls per retention",
-                )
-            case "sum":
-                return Conflict(
-                    f"{format_micros(ask.amounts[0])} would take what is counted for {given[2]!r} past "
-                    f"{format_micros(SUM_MAX)}, the largest sum that a shared window keeps"
-                )
-            case "key_reused":
-                return KeyReused(
-                    "this idempotency key was already used for a different request",
-                    hint="send the first request again unchanged, or use a new key",
-                )
-            case "hold_exceeded":
-                return CommitExceedsHold(
-                    f"{format_micros(ask.amounts[0])} is more than the {format_micros(given[2])} that was reserved",
-                    hint="commit at most what was reserved, and record what went beyond it",
-                )
-            case "hold_exists":
-                return Conflict(f"there is an open reservation with the id {ask.hold!r} already")
-            case _:
-                return HoldUnknown(f"no open reservation has the id {ask.hold!r}")
+    def _error(self, ask: Ask, given: list[Any], reply: Reply) -> KikiError:
+        if given[1] == "quarantine":
+            left = (reply.ready_at - reply.now) / SECOND
+            return WindowUnavailable(
+                f"{self._reason()}; nothing is admitted for {left:.1f} s, until the longest window has passed",
+                retry_after=left,
+            )
+        return error_of(ask, given, scopes_max=self.scopes_max, keys_max=self.keys_max)
 
     # -- holds ---------------------------------------------------------------------------------------
 
@@ -655,20 +427,20 @@ class RedisWindow:
             deadline = -1 if hold.deadline is None else hold.deadline
             waiting.append((hold.id, hold.amount, deadline, hold.made_at, names, scopes, are_open))
         for start in range(0, len(waiting), _ADOPTED_AT_ONCE):
-            reply = self._run(_Batch(), adopt=waiting[start : start + _ADOPTED_AT_ONCE])
+            reply = self._run(Batch(), adopt=waiting[start : start + _ADOPTED_AT_ONCE])
             if "sum" in reply.answers:
                 raise InvalidMoney(f"the open reservations sum up to more than {format_micros(SUM_MAX)}")
 
     def _windows_of(self, hold: OpenHold, persons: Mapping[str, str]) -> tuple[list[str], list[str]]:
         own = self._own.get(hold.id)
         if persons:
-            lane = self._lane(hold.scopes, persons)
+            lane = self._lanes.lane(hold.scopes, persons)
             return [name for name, _ in lane.windows], list(lane.scopes)
         if own is None or own.persons is not None or own.salt != self._salt:
-            lane = self._lane(hold.scopes, (own and own.persons) or {})
+            lane = self._lanes.lane(hold.scopes, (own and own.persons) or {})
             return [name for name, _ in lane.windows], list(lane.scopes)
         # Made by an earlier run: its persons are known by the names that Redis had for them.
-        lane = self._lane(tuple(scope for scope in hold.scopes if not scope.startswith(_PERSONAL)), {})
+        lane = self._lanes.lane(tuple(scope for scope in hold.scopes if not is_personal(scope)), {})
         return list(dict.fromkeys([*own.windows, *(name for name, _ in lane.windows)])), list(own.scopes)
 
     def holds(self) -> Iterable[OpenHold]:
@@ -687,15 +459,15 @@ class RedisWindow:
             if hold.chain == self.chain and not hold.keyed
         ]
 
-    def _stored_holds(self) -> list[tuple[str, _Hold]]:
+    def _stored_holds(self) -> list[tuple[str, StoredHold]]:
         self._prepare()
         self._look()
         flat = self._plain(self._connected(), "HGETALL", self._holds_key)
-        return _stored_holds(flat, self._server_now())
+        return stored_holds(flat, self._server_now())
 
-    def _open_hold(self, hold_id: str, hold: _Hold) -> OpenHold:
-        scopes = tuple(self._referenced(scope) for scope in hold.scopes)
-        return OpenHold(hold_id, hold.amount, scopes, _moment(hold.deadline), hold.made_at)
+    def _open_hold(self, hold_id: str, hold: StoredHold) -> OpenHold:
+        scopes = tuple(self._lanes.referenced(scope) for scope in hold.scopes)
+        return OpenHold(hold_id, hold.amount, scopes, moment(hold.deadline), hold.made_at)
 
     # -- halts ---------------------------------------------------------------------------------------
 
@@ -713,21 +485,16 @@ class RedisWindow:
             self._own_halts.pop(pattern, None)
         try:
             self._prepare()
-            self._run(_Batch(), halt=(self._shared_pattern(pattern, named), on))
+            self._run(Batch(), halt=(self._lanes.shared_pattern(pattern, named), on))
         except WindowUnavailable:
             self._adopt_due = True
             raise
-
-    def _shared_pattern(self, pattern: str, named: str) -> str:
-        if pattern.startswith(_PERSONAL) and not pattern.endswith(":*"):
-            return self._hashed(pattern, named)
-        return pattern
 
     def halts(self) -> list[str]:
         """The patterns that are halted now, whoever halted them."""
         self._prepare()
         names: list[bytes] = self._plain(self._connected(), "HKEYS", self._halts_key)
-        return sorted(self._referenced(name.decode()) for name in names)
+        return sorted(self._lanes.referenced(name.decode()) for name in names)
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -740,55 +507,44 @@ class RedisWindow:
         for rule, name in self._meters(scope):
             if budget is not None and rule.budget != budget:
                 continue
-            if (window := _window_name(rule, name)) not in seen:
+            if (window := window_name(rule, name)) not in seen:
                 seen.add(window)
                 looked.append((rule, name))
             if len(looked) >= limit:
                 break
         for start in range(0, len(looked), _LISTED_AT_ONCE):
             part = looked[start : start + _LISTED_AT_ONCE]
-            reply = self._look([_window_name(rule, name) for rule, name in part])
+            reply = self._look([window_name(rule, name) for rule, name in part])
             for (rule, name), (used, held, room_at) in zip(part, reply.answers, strict=True):
-                shown = self._referenced(name)
-                found.append(MeterStatus(rule.budget, shown, rule.limit, rule.span, used, held, _moment(room_at)))
+                shown = self._lanes.referenced(name)
+                found.append(MeterStatus(rule.budget, shown, rule.limit, rule.span, used, held, moment(room_at)))
         return found
 
     def _meters(self, scope: str | None) -> Iterator[tuple[MeterRule, str]]:
         if scope is None or scope == "*":
-            yield from ((rule, "*") for rule in self._everything)
+            yield from self._lanes.over_everything()
         if scope == "*":
             return
         if scope is not None:
-            names = [name for name, reference in self._references.items() if reference == scope] or [scope]
-            yield from ((rule, name) for name in names for rule in self._rules_for(scope))
+            yield from self._lanes.of_scope(scope)
             return
-        for text, rules in self._exact.items():
-            name = _hashed_name(text, self.shared_secret) if text.startswith(_PERSONAL) else text
-            yield from ((rule, name) for rule in rules)
-        if not self._each:
-            return
-        by_name = {(rule.budget, rule.span): rule for rules in self._each.values() for rule in rules}
+        yield from self._lanes.of_named_scopes()
         start = 0
-        while True:
+        while self._lanes.has_each:
             # By rank, so a window may be missed when others leave meanwhile: this is a look, not an account.
             stop = start + _LISTED_AT_ONCE - 1
             page: list[bytes] = self._plain(self._connected(), "ZREVRANGE", self._live_key, start, stop)
-            for raw in page:
-                span, _, rest = raw.decode().partition(":")
-                budget, _, name = rest.partition("\t")
-                rule = by_name.get((budget, int(span)))
-                if rule is not None and rule in self._each.get(kind_of(name), []):
-                    yield rule, name
+            yield from self._lanes.of_windows(raw.decode() for raw in page)
             if len(page) < _LISTED_AT_ONCE:
                 return
             start += _LISTED_AT_ONCE
 
-    def _look(self, names: Sequence[str] = ()) -> _Reply:
-        return self._run(_Batch(), look=names)
+    def _look(self, names: Sequence[str] = ()) -> Reply:
+        return self._run(Batch(), look=names)
 
     # -- the script ----------------------------------------------------------------------------------
 
-    def _run(self, batch: _Batch, asks: Sequence[Any] = (), salt: str = "", **parts: Any) -> _Reply:
+    def _run(self, batch: Batch, asks: Sequence[Any] = (), salt: str = "", **parts: Any) -> Reply:
         """One script call that decides, and a further one for each time that it says it could not yet.
 
         `salt` is what the asks were encoded with: when another one came into force, they must be asked anew.
@@ -802,8 +558,8 @@ class RedisWindow:
             raise
 
     def _settled(
-        self, connection: RedisConnection, batch: _Batch, asks: Sequence[Any] = (), salt: str = "", **parts: Any
-    ) -> _Reply:
+        self, connection: RedisConnection, batch: Batch, asks: Sequence[Any] = (), salt: str = "", **parts: Any
+    ) -> Reply:
         distrust = False
         for _ in range(_ROUNDS_MAX):
             asked_at = self._local()
@@ -833,7 +589,7 @@ class RedisWindow:
     def _call(
         self,
         connection: RedisConnection,
-        batch: _Batch,
+        batch: Batch,
         asks: Sequence[Any],
         *,
         distrust: bool,
@@ -843,11 +599,11 @@ class RedisWindow:
         renew: str = "",
         restore: Sequence[Any] = (),
         lift: int = 0,
-    ) -> _Reply:
+    ) -> Reply:
         local = self._local()
         ceiling = self._ceiling(local)
         span_max = self.policy.span_max
-        call = _Call(
+        call = Call(
             known=self._known,
             mine=self._mine,
             known_at=self._known_at,
@@ -875,27 +631,16 @@ class RedisWindow:
             restore=restore,
             lift=lift,
         )
-        windows = [self._window_prefix + name for name, _ in batch.windows]
-        arguments = (len(self._keys) + len(windows), *self._keys, *windows, _encode(call), self._window_prefix)
-        try:
-            answer = connection.call("EVALSHA", _SHA, *arguments)
-        except ScriptMissing:
-            connection.call("SCRIPT", "LOAD", _SCRIPT)
-            try:
-                answer = connection.call("EVALSHA", _SHA, *arguments)
-            except ScriptMissing as error:
-                raise Refused(f"Redis at {self._hosts()} does not keep scripts") from error
-        return _decode(answer)
+        return evaluate(connection, call, self._keys, self._window_prefix)
 
-    def _note(self, reply: _Reply, asked_at: int) -> None:
+    def _note(self, reply: Reply, asked_at: int) -> None:
         """Remember what a reply says about the epoch and the clock."""
         if reply.epoch != self._known:
             self._known, self._mine, self._adopt_due = reply.epoch, 0, True
         self._is_met = True
         if reply.salt != self._salt:
             self._salt = reply.salt
-            self._lanes.clear()
-            self._references.clear()
+            self._lanes.share(reply.salt)
         self._ready_at, self._why, self._number = reply.ready_at, reply.why, reply.authority
         # The anchor only ever gets tighter, so that a clock cannot creep ahead unseen.
         ceiling = self._ceiling(asked_at)
@@ -932,12 +677,12 @@ class RedisWindow:
             connection.open(self._keys[0])
             evicting = _eviction(connection)
             was_met = self._is_met
-            self._settled(connection, _Batch())
+            self._settled(connection, Batch())
             if not was_met:
                 flat = connection.call("HGETALL", self._holds_key)
-                for hold_id, hold in _stored_holds(flat, self._server_now()):
+                for hold_id, hold in stored_holds(flat, self._server_now()):
                     if hold.chain == self.chain:
-                        self._own[hold_id] = _Own(_moment(hold.deadline), self._salt, hold.windows, hold.scopes, None)
+                        self._own[hold_id] = _Own(moment(hold.deadline), self._salt, hold.windows, hold.scopes, None)
         except OutcomeUnknown as error:
             connection.close()
             raise NotReached(str(error), retry_after=error.retry_after) from error
@@ -1005,37 +750,6 @@ class RedisWindow:
 
 class _AskAgain(WindowUnavailable):
     """The epoch changed while a batch was under way; nothing of it was decided."""
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Reply).decode
-_decode_hold = msgspec.msgpack.Decoder(_Hold).decode
-
-
-def _window_name(rule: MeterRule, scope: str) -> str:
-    return f"{rule.span}:{rule.budget}\t{scope}"
-
-
-def _hashed_name(person: str, secret: bytes) -> str:
-    return f"{kind_of(person)}:{_HASHED}{blake2b(person.encode(), key=secret, digest_size=16).hexdigest()}"
-
-
-def _count(limits: dict[str, int], name: str, limit: int) -> None:
-    # Two limits over the same span count the same spends; the smaller one decides.
-    limits[name] = min(limit, limits.get(name, limit))
-
-
-def _moment(given: int) -> int | None:
-    return None if given < 0 else given
-
-
-def _stored_holds(flat: Sequence[bytes], now: int) -> list[tuple[str, _Hold]]:
-    found = []
-    for hold_id, packed in zip(flat[::2], flat[1::2], strict=True):
-        hold = _decode_hold(packed)
-        if hold.deadline < 0 or hold.deadline > now:
-            found.append((hold_id.decode(), hold))
-    return sorted(found, key=lambda each: (each[1].made_at, each[0]))
 
 
 def _eviction(connection: RedisConnection) -> WindowUnavailable | None:

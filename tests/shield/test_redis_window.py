@@ -20,7 +20,8 @@ from kiki.clock import SECOND
 from kiki.errors import CapacityReached, Conflict, HoldUnknown, InvalidMoney, KeyReused, PolicyError, WindowUnavailable
 from kiki.shield.budget import Reason
 from kiki.shield.policy import single_budget
-from kiki.shield.redis_window import SUM_MAX, KnownEpoch, RedisWindow
+from kiki.shield.redis_script import SUM_MAX
+from kiki.shield.redis_window import KnownEpoch, RedisWindow
 from kiki.shield.window import Answer, Ask, OpenHold, Verb
 from tests.servers import RedisServer, free_port, running_redis
 from tests.shield.window_contract import (
