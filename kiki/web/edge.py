@@ -96,7 +96,7 @@ class Gate:
         taken = {route.path for route in self.service.routes}
         ways = ("GET", "HEAD")
         own = [
-            Route("/livez", self._livez, ways, told_to_anybody=True, plain=True, probe=True),
+            Route("/livez", self._livez, ways, plain=True, probe=True),
             Route("/readyz", self._readyz, ways, probe=True),
             Route("/metrics", self._metrics, ways, role="read", anonymous_inside=True, plain=True, probe=True),
         ]
@@ -306,7 +306,7 @@ class Edge:
 
     def _admit(self, request: Request, route: Route) -> None:
         """Token, rate, role, in this order: a caller that guesses tokens is slowed down by its address."""
-        if route.self_proving or route.told_to_anybody:
+        if route.self_proving:
             self._take_rate(request, route, None)
             return
         tokens, principal, offered = self.tokens, None, None
@@ -329,7 +329,7 @@ class Edge:
         raise Forbidden(f"this needs the role {route.role!r}, which {principal.name!r} does not have")
 
     def _take_rate(self, request: Request, route: Route, principal: Principal | None) -> None:
-        if self._rate is None or (route.probe and not self.public):
+        if self._rate is None or route.probe:
             return
         # A token's name cannot begin with the slash, so no name can stand for an address.
         caller = principal.name if principal is not None else f"/{_network_of(request.remote)}"

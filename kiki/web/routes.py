@@ -40,10 +40,9 @@ class Route:
     `anonymous_inside`: stays open on the internal port even when there is a token file (the guide's routes).
     `self_proving`: the handler itself checks a signature or an opaque token (webhooks, one-click unsubscribe), so
     neither bearer token nor same-site request is asked for, on either port.
-    `told_to_anybody`: no token is asked for on either port, since the answer says nothing (/livez: load balancers show none).
     `plain`: refusals are plain text unless the caller prefers JSON; all other routes always answer JSON.
-    `probe`: asked by machines that know only an address (kubelet, Prometheus): KIKI_ALLOWED_HOSTS does not apply to it, nor
-    does the rate limit of the internal port.
+    `probe`: asked by machines that know only an address (kubelet, Prometheus): KIKI_ALLOWED_HOSTS and the rate
+    limit do not apply to it.
     """
 
     path: str
@@ -52,7 +51,6 @@ class Route:
     role: Role | None = None
     anonymous_inside: bool = False
     self_proving: bool = False
-    told_to_anybody: bool = False
     plain: bool = False
     probe: bool = False
 
