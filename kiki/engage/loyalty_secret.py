@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from kiki.engage.database import Database
 from kiki.errors import InvalidInput
+from kiki.ledger.secret_file import write_secret_file
 
 SECRET_BYTES: Final = 32
 _HEX = re.compile(rf"[0-9a-f]{{{2 * SECRET_BYTES}}}", re.ASCII)
@@ -32,7 +32,7 @@ def secret_beside(store: Path, database: Database) -> bytes:
                 hint="restore it from a backup; nothing was changed",
             )
         with suppress(FileExistsError):  # another process was first, and its secret counts
-            _write(file, kept.get("secret") or secrets.token_hex(SECRET_BYTES))
+            write_secret_file(file, kept.get("secret") or secrets.token_hex(SECRET_BYTES))
     secret = _read(file)
     if kept.get("secret") == secret.hex():
         with database.writing() as tx:
@@ -58,17 +58,3 @@ def _read(file: Path) -> bytes:
     if not _HEX.fullmatch(text):
         raise InvalidInput(f"{file} holds no secret: it is {2 * SECRET_BYTES} hexadecimal digits")
     return bytes.fromhex(text)
-
-
-def _write(file: Path, text: str) -> None:
-    # It gets its name when all of it is durable: a crash leaves no half of it, and another start none of two.
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", encoding="ascii") as made:
-        made.write(text + "\n")
-        made.flush()
-        os.fsync(made.fileno())
-        os.link(made.name, file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

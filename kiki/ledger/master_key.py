@@ -12,7 +12,6 @@ import os
 import secrets
 import shlex
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kiki.errors import MasterKeyError
+from kiki.ledger.secret_file import write_secret_file
 from kiki.settings import Secret
 
 KEY_BYTES: Final = 32
@@ -113,7 +113,7 @@ class KeySource:
             )
         text = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         try:
-            _write_file(self.file, text)
+            write_secret_file(self.file, text)
         except OSError as error:
             raise MasterKeyError(f"the master key cannot be written to {self.file}: {error.strerror}") from error
         return MasterKey.parse(text, str(self.file))
@@ -148,18 +148,3 @@ def _read_file(path: Path) -> MasterKey | None:
             f"the master key file {path} has mode {mode:04o}: others could read or change it", hint=f"chmod 600 {path}"
         )
     return MasterKey.parse(text, str(path))
-
-
-def _write_file(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # It gets its name when all of it is durable: a crash leaves no half of a key, and another start none of two.
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="ascii") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-        os.link(file.name, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the name, too, must survive what is locked with the key
-    finally:
-        os.close(directory)
