@@ -1,7 +1,9 @@
 """A million decisions while people opt out: nobody gets a message who had opted out before it was claimed.
 
 Looks at 50,000 customers follow each other; each decides about all of them and sends to 500, while another thread writes opt-outs as fast as it
-can. Whoever opted out is noted once that is acknowledged; a message that is handed to the channel later is counted, with how much later.
+can. Whoever opted out is noted once that is acknowledged. A message whose claim began after that is wrong; one that was claimed before and is
+handed to the channel after is counted, with how much later. Every second customer never leaves, so that there is somebody to write to however
+fast the opt-outs are, and the first look waits until some have left.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.measure import Row
-from kiki.engage.action_log import ActionLog
+from kiki.engage.action_log import ActionLog, Claim
 from kiki.engage.channel import Message
 from kiki.engage.customer_store import CustomerStore
-from kiki.engage.database import open_database
+from kiki.engage.database import Database, open_database
 from kiki.engage.decision import Standing, decide
 from kiki.engage.journey_book import JourneyBook
 from kiki.engage.keyring import Keyring
@@ -51,10 +53,25 @@ class Result(NamedTuple):
     decisions: int
     messages: int
     opted_out: int
+    wrong: int
+    """Messages whose claim began after their person's opt-out was acknowledged."""
     after: int
     """Messages handed to the channel after their person's opt-out was acknowledged: they had been claimed before."""
     latest: float
     """By how many seconds the latest of those."""
+
+
+class _Log(ActionLog):
+    """Notes when each claim began: before its transaction, so that what was acknowledged by then must be seen in it."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.claiming: dict[str, float] = {}
+
+    def take(self, worker: str, *claims: Claim) -> set[str]:
+        now = time.monotonic()
+        self.claiming.update((claim.action, now) for claim in claims)
+        return super().take(worker, *claims)
 
 
 class _Shield:
@@ -83,32 +100,42 @@ def rounds(customers: int, looks: int, sent: int) -> Result:
             store.keep("bench", [Profile(customer=f"c-{n}", email=f"c{n}@example.com") for n in some])
         acknowledged: dict[str, float] = {}
         late: list[float] = []
-        count = 0
+        count = wrong = 0
+        counting = threading.Lock()
+        log, book = _Log(store.database), JourneyBook(store.database)
 
         class Channel:
             name = "email"
 
             def send(self, message: Message) -> Outcome:
-                nonlocal count
-                count += 1
-                at = acknowledged.get(message.customer)
-                if at is not None:
-                    late.append(time.monotonic() - at)
+                nonlocal count, wrong
+                with counting:  # workers send side by side
+                    count += 1
+                    at = acknowledged.get(message.customer)
+                    if at is not None:
+                        late.append(time.monotonic() - at)
+                        wrong += at < log.claiming[message.action]
                 return done()
 
-        log, book = ActionLog(store.database), JourneyBook(store.database)
         sender = Sender(store, log, _Shield(), {"email": Channel()}, "https://x/{}".format, workers=16)
         maker, stop, chance = MessageMaker(PLAYBOOK), threading.Event(), random.Random(1)
+        some_left = threading.Event()
 
         def leave() -> None:
-            while not stop.is_set():
-                customer = f"c-{chance.randrange(customers)}"
-                store.suppress(customer)
-                acknowledged.setdefault(customer, time.monotonic())
+            try:
+                while not stop.is_set():
+                    customer = f"c-{chance.randrange(0, customers, 2)}"
+                    store.suppress(customer)
+                    acknowledged.setdefault(customer, time.monotonic())
+                    if len(acknowledged) > customers // 50:
+                        some_left.set()
+            finally:
+                some_left.set()
 
         thread = threading.Thread(target=leave)
         thread.start()
         try:
+            some_left.wait()
             for look in range(looks):
                 roster = call_the_roll(store, log, book, PLAYBOOK, None)
                 people = roster.people
@@ -125,7 +152,7 @@ def rounds(customers: int, looks: int, sent: int) -> Result:
             stop.set()
             thread.join()
             store.close()
-        return Result(customers * looks, count, len(acknowledged), len(late), max(late, default=0.0))
+        return Result(customers * looks, count, len(acknowledged), wrong, len(late), max(late, default=0.0))
 
 
 def run() -> list[Row]:
@@ -136,13 +163,15 @@ def run() -> list[Row]:
     )
     return [
         Row(
-            f"{what}: messages a second or more after an acknowledged opt-out",
-            str(int(found.latest >= 1)),
+            f"{what}: claimed after an acknowledged opt-out",
+            f"{found.wrong}",
             "0",
-            found.latest < 1,
+            found.wrong == 0,
         ),
         Row(
             "the same: already claimed when the opt-out was acknowledged",
             f"{found.after}, at most {found.latest * 1000:.0f} ms after",
+            "< 1 s",
+            found.latest < 1,
         ),
     ]

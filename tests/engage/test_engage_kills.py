@@ -16,6 +16,6 @@ def test_nothing_goes_out_twice_and_nobody_is_forgotten():
 
 def test_an_acknowledged_opt_out_stops_everything_that_is_not_claimed_yet():
     found = opt_outs(500, 4, 60)
-    assert found.messages > 5  # whoever is quicker differs from machine to machine; both must have happened
+    assert found.messages > 5
     assert found.opted_out > 10
-    assert found.latest < 1
+    assert found.wrong == 0
