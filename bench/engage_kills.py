@@ -1,7 +1,9 @@
 """Messages while the worker is killed with SIGKILL and the provider answers too late: none goes out twice.
 
 `python -m bench engage_kills` sends 100,000; a test sends fewer of the same. The provider is a file that only grows: a line is a message that
-it has accepted. Of its answers some never come, some are nonsense, some are refusals; a worker that is killed leaves what it was sending.
+it has accepted, and says what was answered. Of its answers some never come, some are nonsense, some are refusals; a worker that is killed
+leaves what it was sending. It is killed after a number of messages that chance has drawn, and none of those to be killed comes to its end
+before: its provider falls silent.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ from kiki.ledger.subjects import Subjects
 ACTIONS = 100_000
 KILLS = 60
 
+AT_ONCE = 64
+"""So many messages a worker sends at the same time, and so many it may leave behind."""
+
 _WORKER = """
-import os, random, sys
+import itertools, os, random, sys, threading
 from pathlib import Path
-from bench.engage_kills import PLAYBOOK, open_store
+from bench.engage_kills import AT_ONCE, PLAYBOOK, open_store
 from kiki.engage.action_log import ActionLog
 from kiki.engage.message_maker import MessageMaker
 from kiki.engage.playbook_text import parse_playbook
@@ -41,7 +46,8 @@ from kiki.engage.sender import Post, Sender
 from kiki.engage.shield_line import Reserved
 from kiki.outbound.outcome import done, refused, unknown
 
-folder, chance = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+folder, chance, most = Path(sys.argv[1]), random.Random(int(sys.argv[2])), int(sys.argv[3])
+turns = itertools.count(1)
 accepted = os.open(folder / "accepted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 class Shield:
@@ -53,18 +59,21 @@ class Shield:
 class Provider:
     name = "email"
     def send(self, message):
+        if most and next(turns) > most:
+            threading.Event().wait()  # until it is killed
         draw = chance.random()
         if draw < 0.03:
             return refused("invalid")
-        os.write(accepted, message.action.encode() + b"\\n")
-        if draw < 0.06:
+        answered = b"nothing" if draw < 0.06 else b"garbage" if draw < 0.07 else b"done"
+        os.write(accepted, message.action.encode() + b" " + answered + b"\\n")
+        if answered == b"nothing":
             return unknown("timeout", "accepted, and no answer came")
-        if draw < 0.07:
+        if answered == b"garbage":
             raise RuntimeError("garbage")
         return done(provider_id="P")
 
 store = open_store(folder)
-sender = Sender(store, ActionLog(store.database), Shield(), {"email": Provider()}, "https://x/{}".format, worker="w", workers=64)
+sender = Sender(store, ActionLog(store.database), Shield(), {"email": Provider()}, "https://x/{}".format, worker="w", workers=AT_ONCE)
 sender.recover()
 maker = MessageMaker(parse_playbook(PLAYBOOK))
 sender.resume(maker)
@@ -91,6 +100,8 @@ class Result(NamedTuple):
     actions: int
     kills: int
     accepted: int
+    unanswered: int
+    """Messages that the provider accepted without a clear answer."""
     duplicates: int
     """Messages that the provider accepted twice."""
     states: dict[str, int]
@@ -119,45 +130,51 @@ def rounds(actions: int, kills: int, seed: int = 1) -> Result:
             some = range(first, min(first + 2000, actions))
             store.keep("bench", [Profile(customer=f"c-{n}", email=f"c{n}@example.com") for n in some])
         store.close()
-        killed = _drive(folder, kills, chance)
+        killed = _drive(folder, actions, kills, chance)
         return _judge(folder, actions, killed, began)
 
 
-def _drive(folder: Path, kills: int, chance: random.Random) -> int:
-    killed, span = 0, 0.5
-    while True:
-        worker = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, str(folder), str(chance.randrange(10**9))], stdout=subprocess.PIPE
-        )
-        try:
-            if killed < kills:
-                before = _size(folder)
-                while _size(folder) == before and worker.poll() is None:
-                    time.sleep(0.005)  # the interpreter starts and what was reserved is gone on with
-                worker.wait(timeout=chance.uniform(0.0, span))
-            worker.wait()
-        except subprocess.TimeoutExpired:
-            worker.send_signal(signal.SIGKILL)
-            worker.wait()
-            killed += 1
-        said = worker.stdout.read() if worker.stdout is not None else b""
-        if worker.stdout is not None:
-            worker.stdout.close()
-        if b"whole" in said:
-            return killed
-        if worker.returncode not in {0, -signal.SIGKILL}:
+def _drive(folder: Path, actions: int, kills: int, chance: random.Random) -> int:
+    most = actions // (
+        kills + 2
+    )  # of a life that is to be killed: so there is something left for the next one, however late the kill comes
+    for killed in range(kills + 1):
+        is_last = killed == kills
+        command = [
+            sys.executable,
+            "-c",
+            _WORKER,
+            str(folder),
+            str(chance.randrange(10**9)),
+            str(0 if is_last else most),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+            try:
+                if not is_last:
+                    wanted = _lines(folder) + chance.randint(1, most // 2)
+                    while _lines(folder) < wanted and worker.poll() is None:
+                        time.sleep(0.002)
+                    time.sleep(chance.uniform(0.0, 0.02))
+                    worker.send_signal(signal.SIGKILL)
+                said, _ = worker.communicate()
+            finally:
+                worker.kill()
+        ended = (worker.returncode, b"whole" in said)
+        if ended != ((0, True) if is_last else (-signal.SIGKILL, False)):
             raise AssertionError(f"the worker ended with {worker.returncode}")
+    return kills
 
 
-def _size(folder: Path) -> int:
+def _lines(folder: Path) -> int:
     try:
-        return (folder / "accepted").stat().st_size
+        return (folder / "accepted").read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
 
 
 def _judge(folder: Path, actions: int, killed: int, began: float) -> Result:
-    accepted = Counter((folder / "accepted").read_text().split())
+    lines = [line.split() for line in (folder / "accepted").read_text().splitlines()]
+    accepted = Counter(name for name, _ in lines)
     store = open_store(folder)
     log = ActionLog(store.database)
     found = {action.action: action for action in log.of_playbook("p")}
@@ -172,6 +189,7 @@ def _judge(folder: Path, actions: int, killed: int, began: float) -> Result:
         actions,
         killed,
         len(accepted),
+        sum(answered != "done" for _, answered in lines),
         sum(count > 1 for count in accepted.values()),
         dict(states),
         actions - sum(states[state] for state in ("done", "refused", "unknown")),

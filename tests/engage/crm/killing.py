@@ -7,8 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tests.engage.fakes.hubspot import FakeHubSpot
 from tests.engage.fakes.salesforce import FakeSalesforce
@@ -41,27 +43,48 @@ def filled(kind: str, customers: int, *, speed: float = 1_000) -> FakeService:
     return org
 
 
-def read_under_fire(kind: str, url: str, path: Path, kills: int, seed: int, *, longest: float) -> int:
-    """How often the reader was killed before it came to its end."""
-    rng, killed = Random(seed), 0
-    while True:
-        before = len(told(path))
-        reader = subprocess.Popen([sys.executable, "-m", "tests.engage.crm.reading_process", kind, url, str(path)])
-        while killed < kills and reader.poll() is None and len(told(path)) == before:
-            time.sleep(0.01)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = reader.wait(rng.random() * longest if killed < kills else 600)
-            assert code == 0, f"the reader ended with {code}"
-            return killed
-        reader.kill()
-        reader.wait()
-        killed += 1
+def read_under_fire(kind: str, fake: FakeService, path: Path, customers: int, kills: int, seed: int) -> int:
+    """Kill the reader so often, wherever it is by then, and let one come to its end; how many customers were kept before that one.
+
+    Who is to be killed keeps a part of the customers at most and then waits: so there is something left, however late the kill comes.
+    """
+    rng, most = Random(seed), customers // (2 * kills + 2)
+    for _ in range(kills):
+        wanted = _count(path) + rng.randint(1, most)
+        with _reader(kind, fake.url, path, most) as reader:
+            while _count(path) < wanted:
+                assert reader.poll() is None, f"the reader ended with {reader.returncode}"
+                time.sleep(0.005)
+            time.sleep(rng.random() * 0.05)
+            reader.kill()
+    before = _count(path)
+    with _reader(kind, fake.url, path, 0) as reader:
+        assert reader.wait() == 0
+    return before
+
+
+@contextlib.contextmanager
+def _reader(kind: str, url: str, path: Path, most: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.engage.crm.reading_process", kind, url, str(path), str(most)]
+    with subprocess.Popen(command) as reader:
+        try:
+            yield reader
+        finally:
+            reader.kill()
 
 
 def told(path: Path) -> list[str]:
     """Every record that was kept, in order."""
+    return [row[0] for row in _asked(path, "SELECT customer FROM records")]
+
+
+def _count(path: Path) -> int:
+    return next((row[0] for row in _asked(path, "SELECT count(*) FROM records")), 0)
+
+
+def _asked(path: Path, question: str) -> list[tuple[Any, ...]]:
     if not path.exists():
         return []
-    with contextlib.closing(sqlite3.connect(path)) as kept, contextlib.suppress(sqlite3.OperationalError):
-        return [row[0] for row in kept.execute("SELECT customer FROM records")]
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as kept, contextlib.suppress(sqlite3.OperationalError):
+        return kept.execute(question).fetchall()
     return []  # its tables are not made yet

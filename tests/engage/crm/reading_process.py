@@ -1,13 +1,14 @@
-"""`python -m tests.engage.crm.reading_process KIND URL DATABASE`: reads a source to its end, page by page.
+"""`python -m tests.engage.crm.reading_process KIND URL DATABASE MOST`: reads a source to its end, page by page.
 
 Records and cursor are kept in one transaction, as every keeper of a source's pages has to do it. A record that comes
-twice is counted twice, so that nobody who looks at the database later is spared it.
+twice is counted twice, so that nobody who looks at the database later is spared it. After `MOST` records it goes on no more and waits to be killed; 0: it comes to its end.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import sys
+import threading
 
 from kiki.engage.crm.hubspot import HubSpotSource
 from kiki.engage.crm.salesforce import SalesforceSource
@@ -28,8 +29,8 @@ def opened(kind: str, url: str) -> Source:
     return ShopifySource("tea", Secret(shopify.TOKEN), base_url=url, bulk=kind == "shopify-bulk")
 
 
-def main(kind: str, url: str, path: str) -> None:
-    kept = sqlite3.connect(path, isolation_level=None)
+def main(kind: str, url: str, path: str, most: str) -> None:
+    kept, count = sqlite3.connect(path, isolation_level=None, timeout=60), 0
     kept.execute("CREATE TABLE IF NOT EXISTS cursors (one INTEGER PRIMARY KEY, cursor TEXT)")
     kept.execute("CREATE TABLE IF NOT EXISTS records (customer TEXT)")
     row = kept.execute("SELECT cursor FROM cursors").fetchone()
@@ -40,6 +41,9 @@ def main(kind: str, url: str, path: str) -> None:
             "INSERT INTO cursors VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET cursor = excluded.cursor", [page.cursor]
         )
         kept.execute("COMMIT")
+        count += len(page.records)
+        if 0 < int(most) <= count:
+            threading.Event().wait()
 
 
 if __name__ == "__main__":
