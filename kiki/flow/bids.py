@@ -15,9 +15,8 @@ from kiki.flow.campaign_runner import CampaignRunner
 from kiki.flow.customer_value import BASELINE_SHARE, CustomerValue, Source
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.keys import write_key
-from kiki.flow.lane_write import campaign_of
 from kiki.flow.plan import Bound, Plan, PlannedCampaign, ValueBid
-from kiki.flow.platform import Platform, campaign_name
+from kiki.flow.platform import Platform, campaign_name, campaign_of
 from kiki.flow.run_store import RUNNING
 from kiki.outbound.exchange import UNAUTHORIZED
 from kiki.outbound.exchange import UNAVAILABLE as AWAY

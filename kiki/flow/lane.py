@@ -14,21 +14,20 @@ from typing import Any, Final
 import msgspec
 
 from kiki.flow.guard_line import UNAVAILABLE, guard_mismatch
-from kiki.flow.lane_money import LaneMoney, worst_case
-from kiki.flow.lane_twins import LaneTwins
-from kiki.flow.lane_write import CREATE, LaneWrites, campaign_of, outcome_of
+from kiki.flow.lane_campaign import LaneCampaign
+from kiki.flow.lane_money import LaneMoney
+from kiki.flow.lane_question import ask, ask_until
 from kiki.flow.plan import Absence, Plan, PlannedCampaign
-from kiki.flow.platform import CampaignSpec, CampaignState, SpendReport, Status, campaign_name
+from kiki.flow.platform import SpendReport
 from kiki.flow.port import Json, Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
-from kiki.outbound.outcome import Fate, Outcome, refused
+from kiki.outbound.outcome import Outcome, refused
 
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 CANCEL: Final = "cancel"
 APPROVE: Final = "approve"
-SIGNALS: Final = (PAUSE, RESUME, CANCEL, APPROVE)
 
 COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
@@ -41,29 +40,20 @@ async def run_lane(run: str, plan: Plan, name: str, port: Port, world: World) ->
 
 
 class _Lane:
-    def __init__(self, run: str, plan: Plan, campaign: PlannedCampaign, port: Port, world: World) -> None:
+    def __init__(self, run: str, plan: Plan, planned: PlannedCampaign, port: Port, world: World) -> None:
         self._plan = plan
-        self._campaign = campaign
+        self._planned = planned
         self._port = port
         self._world = world
-        self._name = campaign_name(plan.name, campaign.name)
-        scopes = plan.scopes_of(campaign)
+        scopes = plan.scopes_of(planned)
         self._story = Story(port, world.guard, run, scopes)
-        self._writes = LaneWrites(port, world, self._story, self._name, plan.version)
-        self._twins = LaneTwins(world, self._story, self._writes, self._name)
-        self._money = LaneMoney(port, world, self._story, campaign.name, plan.version, scopes)
-        self._id = ""
-        # What the platform may be doing: everything not known to be otherwise.
-        self._may_spend = False
-        self._budget_in_force = 0
-        self._bid_in_force: int | None = None
-        self._stopped_at = 0
-        """When a pause was last confirmed."""
+        self._campaign = LaneCampaign(port, world, self._story, planned, plan=plan.name, version=plan.version)
+        self._money = LaneMoney(port, world, self._story, planned.name, plan.version, scopes)
         self._paused_by_user = False
         self._cancelled = False
 
     async def execute(self) -> Json:
-        starts, ends = str(self._campaign.starts), str(self._campaign.ends)
+        starts, ends = str(self._planned.starts), str(self._planned.ends)
         await self._story.tell("start", "flow.lane_started", version=self._plan.version, starts=starts, ends=ends)
         if not await self._approved():
             return await self._end(CANCELLED)
@@ -71,15 +61,14 @@ class _Lane:
         if not made.is_done:
             await self._story.tell("ensure/failed", "flow.failed", code=made.code, message=made.message)
             return await self._end(FAILED, code=made.code, message=made.message)
-        days = self._days()
-        for day in days:
+        for day in self._days():
             await self._prepare(day)
             await self._live_through(day)
             if self._cancelled:
                 break
-        await self._stop("stop", until=None)
+        await self._campaign.stop("stop", until=None)
         await self._settle_rest()
-        if self._money.holds or self._money.doubtful or self._may_spend:
+        if self._money.holds or self._money.doubtful or self._campaign.may_spend:
             # Given up after a month: a person must reconcile it. Its holds stay.
             message = "a platform or the guard did not answer for too long; kiki campaign reconcile ends it"
             await self._story.tell("unsettled", "flow.failed", code="unsettled", message=message)
@@ -87,8 +76,8 @@ class _Lane:
         return await self._end(CANCELLED if self._cancelled else COMPLETED)
 
     def _days(self) -> list[date]:
-        span = (self._campaign.ends - self._campaign.starts).days + 1
-        return [self._campaign.starts + timedelta(days=each) for each in range(span)]
+        span = (self._planned.ends - self._planned.starts).days + 1
+        return [self._planned.starts + timedelta(days=each) for each in range(span)]
 
     # -- beginning -----------------------------------------------------------------------------------
 
@@ -110,71 +99,32 @@ class _Lane:
 
     async def _ensure(self) -> Outcome:
         platform, calendar = self._world.platform, self._world.calendar
-        over = calendar.start_of(self._campaign.ends) + calendar.span(Timing.DAY)
+        over = calendar.start_of(self._planned.ends) + calendar.span(Timing.DAY)
         counted = await self._guard_counts(over)
         if not counted.is_done:
             return counted
-        currency = await self._writes.ask("currency", platform.currency, until=over)
+        currency = await ask_until(self._port, calendar, "currency", platform.currency, until=over)
         if not currency.is_done:
             return currency
         if currency.value["currency"] != self._plan.currency:
             message = f"the account is in {currency.value['currency']}, the plan in {self._plan.currency}"
             return refused("currency_mismatch", message)
-        spec = self._spec()
-        await self._twins.begin("ensure/before", until=over)
-        made = await self._writes.write(
-            "ensure",
-            lambda key: platform.ensure_campaign(spec, key),
-            lambda state: state.whole,
-            until=over,
-            does=CREATE,
-            micros=spec.daily_budget,
-        )
-        state = campaign_of(made)
-        if state is not None:
-            self._id = state.id
-            self._take_note_of(state)
-        if self._twins.is_ours:
-            await self._choose("ensure/chosen")
-        return made
+        return await self._campaign.ensure(until=over)
 
     async def _guard_counts(self, until: int) -> Outcome:
         """Whether the guard counts in the plan's currency; while it does not answer, nothing is made."""
         guard = self._world.guard
-        counted = await self._writes.read("guard-currency", guard.currency)
+        counted = await ask(self._port, "guard-currency", guard.currency)
         if counted.code == UNAVAILABLE:
             await self._story.tell("guard-currency/told", "flow.guard_silent")
-            counted = await self._writes.ask("guard-currency/again", guard.currency, until=until)
+            calendar, again = self._world.calendar, "guard-currency/again"
+            counted = await ask_until(self._port, calendar, again, guard.currency, until=until)
         if not counted.is_done:
             said = f"the guard does not tell its currency, so nothing runs: {counted.message or counted.code}"
             return msgspec.structs.replace(counted, message=said)
         if counted.value["currency"] != self._plan.currency:
             return refused("currency_mismatch", guard_mismatch(counted.value["currency"], self._plan.currency))
         return counted
-
-    async def _choose(self, step: str) -> None:
-        """Of two campaigns that were made the foremost, which any other run of this plan would choose too."""
-        until = await self._port.now(f"{step}/now") + self._world.calendar.span(Timing.CHOOSE)
-        state, twins = await self._twins.see(step, until=until)
-        if state is None:
-            return
-        if self._id and state.whole:
-            self._id = state.id
-            self._take_note_of(state)
-        await self._twins.part(step, self._id or state.id, state, twins, until=until)
-
-    def _spec(self) -> CampaignSpec:
-        campaign = self._campaign
-        return CampaignSpec(
-            name=self._name,
-            objective=campaign.objective,
-            daily_budget=campaign.daily_budget,
-            bid=campaign.bid if isinstance(campaign.bid, int) else None,
-            starts=campaign.starts,
-            ends=campaign.ends,
-            countries=campaign.countries,
-            settings=campaign.settings,
-        )
 
     # -- a day ---------------------------------------------------------------------------------------
 
@@ -183,28 +133,12 @@ class _Lane:
         calendar = self._world.calendar
         begins = calendar.start_of(day)
         await self._listen(f"{day}/before", begins - calendar.span(Timing.LEAD))
-        await self._look(f"{day}/look")
+        await self._campaign.look(f"{day}/look")
         if not self._wanted(day):
-            await self._stop(f"{day}/off", until=begins)
+            await self._campaign.stop(f"{day}/off", until=begins)
             return
-        if not await self._offer(str(day), day) and self._may_spend:
-            await self._stop(f"{day}/unheld", until=begins)
-
-    async def _look(self, step: str) -> None:
-        """See what the platform shows: an effect that came late, or what somebody did by hand."""
-        state, twins = await self._twins.see(step)
-        if state is None:
-            return
-        await self._twins.part(step, self._id or state.id, state, twins)
-        if state.id != self._id:
-            return
-        active = state.status is Status.ACTIVE
-        if active and not self._may_spend:
-            await self._story.tell(f"{step}/active-told", "flow.drift", found="active")
-            self._may_spend = True
-        if state.daily_budget is not None and state.daily_budget != self._budget_in_force:
-            await self._story.tell(f"{step}/budget-told", "flow.drift", found="budget", budget=state.daily_budget)
-            self._budget_in_force = state.daily_budget
+        if not await self._offer(str(day), day) and self._campaign.may_spend:
+            await self._campaign.stop(f"{day}/unheld", until=begins)
 
     async def _offer(self, step: str, day: date) -> bool:
         """Hold a day's money and set the campaign for it; whether it is held."""
@@ -217,29 +151,19 @@ class _Lane:
 
     async def _ask_ahead(self, step: str, day: date) -> None:
         """Hold the money of a coming day early, if it is there; else it is asked for again before the day begins."""
-        if day not in self._campaign.days or not self._wanted(day) or day in self._money.holds:
+        if day not in self._planned.days or not self._wanted(day) or day in self._money.holds:
             return
         budget = await self._day_budget(step, day)
         if budget > 0:
-            await self._money.reserve(f"{step}/reserve", day, budget, self._worst(budget))
-
-    def _worst(self, budget: int) -> int:
-        # Until the new budget is set the old one is in force, on the new day too.
-        highest = max(budget, self._budget_in_force if self._may_spend else 0)
-        return worst_case(highest, self._world.platform.limits.overdelivery)
+            await self._money.reserve(f"{step}/reserve", day, budget, self._campaign.worst(budget))
 
     def _wanted(self, day: date) -> bool:
-        return day in self._campaign.days and not self._paused_by_user and not self._cancelled
+        return day in self._planned.days and not self._paused_by_user and not self._cancelled
 
     async def _day_budget(self, step: str, day: date) -> int:
-        spent = self._money.spent
-
-        async def act() -> Json:
-            plain: Json = msgspec.to_builtins(await self._world.advice.daily_budget(self._campaign, day, spent))
-            return plain
-
-        advised = outcome_of(await self._port.step(f"{step}/budget", act))
-        return int(advised.value.get("micros", self._campaign.daily_budget)) if advised.is_done else 0
+        advice, spent = self._world.advice, self._money.spent
+        advised = await ask(self._port, f"{step}/budget", lambda: advice.daily_budget(self._planned, day, spent))
+        return int(advised.value.get("micros", self._planned.daily_budget)) if advised.is_done else 0
 
     async def _hold(self, step: str, day: date, budget: int) -> bool:
         """Whether the worst case of the day is held; a guard that cannot be asked is asked until it is too late."""
@@ -247,7 +171,7 @@ class _Lane:
             return False
         calendar = self._world.calendar
         last_call = calendar.start_of(day) - calendar.span(Timing.LAST_CALL)
-        micros = self._worst(budget)
+        micros = self._campaign.worst(budget)
         number = 0
         while True:
             held = await self._money.reserve(f"{step}/reserve/{number}", day, budget, micros)
@@ -255,16 +179,16 @@ class _Lane:
                 return True
             if held.code != UNAVAILABLE:
                 return False
-            if self._plan.on_guard_down is Absence.PAUSE and self._may_spend:
-                await self._stop(f"{step}/guard-down/{number}", until=calendar.start_of(day))
+            if self._plan.on_guard_down is Absence.PAUSE and self._campaign.may_spend:
+                await self._campaign.stop(f"{step}/guard-down/{number}", until=calendar.start_of(day))
             now = await self._port.now(f"{step}/reserve/{number}/now")
             ends = calendar.start_of(day) + calendar.span(Timing.DAY)
-            if now >= last_call and self._may_spend:
+            if now >= last_call and self._campaign.may_spend:
                 return False
             if now >= ends:
                 return False
             # Paused already: the day may begin late, once the guard answers.
-            latest = last_call if self._may_spend else ends
+            latest = last_call if self._campaign.may_spend else ends
             await self._listen(f"{step}/reserve/{number}/wait", min(latest, now + calendar.span(Timing.RETRY)))
             number += 1
             if not self._wanted(day):
@@ -272,82 +196,36 @@ class _Lane:
 
     async def _set(self, step: str, day: date, budget: int) -> None:
         """Budget, bid and status for a day that is held."""
-        calendar, platform = self._world.calendar, self._world.platform
+        calendar = self._world.calendar
         begins = calendar.start_of(day)
         ends = begins + calendar.span(Timing.DAY)
         # The day before is held for what was in force then: a higher budget waits for its own day.
-        if budget > self._budget_in_force and self._may_spend:
+        if budget > self._campaign.budget and self._campaign.may_spend:
             await self._listen(f"{step}/begin", begins)
             if not self._wanted(day):
-                await self._stop(f"{step}/off", until=ends)
+                await self._campaign.stop(f"{step}/off", until=ends)
                 return
-        if budget != self._budget_in_force:
-            written = await self._writes.write(
-                f"{step}/set-budget",
-                lambda key: platform.set_budget(self._id, budget, key),
-                lambda state: state.daily_budget == budget,
-                until=ends,
-                does="set_budget",
-                micros=budget,
-            )
-            await self._budget_written(step, budget, written)
+        await self._campaign.set_budget(step, budget, until=ends)
         await self._bid(step, day, ends)
-        if not self._may_spend and self._wanted(day) and self._is_covered(day, self._budget_in_force):
+        if not self._campaign.may_spend and self._wanted(day) and self._is_covered(day):
             await self._listen(f"{step}/begin-2", begins)
             if self._wanted(day):
-                await self._start(f"{step}/resume", ends)
+                await self._campaign.start(f"{step}/resume", until=ends)
 
-    def _is_covered(self, day: date, budget: int) -> bool:
-        """Whether the day's hold covers the worst that this budget may cost."""
+    def _is_covered(self, day: date) -> bool:
+        """Whether the day's hold covers the worst that the budget in force may cost."""
         held = self._money.holds.get(day)
-        return held is not None and worst_case(budget, self._world.platform.limits.overdelivery) <= held.micros
-
-    async def _budget_written(self, step: str, budget: int, written: Outcome) -> None:
-        if written.is_done:
-            self._budget_in_force = budget
-            return
-        # Either may be in force: the higher one is what must be held for.
-        if written.fate is Fate.UNKNOWN:
-            self._budget_in_force = max(self._budget_in_force, budget)
-        await self._story.tell(f"{step}/budget-told", "flow.budget_not_set", budget=budget, code=written.code)
+        return held is not None and self._campaign.worst(self._campaign.budget) <= held.micros
 
     async def _bid(self, step: str, day: date, until: int) -> None:
-        platform = self._world.platform
-        if self._campaign.bid is None:
+        if self._planned.bid is None:
             return
-
-        async def act() -> Json:
-            plain: Json = msgspec.to_builtins(await self._world.advice.bid(self._campaign, day))
-            return plain
-
-        advised = outcome_of(await self._port.step(f"{step}/bid", act))
+        advised = await ask(self._port, f"{step}/bid", lambda: self._world.advice.bid(self._planned, day))
         micros = int(advised.value.get("micros", 0)) if advised.is_done else 0
         if "source" in advised.value:
             await self._story.tell(f"{step}/bid-told", "flow.bid_chosen", day=str(day), **advised.value)
-        if micros > 0 and micros != self._bid_in_force:
-            written = await self._writes.write(
-                f"{step}/set-bid",
-                lambda key: platform.set_bid(self._id, micros, key),
-                lambda state: state.bid == micros,
-                until=until,
-                does="set_bid",
-                micros=micros,
-            )
-            self._bid_in_force = micros if written.is_done else None
-
-    async def _start(self, step: str, until: int) -> None:
-        self._may_spend = True
-        platform = self._world.platform
-        started = await self._writes.write(
-            step,
-            lambda key: platform.resume(self._id, key),
-            lambda state: state.status is Status.ACTIVE,
-            until=until,
-            does="resume",
-        )
-        if started.fate is Fate.REFUSED:
-            self._may_spend = False
-            await self._story.tell(f"{step}/told", "flow.not_started", code=started.code, message=started.message)
+        if micros > 0:
+            await self._campaign.set_bid(step, micros, until=until)
 
     async def _live_through(self, day: date) -> None:
         """The day itself: signals are followed, and money that was refused is asked for again now and then."""
@@ -363,10 +241,10 @@ class _Lane:
                 asked = True
                 await self._settle_past(f"{step}/settle", day)
                 await self._ask_ahead(f"{step}/ahead", day + timedelta(days=1))
-            lacking = self._wanted(day) and not self._may_spend and day not in self._money.holds
+            lacking = self._wanted(day) and not self._campaign.may_spend and day not in self._money.holds
             again = min(ends, now + calendar.span(Timing.AGAIN)) if lacking else ends
-            if now < self._writes.doubt_until and not self._may_spend:
-                again = min(again, self._writes.doubt_until)
+            if now < self._campaign.doubt_until and not self._campaign.may_spend:
+                again = min(again, self._campaign.doubt_until)
             if not asked and ahead < again:
                 signal = await self._heed(step, ahead)
                 if signal is None and not self._cancelled:
@@ -375,37 +253,15 @@ class _Lane:
                 signal = await self._heed(step, again)
             if signal is None and (again >= ends or self._cancelled):
                 return
-            if not self._may_spend:
-                await self._look(f"{step}/look")
+            if not self._campaign.may_spend:
+                await self._campaign.look(f"{step}/look")
             if not self._wanted(day):
-                if self._may_spend:
-                    await self._stop(f"{step}/stop", until=None)
+                if self._campaign.may_spend:
+                    await self._campaign.stop(f"{step}/stop", until=None)
             elif day not in self._money.holds:
                 await self._offer(step, day)
-            elif not self._may_spend:
-                await self._start(f"{step}/resume", ends)
-
-    # -- stopping ------------------------------------------------------------------------------------
-
-    async def _stop(self, step: str, *, until: int | None) -> None:
-        """Pause, and know that it is paused. `until` None: however long it takes, within reason."""
-        if not self._id or not self._may_spend:
-            return
-        calendar, platform = self._world.calendar, self._world.platform
-        now = await self._port.now(f"{step}/now")
-        latest = max(until or 0, now + calendar.span(Timing.DAY if until is None else Timing.RETRY))
-        paused = await self._writes.write(
-            step,
-            lambda key: platform.pause(self._id, key),
-            lambda state: state.status is not Status.ACTIVE,
-            until=latest,
-            does="pause",
-        )
-        if paused.is_done:
-            self._may_spend = False
-            self._stopped_at = await self._port.now(f"{step}/done")
-        else:
-            await self._story.tell(f"{step}/told", "flow.not_paused", code=paused.code, message=paused.message)
+            elif not self._campaign.may_spend:
+                await self._campaign.start(f"{step}/resume", until=ends)
 
     # -- money after a day ---------------------------------------------------------------------------
 
@@ -417,7 +273,7 @@ class _Lane:
                 await self._settle_day(f"{step}/{day}", day)
         for day in sorted(self._money.books):
             if day >= today - timedelta(days=Timing.REVISE_DAYS):
-                report = await self._report(f"{step}/revise/{day}", day)
+                report = await self._campaign.report(f"{step}/revise/{day}", day)
                 if report is not None:
                     await self._money.revise(f"{step}/revise/{day}", report)
 
@@ -427,20 +283,14 @@ class _Lane:
         return [day for day in self._days() if day < today and day not in told]
 
     async def _settle_day(self, step: str, day: date, *, at_last: bool = False) -> bool:
-        if not self._id:
+        if not self._campaign.id:
             return True
-        report = await self._report(step, day)
+        report = await self._campaign.report(step, day)
         if report is None or not (report.final or at_last):
             return False
         if day in self._money.holds:
             return await self._money.settle(step, report)
         return await self._money.record_unheld(step, report)
-
-    async def _report(self, step: str, day: date) -> SpendReport | None:
-        platform = self._world.platform
-        outcome = await self._writes.read(f"{step}/report", lambda: platform.spend_report(self._id, day))
-        given = outcome.value.get("report") if outcome.is_done else None
-        return None if given is None else msgspec.convert(given, SpendReport)
 
     async def _settle_rest(self) -> None:
         """After the last day: wait for the reports, and for the guard."""
@@ -448,17 +298,16 @@ class _Lane:
         number = 0
         while True:
             # A pause that came late adds days after the last one, whose reports are followed as long.
-            last = max([self._campaign.ends, *self._money.holds, *self._money.books])
+            last = max([self._planned.ends, *self._money.holds, *self._money.books])
             deadline = calendar.start_of(last + timedelta(days=Timing.SETTLE_DAYS))
             revised = calendar.start_of(last + timedelta(days=1 + Timing.REVISE_DAYS))
             await self._resolve_doubts(f"rest/{number}")
             now = await self._port.now(f"rest/{number}/now")
-            await self._look(f"rest/{number}/look")
-            await self._stop(f"rest/{number}/stop", until=None)
+            await self._campaign.look(f"rest/{number}/look")
+            await self._campaign.stop(f"rest/{number}/stop", until=None)
             settled = await self._settle_all(f"rest/{number}", now, at_last=now >= deadline)
             told = await self._story.finish(f"rest/{number}/story")
-            certain = not self._money.doubtful and not self._may_spend and now >= self._writes.doubt_until
-            certain &= self._twins.is_alone
+            certain = not self._money.doubtful and self._campaign.is_at_rest(now)
             if settled and told and certain and (now >= revised or not self._money.books):
                 return
             # Not after one try of a runner that was away for a month.
@@ -471,7 +320,9 @@ class _Lane:
         """Whether every hold has ended and every book says what the platform says."""
         calendar = self._world.calendar
         begun = (
-            [*(day for day in self._days() if calendar.start_of(day) <= now), *self._overrun(now)] if self._id else []
+            [*(day for day in self._days() if calendar.start_of(day) <= now), *self._overrun(now)]
+            if self._campaign.id
+            else []
         )
         settled = True
         for day in sorted({*self._money.holds, *begun} - {*self._money.books} - {*self._money.doubtful}):
@@ -482,15 +333,15 @@ class _Lane:
                 nothing = SpendReport(day=day, spent=0, final=True)
                 settled &= await self._money.settle(f"{step}/{day}", nothing)
         for day in sorted({*self._money.books} & {*begun}):
-            report = await self._report(f"{step}/revise/{day}", day)
+            report = await self._campaign.report(f"{step}/revise/{day}", day)
             settled &= report is not None and await self._money.revise(f"{step}/revise/{day}", report)
         return settled
 
     def _overrun(self, now: int) -> list[date]:
         """Days after the last one on which it may have spent: the pause came late."""
         calendar, days = self._world.calendar, []
-        day = self._campaign.ends + timedelta(days=1)
-        while calendar.start_of(day) < (now if self._may_spend else self._stopped_at):
+        day = self._planned.ends + timedelta(days=1)
+        while calendar.start_of(day) < (now if self._campaign.may_spend else self._campaign.stopped_at):
             days.append(day)
             day += timedelta(days=1)
         return days
@@ -506,8 +357,8 @@ class _Lane:
         number = 0
         while await self._heed(f"{step}/{number}", until) is not None:
             number += 1
-            if (self._paused_by_user or self._cancelled) and self._may_spend:
-                await self._stop(f"{step}/{number}/stop", until=None)
+            if (self._paused_by_user or self._cancelled) and self._campaign.may_spend:
+                await self._campaign.stop(f"{step}/{number}/stop", until=None)
 
     async def _heed(self, step: str, until: int) -> Mapping[str, Any] | None:
         if self._cancelled:
@@ -521,16 +372,11 @@ class _Lane:
         await self._story.tell(f"{step}/told", "flow.signal", kind=kind, actor=str(signal.get("actor", "")))
         return signal
 
-    def _take_note_of(self, state: CampaignState) -> None:
-        self._may_spend = state.status is Status.ACTIVE
-        self._budget_in_force = state.daily_budget or self._campaign.daily_budget
-        self._bid_in_force = state.bid
-
     async def _end(self, how: str, **detail: str) -> Json:
         await self._story.tell("end", "flow.lane_ended", how=how, **{k: v for k, v in detail.items() if v})
         return {
             "how": how,
-            "campaign": self._id,
+            "campaign": self._campaign.id,
             "spent": self._money.spent,
             "open": [str(day) for day in sorted(self._money.holds)],
             **detail,

@@ -8,16 +8,14 @@ said, for the guard counts nothing back.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Final, NamedTuple
 
-import msgspec
-
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.keys import write_key
+from kiki.flow.lane_question import ask
 from kiki.flow.platform import SpendReport
-from kiki.flow.port import Json, Port
+from kiki.flow.port import Port
 from kiki.flow.story import Story
 from kiki.flow.world import World
 from kiki.outbound.outcome import Fate, Outcome
@@ -81,13 +79,13 @@ class LaneMoney:
         nominal, micros = self.doubtful.get(day, (nominal, micros))
         attempt = self._attempts.get(day, 1)
         key = self._key(f"reserve/{day}", attempt)
-        taken = await self._ask(f"{step}/allowance", lambda: self._world.allowance.take(key, micros))
+        taken = await ask(self._port, f"{step}/allowance", lambda: self._world.allowance.take(key, micros))
         if not taken.is_done:
             if taken.fate is Fate.REFUSED:
                 self._attempts[day] = attempt + 1
                 await self._story.tell(f"{step}/told", "flow.refused", day=str(day), micros=micros, code=taken.code)
             return taken
-        held = await self._ask(f"{step}/hold", lambda: self._world.guard.reserve(micros, self._scopes, key))
+        held = await ask(self._port, f"{step}/hold", lambda: self._world.guard.reserve(micros, self._scopes, key))
         self.doubtful.pop(day, None)
         if held.is_done:
             hold = str(held.value["hold"])
@@ -95,7 +93,7 @@ class LaneMoney:
             await self._story.tell(f"{step}/told", "flow.reserved", day=str(day), micros=micros, key=key, hold=hold)
         elif held.fate is Fate.REFUSED:
             self._attempts[day] = attempt + 1
-            await self._ask(f"{step}/given-back", lambda: self._world.allowance.settle(key, 0))
+            await ask(self._port, f"{step}/given-back", lambda: self._world.allowance.settle(key, 0))
             await self._story.tell(f"{step}/told", "flow.refused", day=str(day), micros=micros, code=held.code)
         else:
             self.doubtful[day] = nominal, micros
@@ -115,14 +113,14 @@ class LaneMoney:
         within, beyond = min(report.spent, held.micros), max(report.spent - held.micros, 0)
         guard = self._world.guard
         if within:
-            ended = await self._ask(f"{step}/commit", lambda: guard.commit(held.hold, within))
+            ended = await ask(self._port, f"{step}/commit", lambda: guard.commit(held.hold, within))
         else:
-            ended = await self._ask(f"{step}/release", lambda: guard.release(held.hold))
+            ended = await ask(self._port, f"{step}/release", lambda: guard.release(held.hold))
         if ended.code == UNAVAILABLE:
             return False
         if beyond and await self._record(f"{step}/beyond", report.day, beyond) is None:
             return False
-        await self._ask(f"{step}/allowance", lambda: self._world.allowance.settle(held.key, report.spent))
+        await ask(self._port, f"{step}/allowance", lambda: self._world.allowance.settle(held.key, report.spent))
         del self.holds[report.day]
         self.books[report.day] = DayBook(report.day, report.spent, 0, held.micros)
         worth = {"value": report.value, "conversions": report.conversions}
@@ -178,7 +176,7 @@ class LaneMoney:
         micros = self._recording.setdefault(day, micros)
         number = self._recorded.get(day, 0) + 1
         key = self._key(f"record/{day}", number)
-        outcome = await self._ask(step, lambda: self._world.guard.record(micros, self._scopes, key))
+        outcome = await ask(self._port, step, lambda: self._world.guard.record(micros, self._scopes, key))
         if outcome.code == UNAVAILABLE:
             return None
         self._recorded[day] = number
@@ -186,10 +184,3 @@ class LaneMoney:
 
     def _key(self, what: str, attempt: int) -> str:
         return write_key(self._story.run, self._version, f"{self._lane}/{what}", attempt)
-
-    async def _ask(self, step: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        async def act() -> Json:
-            plain: Json = msgspec.to_builtins(await call())
-            return plain
-
-        return msgspec.convert(await self._port.step(step, act), Outcome)

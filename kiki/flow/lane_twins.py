@@ -12,8 +12,10 @@ from typing import Final
 
 import msgspec
 
-from kiki.flow.lane_write import LaneWrites, campaign_of
-from kiki.flow.platform import CampaignState, Status, Twin
+from kiki.flow.lane_question import ask_until
+from kiki.flow.lane_write import LaneWrites
+from kiki.flow.platform import CampaignState, Status, Twin, campaign_of
+from kiki.flow.port import Port
 from kiki.flow.story import Story
 from kiki.flow.world import World
 from kiki.outbound.outcome import Outcome
@@ -24,7 +26,9 @@ ARCHIVE: Final = "archive"
 class LaneTwins:
     """The campaigns that bear the name of one lane's campaign."""
 
-    def __init__(self, world: World, story: Story, writes: LaneWrites, name: str) -> None:
+    def __init__(self, port: Port, world: World, story: Story, writes: LaneWrites, name: str) -> None:
+        self._port = port
+        self._calendar = world.calendar
         self._platform = world.platform
         self._story = story
         self._writes = writes
@@ -41,12 +45,12 @@ class LaneTwins:
 
     async def begin(self, step: str, *, until: int) -> None:
         """Look before anything is made."""
-        before = await self._writes.ask(step, lambda: self._platform.lookup(self._name), until=until)
+        before = await self._lookup(step, until)
         self.is_ours = before.is_done and "campaign" not in before.value
 
     async def see(self, step: str, *, until: int = 0) -> tuple[CampaignState | None, Sequence[Twin]]:
         """The campaign that counts, None where the platform does not show one, and the others of its name."""
-        seen = await self._writes.ask(step, lambda: self._platform.lookup(self._name), until=until)
+        seen = await self._lookup(step, until)
         return campaign_of(seen), msgspec.convert(seen.value.get("twins", []), list[Twin])
 
     async def part(self, step: str, own: str, state: CampaignState, twins: Sequence[Twin], *, until: int = 0) -> None:
@@ -61,6 +65,9 @@ class LaneTwins:
         if self.is_ours:
             paused = [each for each in paused if not await self._archived(step, each.id, until)]
         self._paused = paused
+
+    async def _lookup(self, step: str, until: int) -> Outcome:
+        return await ask_until(self._port, self._calendar, step, lambda: self._platform.lookup(self._name), until=until)
 
     async def _archived(self, step: str, twin: str, until: int) -> bool:
         async def call(key: str) -> Outcome:

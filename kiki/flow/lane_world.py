@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from kiki.clock import Clock
 from kiki.errors import KikiError
 from kiki.flow.adaptive_advice import AdaptiveAdvice
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine
 from kiki.flow.lane import FAILED, run_lane
-from kiki.flow.lane_write import outcome_of
+from kiki.flow.lane_question import ask
 from kiki.flow.plan import Allocation, Pacing, Plan
 from kiki.flow.plan_calendar import Calendar, ZoneCalendar
 from kiki.flow.planned_advice import PlannedAdvice
@@ -181,14 +179,9 @@ class Worlds:
         quick: Calendar | None = getattr(platform, "calendar", None)
         if quick is not None:
             return quick
-
-        async def act() -> Json:
-            plain: Json = msgspec.to_builtins(await platform.currency())
-            return plain
-
         number = 0
         while True:
-            told = outcome_of(await port.step(f"account/{number}", act))
+            told = await ask(port, f"account/{number}", platform.currency)
             if told.is_done:
                 return ZoneCalendar(str(told.value.get("time_zone") or plan.time_zone))
             if not told.is_transient:

@@ -11,15 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import msgspec
-
 from kiki.clock import SECOND
 from kiki.flow.keys import write_key
-from kiki.flow.platform import CampaignState
-from kiki.flow.port import Json, Port
+from kiki.flow.lane_question import ask
+from kiki.flow.platform import CampaignState, campaign_of
+from kiki.flow.port import Port
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
-from kiki.outbound.exchange import UNREADABLE
 from kiki.outbound.fence import fenced
 from kiki.outbound.outcome import Fate, Outcome
 
@@ -73,32 +71,10 @@ class LaneWrites:
             attempt += outcome.fate is Fate.REFUSED
             sends += 1
 
-    async def read(self, step: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """Ask the platform something, journaled."""
-
-        async def act() -> Json:
-            return _plain(await call())
-
-        return outcome_of(await self._port.step(step, act))
-
-    async def ask(self, step: str, call: Callable[[], Awaitable[Outcome]], *, until: int) -> Outcome:
-        """The same again and again, until it is answered or `until` has come."""
-        number = 0
-        while True:
-            told = await self.read(f"{step}/{number}", call)
-            if told.is_done or (told.fate is Fate.REFUSED and not told.is_transient and told.code != UNREADABLE):
-                return told
-            now = await self._port.now(f"{step}/{number}/now")
-            if now >= until:
-                return told
-            again = max(now + self._world.calendar.span(Timing.RETRY), told.retry_at or 0)
-            await self._port.sleep(f"{step}/{number}/wait", again)
-            number += 1
-
     async def _send(self, step: str, call: Call, attempt: int, sends: int, about: dict[str, Any]) -> Outcome:
         key = write_key(self._story.run, self._version, f"{self._name}/{step}", attempt)
 
-        async def act() -> Json:
+        async def call_fenced() -> Outcome:
             if about.get("does") == CREATE and self._port.is_resuming:
                 # Whoever was killed here may have sent it a moment ago, and not every platform refuses a second campaign of
                 # one name. So the look before it waits until that request can have no effect any more.
@@ -107,9 +83,9 @@ class LaneWrites:
             await self._world.fence()
             # Once more before every request of the call that writes: there may be a read, a token and a wait before it.
             with fenced(self._world.fence):
-                return _plain(await call(key))
+                return await call(key)
 
-        outcome = outcome_of(await self._port.step(f"{step}/{sends}", act))
+        outcome = await ask(self._port, f"{step}/{sends}", call_fenced)
         await self._story.tell(
             f"{step}/{sends}/told", "flow.called", step=step, attempt=attempt, key=key, **about, **_said(outcome)
         )
@@ -117,7 +93,7 @@ class LaneWrites:
 
     async def _known(self, step: str, outcome: Outcome, shows: Shows, sends: int, about: dict[str, Any]) -> Outcome:
         """What the platform shows after an answer was lost: the effect, or still not known."""
-        found = await self.read(f"{step}/{sends}/read", lambda: self._world.platform.lookup(self._name))
+        found = await ask(self._port, f"{step}/{sends}/read", lambda: self._world.platform.lookup(self._name))
         state = campaign_of(found)
         if state is None or not shows(state):
             return outcome
@@ -128,22 +104,6 @@ class LaneWrites:
 
 def _about(does: str, micros: int | None) -> dict[str, Any]:
     return {"does": does} if micros is None else {"does": does, "micros": micros}
-
-
-def campaign_of(outcome: Outcome) -> CampaignState | None:
-    """The campaign in an answer; None when there is none in it."""
-    given = outcome.value.get("campaign") if outcome.is_done else None
-    return None if given is None else msgspec.convert(given, CampaignState)
-
-
-def outcome_of(journaled: Json) -> Outcome:
-    """The outcome that a step was journaled with."""
-    return msgspec.convert(journaled, Outcome)
-
-
-def _plain(outcome: Outcome) -> Json:
-    plain: Json = msgspec.to_builtins(outcome)
-    return plain
 
 
 def _said(outcome: Outcome) -> dict[str, Any]:

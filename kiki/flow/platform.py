@@ -183,6 +183,12 @@ class Platform(Protocol):
         ...
 
 
+def campaign_of(outcome: Outcome) -> CampaignState | None:
+    """The campaign in an answer of `lookup` or a write; None when there is none in it."""
+    given = outcome.value.get("campaign") if outcome.is_done else None
+    return None if given is None else msgspec.convert(given, CampaignState)
+
+
 NAME_PREFIX = "kiki"
 
 

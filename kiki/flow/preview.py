@@ -12,10 +12,9 @@ from kiki.flow.guard_line import UNAVAILABLE, GuardLine, guard_mismatch
 from kiki.flow.lane import peak
 from kiki.flow.lane_money import worst_case
 from kiki.flow.lane_world import Worlds
-from kiki.flow.lane_write import campaign_of
 from kiki.flow.plan import Plan, PlannedCampaign
 from kiki.flow.plan_diff import Change, Problem, Step, compare, held_at_once, outlived, removed, unfit
-from kiki.flow.platform import Limits, Platform, campaign_name
+from kiki.flow.platform import Limits, Platform, campaign_name, campaign_of
 from kiki.flow.words import amount_in_words
 from kiki.outbound.outcome import Outcome
 

@@ -17,9 +17,8 @@ import msgspec
 from kiki.flow.guard_line import GuardLine
 from kiki.flow.keys import write_key
 from kiki.flow.lane_world import Worlds
-from kiki.flow.lane_write import campaign_of
 from kiki.flow.plan import Plan
-from kiki.flow.platform import Platform, SpendReport, Status, campaign_name
+from kiki.flow.platform import Platform, SpendReport, Status, campaign_name, campaign_of
 from kiki.flow.progress import LaneProgress, Phase
 from kiki.flow.world import Timing
 from kiki.outbound.outcome import Outcome

@@ -22,9 +22,8 @@ from facebook_business.exceptions import FacebookBadObjectError, FacebookRequest
 from facebook_business.session import FacebookSession
 
 from kiki.clock import SECOND
-from kiki.flow.lane_write import campaign_of
 from kiki.flow.plan import Account
-from kiki.flow.platform import Platform, Status
+from kiki.flow.platform import Platform, Status, campaign_of
 from kiki.flow.platforms.meta import Meta
 from kiki.flow.platforms.meta_reply import judge, rates
 from kiki.money import MICROS

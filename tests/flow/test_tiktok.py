@@ -13,8 +13,7 @@ from business_api_client.models.filtering_report_integrated_get import Filtering
 from business_api_client.tiktok_business.tiktok_exceptions import TiktokSDKError
 
 from kiki.clock import SECOND
-from kiki.flow.lane_write import campaign_of
-from kiki.flow.platform import Platform, Status
+from kiki.flow.platform import Platform, Status, campaign_of
 from kiki.flow.platforms.tiktok_campaign import request_id
 from kiki.flow.platforms.tiktok_reply import judge
 from kiki.money import MICROS
