@@ -67,6 +67,12 @@ def _log() -> pd.DataFrame:
     )
 
 
+def _four(summary: ibis.Table) -> ibis.Table:
+    """The plain part of our expression: the warehouse leaves out what nobody asks for, as it does in `BARE`."""
+    micros = summary.first_micros + summary.repeat_micros
+    return summary.select("ids", "x", "tx", "T", mean=micros / 1e6 / (summary.x + 1))
+
+
 class _Times(NamedTuple):
     wall: float
     cpu: float
@@ -104,6 +110,7 @@ def _subjects(log: pd.DataFrame, folder: Path) -> dict[str, Callable[[], object]
         "table distinct": duck(DISTINCT, "log"),
         "table same": duck(SAME, "log"),
         "table kiki": purchases_expression(backend.table("log"), END).to_pyarrow,
+        "table four": _four(purchases_expression(backend.table("log"), END)).to_pyarrow,
         "table here": lambda: purchases_in(backend.table("log"), END),
         "refunds kiki": purchases_expression(backend.table("refunded"), END).to_pyarrow,
         "frame bare": duck(BARE, "frame"),
@@ -145,13 +152,10 @@ def run() -> list[Row]:
         bare("a table: x, tx, T, mean of 5 M lines, 698,415 customers", "table bare"),
         bare("a table: the same by count(DISTINCT)", "table distinct"),
         bare("a table: all columns of Purchases by hand, without refunds", "table same"),
-        ours(
-            "kiki, a table of DuckDB: one expression, all columns, refunds; of the four columns",
-            "table kiki",
-            "table bare",
-        ),
-        ours("the same, of the four by count(DISTINCT)", "table kiki", "table distinct"),
-        ours("the same, of all columns by hand", "table kiki", "table same"),
+        ours("kiki, a table of DuckDB: the four columns of its expression, refunds", "table four", "table bare"),
+        ours("the same, of the four by count(DISTINCT)", "table four", "table distinct"),
+        ours("kiki: all columns of its expression, refunds; of all columns by hand", "table kiki", "table same"),
+        ours("the same, of the four columns", "table kiki", "table bare", None),
         ours("kiki: the same checked, sorted and brought to Python; of the four", "table here", "table bare", None),
         ours("kiki: with every fiftieth line a refund; of the four", "refunds kiki", "table bare", None),
         bare("a DataFrame", "frame bare"),

@@ -127,16 +127,18 @@ def _numbered_texts(texts: Any) -> tuple[npt.NDArray[np.object_], Ints]:
 
 
 def _narrow(words: npt.NDArray[np.uint64], room: int) -> Ints | None:
-    """Numbers below `room` in the order of the words, by counting only the bytes that occur at each place; None without room."""
-    letters = words.byteswap().view(np.uint8).reshape(-1, _WORD)
+    """Numbers below `room` in the order of the words, by counting only the pairs of bytes that occur at each place; None without room."""
+    pairs = words.byteswap().view(np.uint16).reshape(-1, _WORD // 2)  # a pair's first byte is its low one
     tables: list[tuple[int, int, Ints]] = []
     size = 1
-    for place in range(_WORD):
-        present = np.zeros(256, dtype=bool)
-        present[letters[:, place]] = True
+    for place in range(_WORD // 2):
+        present = np.zeros(1 << 16, dtype=bool)
+        present[pairs[:, place]] = True
         kinds = int(present.sum())
         if kinds > 1:
-            tables.append((place, kinds, np.cumsum(present) - 1))
+            by_first_byte = present.reshape(256, 256).T
+            table = (np.cumsum(by_first_byte) - 1).reshape(256, 256).T.ravel()
+            tables.append((place, kinds, table))
             size *= kinds
     if size > room:
         return None
@@ -145,7 +147,7 @@ def _narrow(words: npt.NDArray[np.uint64], room: int) -> Ints | None:
         some = numbers[start : start + _BLOCK]
         for place, kinds, table in tables:
             some *= kinds
-            some += table[letters[start : start + _BLOCK, place]]
+            some += table[pairs[start : start + _BLOCK, place]]
     return numbers
 
 

@@ -21,7 +21,9 @@ import pandas as pd
 from kiki.errors import InvalidInput, MissingExtra
 from kiki.value.order_columns import OrderColumns
 
-_CHUNK_ROWS: Final = 500_000
+_CHUNK_ROWS: Final = 1 << 20
+"""A column of so many numbers is 8 MB, which the system hands out in a few large pages instead of thousands of small ones."""
+
 _PIECE_BYTES: Final = 16_000_000
 _TRIES: Final = 100
 """A text in quotes of more lines than these is for pandas; and so is a file with a quote too many."""
