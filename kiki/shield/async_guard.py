@@ -24,7 +24,7 @@ class AsyncGuard:
         self._looker = ThreadPoolExecutor(2, "kiki-looker")
         self._ticker = ThreadPoolExecutor(1, "kiki-ticker")
         # A window over the network may take as long as its timeout; only a local one is decided on the loop.
-        self._lead = AsyncLead(guard.decider.group, self._writer, quick=guard.decider.window.restorable)
+        self._lead = AsyncLead(guard.decider.group, self._writer, quick=guard.decider.books.window.restorable)
 
     def decide(self, work: Work) -> asyncio.Future[Any]:
         """The durable decision about a call, or the result of a change. Whoever stops waiting does not undo it."""

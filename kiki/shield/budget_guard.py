@@ -269,7 +269,7 @@ class BudgetGuard:
     @property
     def policy(self) -> Policy:
         """The policy in force."""
-        return self.decider.policy
+        return self.decider.books.policy
 
     def use(self, policy: Policy | str | Path, *, actor: str = "") -> None:
         """Decide by another policy from now on; raises `PolicyError` and changes nothing when it has mistakes."""
@@ -287,8 +287,9 @@ class BudgetGuard:
 
     @contextmanager
     def _looking(self) -> Iterator[Window]:
-        with self.decider.looking():
-            yield self.decider.window
+        books = self.decider.books
+        with books.looking:
+            yield books.window
 
     def close(self) -> None:
         """Finish what waits and give the ledger free."""

@@ -175,7 +175,7 @@ class ConsentStore:
             for customer, purpose in asked
             if (person := persons[customer]) is not None
         }
-        used = dict(zip(known, self.decider.consents.look_many(known.values(), now), strict=True))
+        used = dict(zip(known, self.decider.books.consents.look_many(known.values(), now), strict=True))
         return [used.get(pair) or ConsentUsed("", pair[1]) for pair in asked]
 
     def lease(self, customer: str, purpose: str, holder: str) -> Leased:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kiki.errors import (
-    KeyReused,
-)
+import msgspec
+
+from kiki.errors import KeyReused
 from kiki.shield.budget import Refusal
 from kiki.shield.call import Call
 from kiki.shield.decision import Decision
-from kiki.shield.fact import (
-    ConsentUsed,
-    Decided,
-    Fact,
-    Refused,
-    Settled,
-)
+from kiki.shield.fact import ConsentUsed, Decided, Fact, Refused
 from kiki.shield.persons import NOBODY
 from kiki.shield.scope import Scopes
 from kiki.shield.window import Answer, Ask
@@ -40,6 +34,12 @@ def first_answer(fact: Fact, seq: int, call: Call, scopes: tuple[Scopes, ...], c
     )
 
 
+def request_of(call: Call, refused: Iterable[int]) -> bytes:
+    """All that `first_answer` compares in one form, and what was refused already: for a window that compares it itself."""
+    parts = [call.verb, call.amounts, call.scopes, call.hold_span, call.ltv, call.purpose, list(refused)]
+    return msgspec.msgpack.encode(parts)
+
+
 def without(ask: Ask, refused: Mapping[int, Refusal]) -> Ask:
     """What is left to ask the window for, when some amounts of a batch are refused already."""
     kept = [index for index in range(len(ask.amounts)) if index not in refused]
@@ -57,26 +57,6 @@ def merged(answer: Answer, refused: Mapping[int, Refusal], count: int) -> Answer
     kept = [index for index in range(count) if index not in refused]
     answer.refusals = {**refused, **{kept[index]: refusal for index, refusal in answer.refusals.items()}}
     return answer
-
-
-def settled_fact(
-    call: Call, answer: Answer, *, scopes: list[list[str]], reserved: int, charged: int, late: bool
-) -> Settled:
-    """How a reservation ended."""
-    return Settled(
-        verb=call.verb,
-        at=answer.at,
-        epoch=answer.epoch,
-        sequence=answer.sequence,
-        hold=call.hold,
-        charged=charged,
-        reserved=reserved,
-        scopes=scopes,
-        late=late,
-        actual=call.amounts[0],
-        actor=call.actor,
-        network=call.origin.network if call.origin else "",
-    )
 
 
 def decided_fact(

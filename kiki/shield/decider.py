@@ -8,85 +8,48 @@ All calls of all threads and coroutines pass here in batches, one batch at a tim
 3. each answer becomes a fact, and all facts become durable in one commit;
 4. only then is anybody answered.
 
-Whatever fails after step 2 stays counted: what cannot be known to have failed counts as spent.
+Whatever fails after step 2 stays counted: what cannot be known to have failed counts as spent. Step 1 is `Admission`;
+what a decision rests on, and that window and ledger go on together, are the `Books`.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import blake2b
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 
-from kiki import __version__
-from kiki.clock import SECOND, Clock
-from kiki.errors import (
-    CommitExceedsHold,
-    Conflict,
-    HoldClosed,
-    HoldUnknown,
-    KikiError,
-    LedgerUnavailable,
-    Unavailable,
-    WindowUnavailable,
-)
+from kiki.clock import Clock
+from kiki.errors import Conflict, KikiError, LedgerUnavailable, Unavailable
 from kiki.ledger.entry import Sealed
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.key_index import known_keys
-from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Append, Ledger
+from kiki.ledger.ledger import CHECKPOINT_SPAN, META, Ledger
 from kiki.ledger.store import Reader
 from kiki.ledger.subjects import Erasure, Person, Subjects
-from kiki.money import format_micros
-from kiki.shield.budget import Reason, Refusal, judge_ltv
+from kiki.shield.admission import Admission, Admitted
+from kiki.shield.books import Books, UnderEpoch
 from kiki.shield.call import Call, Switch
 from kiki.shield.change import Change, Turn
-from kiki.shield.consent import LEASE_HELD
-from kiki.shield.consent_gate import missing_consents
-from kiki.shield.consent_view import ConsentView
-from kiki.shield.decided_fact import decided_fact, first_answer, merged, settled_fact, without
+from kiki.shield.decided_fact import decided_fact, merged
 from kiki.shield.decision import Decision
-from kiki.shield.fact import (
-    EXPIRE,
-    ConsentChanged,
-    ConsentUsed,
-    Decided,
-    Halted,
-    Opened,
-    PolicyUsed,
-    Settled,
-)
+from kiki.shield.fact import ConsentChanged, ConsentUsed, Decided, Halted, Settled
 from kiki.shield.origin import Origin
-from kiki.shield.persons import PERSONAL_PREFIXES, names_one, persons_of, referenced, require_nobody
+from kiki.shield.persons import names_one, persons_of, referenced
 from kiki.shield.policy import Policy
-from kiki.shield.projections import Projections, fact_at, settled_key
-from kiki.shield.replay import Restorable, reach, replay
-from kiki.shield.scope import Scopes, kind_of
+from kiki.shield.projections import settled_key
+from kiki.shield.scope import kind_of
+from kiki.shield.settlement import SETTLING, settlement
 from kiki.shield.window import Answer, Ask, OpenHold, Verb, Window
 
-DAY = 24 * 3600 * SECOND
-
-
-_SETTLING = (Verb.COMMIT, Verb.RELEASE)
-
-
-_COUNTED_AT_ONCE = (Verb.SPEND, Verb.RECORD)
-
-
 Work = Call | Switch | Change
-
-
 DecisionTicket = Ticket[Work, Any]
-
-
 Answered = Decided | Settled | Halted
 
-
-UnderEpoch = tuple[str, int] | None
-"""A shared window and the number of the epoch in which it answered; None where nobody numbers epochs."""
+_COUNTED_AT_ONCE = (Verb.SPEND, Verb.RECORD)
+_TRIM_EVERY = 1000
 
 
 class Written(NamedTuple):
@@ -97,27 +60,8 @@ class Written(NamedTuple):
     sealed: Sequence[Sealed]
 
 
-class _Pending(msgspec.Struct):
-    """A call of the batch on its way through the steps."""
-
-    ticket: Ticket[Any, Any]
-    call: Call
-    scopes: tuple[Scopes, ...]
-    """With references in the place of persons."""
-    ask: Ask
-    key: bytes
-    persons: Sequence[Person] = ()
-    refused: dict[int, Refusal] = {}
-    """Amounts refused before the window was asked."""
-    consents: list[ConsentUsed] = []
-
-    def is_refused(self) -> bool:
-        """True when the window need not be asked at all."""
-        return len(self.refused) == len(self.call.amounts)
-
-
 class Decider:
-    """Owns a window and the right to write decisions into a ledger. Thread-safe through `group`."""
+    """Owns its books and the right to write decisions into them. Thread-safe through `group`."""
 
     def __init__(
         self,
@@ -132,150 +76,37 @@ class Decider:
         keys_max: int,
         all_chains: Callable[[], list[Reader]] | None = None,
     ) -> None:
-        require_nobody(policy)
         self.ledger = ledger
         self.subjects = subjects
-        self.window = window
-        self.policy = policy
         self.clock = clock
-        self.ltv_min = ltv_min
-        self.ltv_max = ltv_max
-        self.keys_max = keys_max
         self.all_chains: Callable[[], list[Reader]] = all_chains or (lambda: [ledger.store])
         """A reader of every chain that lies in the same store, our own among them."""
         self.group: GroupCommit[Work, Decision] = GroupCommit(self._work_off)
-        self._looking = threading.Lock()
-        """Held while the window is used, so that a look at it need not wait for a commit."""
-        self._coming_keys = 0
+        self.books = Books(ledger, window, policy, clock, keys_max)
+        self._admission = Admission(self.books, subjects, self.all_chains, ltv_min=ltv_min, ltv_max=ltv_max)
         self._trim_in = 0
-        self._recover_at = 0
-        self._orphans_due = False
-        """A commit failed since the shared window was last looked through for what nobody can ask for again."""
-        self.consents = ConsentView(ledger.store, LEASE_HELD if ledger.store.is_shared else None)
-        self.kept = self._projections()
-        self._open()
 
-    # -- starting, reloading, recovering -------------------------------------------------------------
-
-    def _projections(self) -> Projections:
-        return Projections(
-            self.ledger.store,
-            self.ledger.chain,
-            retention=key_retention(self.policy),
-            keys_max=self.keys_max,
-            now=self.clock(),
-        )
-
-    def _open(self) -> None:
-        if self.window.restorable:
-            self.window = self._restored(self.policy)
-        else:
-            self._release_orphans()
-            # In the life of a shared window that we know, whoever turned a halt off meanwhile did it there.
-            if self.kept.met is None or self.window.epoch != self.kept.met.epoch:
-                for pattern in self.kept.halts():
-                    with suppress(WindowUnavailable):
-                        self.window.halt(pattern, on=True)
-        at = self.clock()
-        self.ledger.append_all(
-            [
-                self.kept.keep(Opened(at, __version__, self.window.kind, self.window.epoch, self.ledger.chain)),
-                *self._policy_fact(self.policy, at, ""),
-            ]
-        )
-
-    def _release_orphans(self) -> None:
-        """Give back what a shared window holds for calls that died between its answer and our commit."""
-        with suppress(WindowUnavailable), self._looking:
-            orphans = [hold for hold in self.window.own_holds() if hold.id not in self.kept.holds]
-            self.window.take([Ask(Verb.RELEASE, [0], hold=hold.id) for hold in orphans])
-            self._orphans_due = False
-
-    def _restored(self, policy: Policy) -> Window:
-        """A fresh window under the policy that counts what the ledger says."""
-        fresh = cast("Restorable", self.window).renewed(policy)
-        replay(self.ledger.store, fresh, self.kept.holds.values(), since=self.clock() - reach(policy))
-        for pattern in self.kept.halts():
-            fresh.halt(pattern, on=True)
-        return fresh
-
-    def _policy_fact(self, policy: Policy, at: int, actor: str) -> list[Append]:
-        dump = policy.dump()
-        return [] if self.kept.policy() == dump else [self.kept.keep(PolicyUsed(at, dump, actor))]
+    # -- between batches -----------------------------------------------------------------------------
 
     def use(self, policy: Policy, actor: str = "") -> None:
         """Decide by another policy from now on; what was spent before is counted under it from the ledger.
 
         When it raises, nothing has changed.
         """
-        require_nobody(policy)
-
-        def swap() -> None:
-            window = self._restored(policy) if self.window.restorable else self.window
-            if not window.restorable:
-                with self._looking:
-                    window.use(policy)
-            try:
-                self.ledger.append_all(self._policy_fact(policy, self.clock(), actor))
-            except BaseException:
-                if not window.restorable:
-                    with self._looking:
-                        window.use(self.policy)
-                raise
-            with self._looking:
-                self.window, self.policy = window, policy
-            self.kept.index.retention = key_retention(policy)
-
-        self.group.exclusively(swap)
+        self.group.exclusively(lambda: self.books.use(policy, actor))
 
     def tick(self) -> None:
         """What must not wait for the next call: write down expired holds, and recover the ledger if it can be."""
         if self.ledger.failure is not None:
             if self.ledger.failure.recoverable:
-                self.group.exclusively(self._recover)
+                self.group.exclusively(self.books.recover)
             return
-        if self._orphans_due:
-            self.group.exclusively(self._release_orphans)
-        deadline = self.kept.next_deadline()
+        if self.books.orphans_due:
+            self.group.exclusively(self.books.release_orphans)
+        deadline = self.books.kept.next_deadline()
         if deadline is not None and deadline <= self.clock():
-            self.group.exclusively(self._expire)
+            self.group.exclusively(lambda: self.books.append(self.books.expired(self.clock())))
         self.ledger.checkpoint(older_than=CHECKPOINT_SPAN)
-
-    def _expire(self) -> None:
-        self._append(self._expired(self.clock()))
-
-    def _require_ledger(self, now: int) -> None:
-        """Raise the ledger's failure, after trying now and then whether it is over."""
-        failure = self.ledger.failure
-        if failure is None:
-            return
-        if not failure.recoverable or now < self._recover_at:
-            raise failure.with_traceback(None)
-        self._recover_at = now + SECOND
-        self._recover()
-
-    def _recover(self) -> None:
-        """Go on from what the disk has: what was never durable was never answered, and is not counted any more."""
-        self.ledger.recover()
-        # What was written when the commit raised may be durable after all.
-        self.consents.clear()
-        try:
-            self.kept = self._projections()
-            if self.window.restorable:
-                window = self._restored(self.policy)
-                with self._looking:
-                    self.window = window
-            else:
-                # What was held for a call that was never answered goes back with the next tick that finds the window.
-                self._orphans_due = True
-        except BaseException as error:
-            # The old window still has what was never durable, and lacks what was: it must not decide.
-            failure = LedgerUnavailable(f"what is durable could not be read again: {error}")
-            failure.recoverable = True
-            self.ledger.failure = failure
-            raise failure from error
-        # A change of policy may have been durable although its commit raised: the last fact names the one in force.
-        self.ledger.append_all(self._policy_fact(self.policy, self.clock(), ""))
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -287,7 +118,7 @@ class Decider:
 
     def open_holds(self) -> list[OpenHold]:
         """The open holds of this chain, as the ledgers know them: another replica may have settled some."""
-        holds = list(self.kept.holds.values())
+        holds = list(self.books.kept.holds.values())
         if not self.ledger.store.is_shared:
             return holds
         ended = known_keys(self.all_chains(), [settled_key(hold.id) for hold in holds])
@@ -296,12 +127,12 @@ class Decider:
     @property
     def key_count(self) -> int:
         """How many idempotency keys and hold ids are remembered."""
-        return self.kept.index.count
+        return self.books.kept.index.count
 
     @property
     def hold_count(self) -> int:
         """How many holds of this chain are open."""
-        return len(self.kept.holds)
+        return len(self.books.kept.holds)
 
     def look(self, call: Call) -> Decision:
         """Answer a check without writing it down."""
@@ -309,19 +140,15 @@ class Decider:
         scopes, persons = referenced(call.scopes, known)
         now = self.clock()
         consents: list[ConsentUsed] = []
-        refused = self._judge(call) or self._missing(call, scopes, now, consents)
+        refused = self._admission.refused(call, scopes, now, consents)
         if refused:
             answer = Answer(now, refusals=refused)
         else:
-            with self._looking:
-                (answer,) = self.window.take([Ask(call.verb, call.amounts, scopes, persons=persons)])
+            with self.books.looking:
+                (answer,) = self.books.window.take([Ask(call.verb, call.amounts, scopes, persons=persons)])
             if answer.error is not None:
                 raise answer.error
         return Decision(-1, decided_fact(call, scopes, answer, b"", consents))
-
-    def looking(self) -> threading.Lock:
-        """The lock under which the window may be read."""
-        return self._looking
 
     # -- deciding ------------------------------------------------------------------------------------
 
@@ -332,67 +159,51 @@ class Decider:
 
     def _work_once(self, batch: list[DecisionTicket]) -> list[DecisionTicket]:
         now = self.clock()
-        self._require_ledger(now)
-        self.kept.index.advance(now)
+        self.books.require_writable(now)
+        self.books.kept.index.advance(now)
         changes: list[tuple[DecisionTicket, Change]] = []
         switches: list[tuple[DecisionTicket, Switch]] = []
-        calls: list[tuple[DecisionTicket, Call]] = []
+        callers: list[DecisionTicket] = []
+        calls: list[Call] = []
         for ticket in batch:
             work = ticket.item
             if isinstance(work, Call):
-                calls.append((ticket, work))
+                callers.append(ticket)
+                calls.append(work)
             elif isinstance(work, Switch):
                 switches.append((ticket, work))
             else:
                 changes.append((ticket, work))
-        if changes or switches or any(call.origin is not None for _, call in calls):
+        if changes or switches or any(call.origin is not None for call in calls):
             # Renewed before anything is sealed with it: a key is destroyed by the time at which its use began.
             self.subjects.segment_key()
         if changes:
             self._change(changes, now)
         # References and keys are durable before the first entry that could use them.
-        named = [*persons_of(call for _, call in calls), *(turn.pattern for _, turn in switches if names_one(turn))]
+        named = [*persons_of(calls), *(turn.pattern for _, turn in switches if names_one(turn))]
         persons = self.subjects.enrol(named) if named else {}
         # Read anew: a change or a new person may have waited for other replicas, longer than consent is held for.
         now = self.clock()
-        pending: list[_Pending] = []
+        admitted: list[tuple[DecisionTicket, Admitted]] = []
         later: list[DecisionTicket] = []
-        claimed: set[bytes] = set()
-        self._coming_keys = 0
-        elsewhere = self._known_elsewhere(calls)
-        for ticket, call in calls:
+        self._admission.begin(calls)
+        for ticket, call in zip(callers, calls, strict=True):
             try:
-                key = self.subjects.keyed_hash(call.key) if call.key else b""
-                claim = bytes.fromhex(call.hold) if call.verb in _SETTLING else key
-                if claim:
-                    if claim in claimed:
-                        later.append(ticket)
-                        continue
-                    claimed.add(claim)
-                if key in elsewhere:
-                    reader, seq = elsewhere[key]
-                    fact, chain = fact_at(reader, seq), (reader.get(META, b"chain") or b"").decode()
-                    ticket.resolve(first_answer(fact, seq, call, referenced(call.scopes, persons)[0], chain))
-                    continue
-                prepared = self._prepare(ticket, call, key, persons, now)
+                found = self._admission.admit(call, persons, now)
             except KikiError as error:
                 ticket.fail(error)
                 continue
-            if prepared is not None:
-                pending.append(prepared)
-        written, latest, under_epoch = self._decide(pending, now)
+            if found is None:
+                later.append(ticket)
+            elif isinstance(found, Decision):
+                ticket.resolve(found)
+            else:
+                admitted.append((ticket, found))
+        written, latest, under_epoch = self._decide(admitted, now)
         written += self._switch(switches, now, persons)
         self._write_down(written, latest, under_epoch)
         self._trim()
         return later
-
-    def _known_elsewhere(self, calls: list[tuple[DecisionTicket, Call]]) -> dict[bytes, tuple[Reader, int]]:
-        """Keys that another replica answered, where the shared window may have forgotten them: it was lost before."""
-        under = self.window.under_epoch
-        if under is None or under[1] <= 1:
-            return {}
-        keys = [self.subjects.keyed_hash(call.key) for _, call in calls if call.key]
-        return known_keys(self.all_chains(), [key for key in keys if self.kept.index.find(key) is None])
 
     # -- changes -------------------------------------------------------------------------------------
 
@@ -411,12 +222,12 @@ class Decider:
                     turn.undo(mark)
                     ticket.fail(error)
             if turn.appends:
-                self._append(turn.appends)
+                self.books.append(turn.appends)
             if dropped := turn.dropped:
                 self.ledger.keep(dropped)
         for fact, _, _ in turn.appends:
             if isinstance(fact, ConsentChanged):
-                self.consents.changed(fact.subject, fact.purpose)
+                self.books.consents.changed(fact.subject, fact.purpose)
         for ticket, result in done:
             ticket.resolve(result)
 
@@ -445,85 +256,38 @@ class Decider:
     def _forget(self, person: str) -> Erasure:
         erasure = self.subjects.forget(person)
         if erasure.reference:
-            self.consents.forget(erasure.reference)
+            self.books.consents.forget(erasure.reference)
         return erasure
 
     # -- deciding ------------------------------------------------------------------------------------
 
-    def _prepare(
-        self,
-        ticket: DecisionTicket,
-        call: Call,
-        key: bytes,
-        enrolled: Mapping[str, Person],
-        now: int,
-    ) -> _Pending | None:
-        """Step 1. None when the call is answered already."""
-        scopes, persons = referenced(call.scopes, enrolled)
-        if key:
-            seq = self.kept.index.find(key)
-            if seq is not None:
-                ticket.resolve(first_answer(self.kept.fact(seq), seq, call, scopes))
-                return None
-        if key or call.verb is Verb.RESERVE:
-            more = bool(key) + (call.verb is Verb.RESERVE)
-            # What the calls before it in this batch will have remembered counts too.
-            self.kept.index.require_room(self._coming_keys + more)
-            self._coming_keys += more
-        ask = Ask(call.verb, call.amounts, scopes, hold=call.hold, hold_span=call.hold_span, persons=persons)
-        each = _Pending(ticket, call, scopes, ask, key)
-        each.refused = self._judge(call)
-        if persons:
-            each.persons = [enrolled[scope] for scope in persons.values()]
-            each.refused = each.refused or self._missing(call, scopes, now, each.consents)
-            if each.refused and not each.is_refused():
-                each.ask = without(ask, each.refused)
-        elif call.verb in _SETTLING and call.origin is not None:
-            each.persons = self._held_for(call.hold)
-        return each
-
-    def _held_for(self, hold_id: str) -> list[Person]:
-        """The persons that an open hold names: whoever settles it names only the hold."""
-        hold = self.kept.holds.get(hold_id)
-        named = [scope for scope in hold.scopes if scope.startswith(PERSONAL_PREFIXES)] if hold else []
-        found = (self.subjects.person_of(scope.partition(":")[2]) for scope in named)
-        return [person for person in found if person is not None]
-
-    def _judge(self, call: Call) -> dict[int, Refusal]:
-        refusal: Refusal | None = None
-        if call.invalid:
-            refusal = Refusal(Reason.INVALID_INPUT)
-        elif call.ltv is not None:
-            refusal = judge_ltv(call.ltv, self.ltv_min, self.ltv_max)
-        return {} if refusal is None else dict.fromkeys(range(len(call.amounts)), refusal)
-
-    def _missing(self, call: Call, scopes: tuple[Scopes, ...], now: int, used: list[ConsentUsed]) -> dict[int, Refusal]:
-        return missing_consents(
-            call, scopes, self.policy, lambda subject, purpose: self.consents.look(subject, purpose, now), used
-        )
-
-    def _decide(self, pending: list[_Pending], now: int) -> tuple[list[Written], int, UnderEpoch]:
+    def _decide(
+        self, admitted: list[tuple[DecisionTicket, Admitted]], now: int
+    ) -> tuple[list[Written], int, UnderEpoch]:
         """Steps 2 and 3: what is to be written, the latest moment that the window looked at, and in which epoch.
 
         What was refused before the window was asked stands in any epoch.
         """
-        asked = [each for each in pending if not (each.refused and each.is_refused())]
+        asks = [each.ask for _, each in admitted if not (each.refused and each.is_refused)]
         answers: list[Answer] = []
         under_epoch: UnderEpoch = None
         unavailable: KikiError | None = None
-        if asked:
+        if asks:
             try:
-                answers, under_epoch = self._take(asked)
+                with self.books.looking:
+                    # A shared window that is rebuilt from now on has not counted this: then it must not be written
+                    # down. The epoch is read under the lock, because whoever only looks may rebuild it, too.
+                    answers, under_epoch = self.books.window.take(asks), self.books.window.under_epoch
             except Unavailable as error:
                 unavailable = error
         given = iter(answers)
         written: list[Written] = []
         latest = now
-        for each in pending:
-            if each.refused and each.is_refused():
+        for ticket, each in admitted:
+            if each.refused and each.is_refused:
                 answer = Answer(now, refusals=each.refused)
             elif unavailable is not None:
-                each.ticket.fail(unavailable)
+                ticket.fail(unavailable)
                 continue
             else:
                 answer = next(given)
@@ -533,97 +297,31 @@ class Decider:
             try:
                 fact = self._fact_of(each, answer)
             except KikiError as error:
-                each.ticket.fail(error)
+                ticket.fail(error)
                 continue
             if isinstance(fact, Decision):
-                each.ticket.resolve(fact)
+                ticket.resolve(fact)
             else:
-                written.append(Written(each.ticket, fact, self._sealed(each.call.origin, each.persons)))
+                written.append(Written(ticket, fact, self._sealed(each.call.origin, each.persons)))
         return written, latest, under_epoch
 
-    def _sealed(self, origin: Origin | None, persons: Sequence[Person]) -> Sequence[Sealed]:
-        """Where a call came from, readable as long as the person it is about is not erased."""
-        if origin is None:
-            return ()
-        if len(persons) == 1:
-            return (self.subjects.seal(persons[0], origin.text),)
-        return (self.subjects.seal_for_segment(origin.text),)
-
-    def _take(self, asked: list[_Pending]) -> tuple[list[Answer], UnderEpoch]:
-        asks = [each.ask for each in asked]
-        secret = self.window.shared_secret
-        for retry in (True, False):
-            if secret is not None:
-                for each in asked:
-                    if each.key:
-                        each.ask.key = blake2b(each.call.key.encode(), key=secret, digest_size=16).digest()
-                        each.ask.fingerprint = _fingerprint(each.call, each.refused, secret)
-            try:
-                with self._looking:
-                    # A shared window that is rebuilt from now on has not counted this: then it must not be written
-                    # down. The epoch is read under the lock, because whoever only looks may rebuild it, too.
-                    return self.window.take(asks), self.window.under_epoch
-            except WindowUnavailable:
-                # A new life of a shared window has a new secret: nothing was decided, so hash again.
-                if not retry or secret is None or secret == self.window.shared_secret:
-                    raise
-                secret = self.window.shared_secret
-        raise AssertionError("unreachable")
-
-    def _fact_of(self, each: _Pending, answer: Answer) -> Answered | Decision:
+    def _fact_of(self, each: Admitted, answer: Answer) -> Answered | Decision:
         call = each.call
-        if call.verb not in _SETTLING:
-            if answer.error is not None:
-                raise answer.error
-            self._require_counted(each, answer)
-            return decided_fact(call, each.scopes, answer, each.key, each.consents)
-        if answer.repeated or isinstance(answer.error, HoldUnknown):
-            settled = self._settled_before(call, answer)
-            if settled is not None:
-                return settled
+        if call.verb in SETTLING:
+            return settlement(call, answer, self.books.kept, self.clock)
         if answer.error is not None:
             raise answer.error
-        hold = self.kept.holds.get(call.hold)
-        return settled_fact(
-            call,
-            answer,
-            scopes=[list(hold.scopes)] if hold else [],
-            reserved=answer.reserved,
-            charged=answer.charged,
-            late=answer.late,
-        )
+        if answer.repeated:
+            self._require_counted(each, answer)
+        return decided_fact(call, each.scopes, answer, each.key, each.consents)
 
-    def _settled_before(self, call: Call, answer: Answer) -> Answered | Decision | None:
-        """For a hold that is no longer open: the first answer, or what a late settlement comes to."""
-        seq = self.kept.settlement_of(call.hold)
-        if seq is not None:
-            fact = self.kept.fact(seq)
-            if isinstance(fact, Settled) and fact.verb != EXPIRE:
-                if fact.verb == call.verb and fact.actual == call.amounts[0]:
-                    return Decision(seq, fact, repeated=True)
-                done = "released" if fact.verb == Verb.RELEASE else f"committed with {format_micros(fact.actual)}"
-                raise HoldClosed(f"reservation {call.hold} was already {done}")
-        made = self.kept.making_of(call.hold)
-        reserved = self.kept.fact(made) if made is not None else None
-        if answer.repeated or not isinstance(reserved, Decided) or reserved.deadline is None or reserved.refused:
-            return None
-        if call.amounts[0] > reserved.amounts[0]:
-            raise CommitExceedsHold(
-                f"{format_micros(call.amounts[0])} is more than the {format_micros(reserved.amounts[0])} that was "
-                "reserved, all of which was spent at the deadline",
-                hint="record what went beyond it",
-            )
-        answer.at = answer.at or self.clock()
-        return settled_fact(
-            call, answer, scopes=list(reserved.scopes), reserved=reserved.amounts[0], charged=0, late=True
-        )
-
-    def _require_counted(self, each: _Pending, answer: Answer) -> None:
+    def _require_counted(self, each: Admitted, answer: Answer) -> None:
         """Raise `Conflict` for the first answer to a key that was taken in an epoch before, and never written down.
 
         The windows were counted anew from what the chains say, so it is in none of them.
         """
-        if not answer.repeated or self.window.under_epoch is None or answer.epoch == self.window.epoch:
+        window = self.books.window
+        if window.under_epoch is None or answer.epoch == window.epoch:
             return
         if each.call.verb in _COUNTED_AT_ONCE and not known_keys(self.all_chains(), [each.key]):
             raise Conflict(
@@ -639,8 +337,8 @@ class Decider:
             person = enrolled.get(turn.pattern)
             pattern = turn.pattern if person is None else f"{kind_of(turn.pattern)}:{person.reference}"
             try:
-                with self._looking:
-                    self.window.halt(pattern, on=turn.on, persons={pattern: turn.pattern})
+                with self.books.looking:
+                    self.books.window.halt(pattern, on=turn.on, persons={pattern: turn.pattern})
             except KikiError as error:
                 ticket.fail(error)
                 continue
@@ -654,65 +352,42 @@ class Decider:
             written.append(Written(ticket, fact, sealed))
         return written
 
+    def _sealed(self, origin: Origin | None, persons: Sequence[Person]) -> Sequence[Sealed]:
+        """Where a call came from, readable as long as the person it is about is not erased."""
+        if origin is None:
+            return ()
+        if len(persons) == 1:
+            return (self.subjects.seal(persons[0], origin.text),)
+        return (self.subjects.seal_for_segment(origin.text),)
+
     # -- writing down --------------------------------------------------------------------------------
 
     def _write_down(self, written: list[Written], latest: int, under_epoch: UnderEpoch) -> None:
         """Steps 3 and 4: one commit, and then the answers. What ran out on the way stands before what came after it."""
-        facts = self._expired(latest)
+        books, kept = self.books, self.books.kept
+        facts = books.expired(latest)
         expired = len(facts)
-        facts += [self.kept.keep(fact, sealed) for _, fact, sealed in written]
+        facts += [kept.keep(fact, sealed) for _, fact, sealed in written]
         if not facts:
             return
-        if not self.window.restorable:
-            facts[-1] = self.kept.meet(facts, latest)
-        first = self._append(facts, under_epoch) + expired
+        if not books.window.restorable:
+            facts[-1] = kept.meet(facts, latest)
+        first = books.append(facts, under_epoch) + expired
         for offset, (ticket, fact, _) in enumerate(written):
             ticket.resolve(Decision(first + offset, fact))
-
-    def _append(self, facts: Sequence[Append], under_epoch: UnderEpoch = None) -> int:
-        """One commit; the sequence of its first fact. When it fails, nobody decides before the disk was read again."""
-        try:
-            return self.ledger.append_all(facts, under_epoch)
-        except BaseException as error:
-            if self.ledger.failure is None:
-                # Not the disk: a fact that cannot be written. Window and projections have run ahead of the ledger.
-                failure = LedgerUnavailable(f"a decision could not be written down: {error}")
-                failure.recoverable = True
-                self.ledger.failure = failure
-            raise
-
-    def _expired(self, now: int) -> list[Append]:
-        """The window charges an expired hold by itself, at its deadline; the ledger says so before what came later."""
-        if not self.window.restorable:
-            return []
-        return [
-            self.kept.keep(
-                Settled(
-                    verb=EXPIRE,
-                    at=deadline,
-                    epoch="",
-                    sequence=0,
-                    hold=hold.id,
-                    charged=hold.amount,
-                    reserved=hold.amount,
-                    scopes=[list(hold.scopes)],
-                )
-            )
-            for deadline, hold in self.kept.expired(now)
-        ]
 
     def _trim(self) -> None:
         self._trim_in -= 1
         if self._trim_in <= 0:
             # A little of what is forgotten leaves at a time; while there is more, with every batch.
-            self._trim_in = 1 if self.kept.index.trim() else _TRIM_EVERY
+            self._trim_in = 1 if self.books.kept.index.trim() else _TRIM_EVERY
 
     def close(self) -> None:
         """Finish what waits, then let go of window, ledger and directory."""
         self.group.drain()
 
         def shut() -> None:
-            self.window.close()
+            self.books.window.close()
             with suppress(KikiError):
                 self.ledger.checkpoint()
             self.ledger.close()
@@ -722,19 +397,6 @@ class Decider:
         self.group.exclusively(shut)
 
 
-_TRIM_EVERY = 1000
-
-
-def key_retention(policy: Policy) -> int:
-    """How long an idempotency key is remembered at least: the longest window, and never less than a day."""
-    return max(DAY, policy.span_max)
-
-
 def new_hold_id() -> str:
     """A fresh id for a hold: 32 hexadecimal digits, not guessable."""
     return secrets.token_hex(16)
-
-
-def _fingerprint(call: Call, refused: Iterable[int], secret: bytes) -> bytes:
-    parts = [call.verb, call.amounts, call.scopes, call.hold_span, call.ltv, call.purpose, list(refused)]
-    return blake2b(msgspec.msgpack.encode(parts), key=secret, digest_size=16).digest()

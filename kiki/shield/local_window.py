@@ -26,7 +26,6 @@ class LocalWindow:
 
     kind = "local"
     restorable = True
-    shared_secret = None
     epoch = ""
     under_epoch = None
 

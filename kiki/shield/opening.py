@@ -17,7 +17,8 @@ from kiki.ledger.store import Reader, Store
 from kiki.ledger.subjects import Subjects
 from kiki.money import MICROS
 from kiki.settings import RedisAddress
-from kiki.shield.decider import Decider, key_retention
+from kiki.shield.books import key_retention
+from kiki.shield.decider import Decider
 from kiki.shield.local_window import LocalWindow
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.projections import POLICY, known_epoch

@@ -259,7 +259,7 @@ class WindowData(_Own):
 
     def erase(self, task: Task) -> Erased:
         """Nothing: taking a counter away would admit spends over its limit. It ends with the window."""
-        until = self._decider.clock() + reach(self._decider.policy)
+        until = self._decider.clock() + reach(self._decider.books.policy)
         return Erased(0, [Kept("window_hash", EVIDENCE_ARTICLE, until, readable=False)])
 
 

@@ -15,8 +15,9 @@ from kiki.ledger.ledger import first_recorded_since, read_entries
 from kiki.ledger.merkle import TILE_WIDTH
 from kiki.ledger.store import Write
 from kiki.shield import consent
+from kiki.shield.books import key_retention
 from kiki.shield.change import Change, Turn
-from kiki.shield.decider import Decider, key_retention
+from kiki.shield.decider import Decider
 from kiki.shield.fact import ConsentChanged, Halted, PolicyUsed, Pruned, decode_fact
 from kiki.shield.legal_hold import LEGAL_HOLD
 from kiki.shield.projections import HALTS, HOLDS, LAPSED, POLICY
@@ -73,7 +74,7 @@ def _remove(decider: Decider, before: int) -> bool:
 
 
 def _needed_from(decider: Decider, now: int) -> int:
-    store, policy = decider.ledger.store, decider.policy
+    store, policy = decider.ledger.store, decider.books.policy
     counted = first_recorded_since(store, now - max(reach(policy), 2 * key_retention(policy)))
     lapsed = store.scan(LAPSED, (now - reach(policy)).to_bytes(8, "big"))
     held = (int.from_bytes(place, "big") for _, place in (*store.scan(HOLDS), *lapsed))

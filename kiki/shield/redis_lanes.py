@@ -27,20 +27,15 @@ class RedisLanes:
     """Which windows count what, under one policy and one shared secret."""
 
     def __init__(self, policy: Policy, secret: str) -> None:
-        """`secret` in hexadecimal. Raises `PolicyError` for limits that cannot be counted."""
+        """Raises `PolicyError` for limits that cannot be counted."""
         self._lanes: dict[Scopes, Lane] = {}
         self._references: dict[str, str] = {}
-        self._secret = secret
+        self.share(secret)
         self.use(policy)
 
-    @property
-    def secret(self) -> bytes:
-        """What keys and persons are hashed with."""
-        return bytes.fromhex(self._secret)
-
     def share(self, secret: str) -> None:
-        """Names are given by this secret from now on."""
-        self._secret = secret
+        """Names are given by this secret (hexadecimal) from now on."""
+        self._secret = bytes.fromhex(secret)
         self._lanes.clear()
         self._references.clear()
 
@@ -106,9 +101,16 @@ class RedisLanes:
 
     def hashed(self, reference: str, person: str) -> str:
         """A person's scope under a name that is the same in every process and says nothing about the person."""
-        name = _hashed_name(person, self.secret)
+        name = self._hashed_name(person)
         self._references[name] = reference
         return name
+
+    def digest(self, given: bytes) -> str:
+        """In the place of a key or a request: the same in every process, and says nothing of it."""
+        return blake2b(given, key=self._secret, digest_size=16).hexdigest()
+
+    def _hashed_name(self, person: str) -> str:
+        return f"{kind_of(person)}:{_HASHED}{self.digest(person.encode())}"
 
     def referenced(self, scope: str) -> str:
         """The reference again, of a name that was given here; any other as it is."""
@@ -146,7 +148,7 @@ class RedisLanes:
     def of_named_scopes(self) -> Iterator[tuple[MeterRule, str]]:
         """The meters of scopes that the policy names."""
         for text, rules in self._exact.items():
-            name = _hashed_name(text, self.secret) if is_personal(text) else text
+            name = self._hashed_name(text) if is_personal(text) else text
             yield from ((rule, name) for rule in rules)
 
     @property
@@ -173,10 +175,6 @@ def is_personal(scope: str) -> bool:
 def window_name(rule: MeterRule, scope: str) -> str:
     """The name of one window."""
     return f"{rule.span}:{rule.budget}\t{scope}"
-
-
-def _hashed_name(person: str, secret: bytes) -> str:
-    return f"{kind_of(person)}:{_HASHED}{blake2b(person.encode(), key=secret, digest_size=16).hexdigest()}"
 
 
 def _count(limits: dict[str, int], name: str, limit: int) -> None:

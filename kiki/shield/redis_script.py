@@ -133,24 +133,25 @@ def evaluate(connection: RedisConnection, call: Call, keys: Sequence[str], prefi
     return _decode(answer)
 
 
-def encoded(ask: Ask, lanes: Sequence[Lane], batch: Batch) -> Any:
-    """An ask as the script reads it; `lanes` are of its scopes, in order. Raises `InvalidMoney`."""
+def encoded(ask: Ask, lanes: Sequence[Lane], batch: Batch, key: str = "", request: str = "") -> Any:
+    """An ask as the script reads it; `lanes` are of its scopes, in order. Raises `InvalidMoney`.
+
+    `key` and `request` stand for those of the ask and say nothing of them; empty without a key.
+    """
     verb = ask.verb
     places: int | list[int] = batch.place(lanes[0]) if len(lanes) == 1 else [batch.place(lane) for lane in lanes]
     if verb is Verb.SPEND or verb is Verb.CHECK:
         amounts: int | list[int] = ask.amounts[0] if len(ask.amounts) == 1 else ask.amounts
         if len(ask.amounts) == 1 and isinstance(places, list):
             places = places[0]
-        if not ask.key:
-            return (_CODES[verb], places, amounts)
-        return (_CODES[verb], places, amounts, ask.key.hex(), ask.fingerprint.hex())
+        return (_CODES[verb], places, amounts, key, request) if key else (_CODES[verb], places, amounts)
     amount = ask.amounts[0]
     if amount > SUM_MAX and verb is not Verb.COMMIT and not (verb is Verb.RESERVE and lanes[0].windows):
         raise InvalidMoney(
             f"{format_micros(amount)} is more than {format_micros(SUM_MAX)}, the most that a shared window counts"
         )
     span = -1 if ask.hold_span is None else ask.hold_span
-    return (_CODES[verb], places, min(amount, SUM_MAX + 1), ask.key.hex(), ask.fingerprint.hex(), ask.hold, span)
+    return (_CODES[verb], places, min(amount, SUM_MAX + 1), key, request, ask.hold, span)
 
 
 def refusal_of(given: Sequence[Any], scope: str) -> Refusal:

@@ -208,11 +208,6 @@ class RedisWindow:
         self._adopt_due = True
 
     @property
-    def shared_secret(self) -> bytes:
-        """What every process that shares these windows hashes keys and persons with. It lies in Redis."""
-        return self._lanes.secret
-
-    @property
     def policy(self) -> Policy:
         """What is decided by."""
         return self._lanes.policy
@@ -254,6 +249,13 @@ class RedisWindow:
         Raises `WindowUnavailable` when certainly nothing was decided. When Redis may have decided without our
         learning it, spends and reservations are answered OUTCOME_UNKNOWN and the rest with the error.
         """
+        try:
+            return self._take(asks)
+        except _AskAgain:
+            # A new life of the shared windows has a new secret: nothing was decided, so hash again.
+            return self._take(asks)
+
+    def _take(self, asks: Sequence[Ask]) -> list[Answer]:
         self._prepare()
         self._lanes.forget_many()
         batch = Batch()
@@ -349,7 +351,10 @@ class RedisWindow:
             raise
 
     def _encoded(self, ask: Ask, batch: Batch) -> Any:
-        return encoded(ask, [self._lanes.lane(scopes, ask.persons) for scopes in ask.scopes], batch)
+        lanes = [self._lanes.lane(scopes, ask.persons) for scopes in ask.scopes]
+        if not ask.key:
+            return encoded(ask, lanes, batch)
+        return encoded(ask, lanes, batch, self._lanes.digest(ask.key.encode()), self._lanes.digest(ask.request))
 
     def _unknown(self, ask: Ask, error: WindowUnavailable) -> Answer:
         answer = Answer(at=self._server_now(), epoch=self._known)

@@ -85,7 +85,7 @@ class RequestDesk:
         ]
         if audit_view is not None:
             own.append(AuditViewData(audit_view, decider.clock, retention_days))
-        if not decider.window.restorable:
+        if not decider.books.window.restorable:
             own.append(WindowData(decider))
         self.registry = Registry([*systems, *own], KeyData(decider, self._permit))
         self._running: set[str] = set()

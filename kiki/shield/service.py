@@ -267,7 +267,7 @@ class ShieldService:
 
         statuses, halts = await self._look(look)
         reply = wire_answer.budgets_reply(
-            statuses, halts, self._guard.policy.currency, self._guard.decider.window.kind, wall_micros()
+            statuses, halts, self._guard.policy.currency, self._guard.decider.books.window.kind, wall_micros()
         )
         return Reply(wire.dump(reply), JSON)
 
@@ -317,7 +317,7 @@ class ShieldService:
     async def _health(self, _: Request) -> Reply:
         # These three words are the original's. They say here that decisions are being written down durably.
         keeping = self._guard.decider.ledger.failure is None
-        window = self._guard.decider.window
+        window = self._guard.decider.books.window
         return json_reply(
             {
                 "status": "healthy",
@@ -332,9 +332,9 @@ class ShieldService:
 
     async def _checks(self) -> Sequence[Check]:
         decider = self._guard.decider
-        failure, waiting = decider.ledger.failure, decider.window.ready()
-        kept = f"{decider.window.kind} window"
-        if self._redis_expected and decider.window.kind == "local":
+        failure, waiting = decider.ledger.failure, decider.books.window.ready()
+        kept = f"{decider.books.window.kind} window"
+        if self._redis_expected and decider.books.window.kind == "local":
             kept += "; Redis did not answer at start, so it is not used until a restart"
         locked = decider.subjects.failure
         return [
@@ -348,7 +348,7 @@ class ShieldService:
         gauges = {
             "ledger_ok": float(decider.ledger.failure is None),
             "ledger_entries": float(decider.ledger.next_seq),
-            "window_ready": float(decider.window.ready() is None),
+            "window_ready": float(decider.books.window.ready() is None),
             "idempotency_keys": float(decider.key_count),
             "open_holds": float(decider.hold_count),
         }
@@ -360,7 +360,7 @@ class ShieldService:
 
     def _shown_meters(self) -> list[MeterStatus]:
         # A window over the network is not asked on the loop; its figures are at /v1/budgets.
-        if self._guard.decider.window.kind != "local":
+        if self._guard.decider.books.window.kind != "local":
             return []
         # One budget at a time: a budget of each customer must not take the place of the others.
         shown: list[MeterStatus] = []

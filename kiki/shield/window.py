@@ -42,10 +42,10 @@ class Ask(msgspec.Struct):
     amounts: list[int]
     scopes: tuple[Scopes, ...] = ((),)
     """One for all amounts, or one for each; a person stands as a reference."""
-    key: bytes = b""
-    """For a shared window: the idempotency key, hashed with the window's secret; empty without one."""
-    fingerprint: bytes = b""
-    """For a shared window: a digest of all that the call asks for; the same key with another one is a conflict."""
+    key: str = ""
+    """For a shared window: the idempotency key as it was given; empty without one."""
+    request: bytes = b""
+    """For a shared window: all that the call asks for; the same key with another request is a conflict."""
     hold: str = ""
     """The id of the hold to make, commit or release."""
     hold_span: int | None = None
@@ -116,11 +116,6 @@ class Window(Protocol):
     @property
     def restorable(self) -> bool:
         """True when only one process counts here, so that its ledger alone tells what is counted: see `Restorable`."""
-        ...
-
-    @property
-    def shared_secret(self) -> bytes | None:
-        """What processes that share the window hash keys with; None when there is only one process."""
         ...
 
     @property

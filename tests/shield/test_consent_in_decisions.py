@@ -497,7 +497,7 @@ def test_consent_is_not_used_longer_than_its_lease_however_long_a_batch_waited(g
     """While a change waits for another replica, a revocation there may be acknowledged: its lease is over by then."""
     guard.consents.grant("alice", "marketing")
     store = guard.decider.ledger.store
-    guard.decider.consents = ConsentView(store, LEASE_HELD)
+    guard.decider.books.consents = ConsentView(store, LEASE_HELD)
     guard.spend(1, ALICE, purpose="marketing")
     key = consent_key(reference(guard), "marketing")
 

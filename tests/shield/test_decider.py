@@ -483,8 +483,8 @@ def test_settled_holds_are_not_remembered_until_their_deadline(world):
         hold = new_hold_id()
         world.batch(reserve_call("0.01", hold, 300 * 24 * 3600 * UNIT))
         world.batch(commit_call(hold, "0.01"))
-    assert len(world.guard.decider.kept._deadlines) < 500
-    assert len(world.guard.decider.window._deadlines) < 500
+    assert len(world.guard.decider.books.kept._deadlines) < 500
+    assert len(world.guard.decider.books.window._deadlines) < 500
 
 
 def test_a_sum_past_what_a_fact_can_hold_poisons_nobody():

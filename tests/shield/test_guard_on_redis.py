@@ -150,7 +150,7 @@ def test_a_reservation_whose_commit_failed_is_given_back_without_a_restart(opene
     decider.ledger.failure.recoverable = True
     if is_away:
         with monkeypatch.context() as broken:
-            broken.setattr(decider.window, "own_holds", _away)
+            broken.setattr(decider.books.window, "own_holds", _away)
             decider.tick()
             decider.tick()
         assert [0] == [status.remaining for status in guard.status()]

@@ -103,7 +103,7 @@ def test_what_is_sealed_and_stands_in_clear_beside_it_is_found(guard: BudgetGuar
     person = decider.subjects.enrol(["customer:jane"])["customer:jane"]
     part = decider.subjects.seal(person, msgspec.msgpack.encode({"note": "campaign-7"}))
     fact = Decided("spend", 1, "", 0, [["campaign:campaign-7"]], [1])
-    decider.ledger.append_all([type(decider.kept.keep(fact))(fact, None, [part])])
+    decider.ledger.append_all([type(decider.books.kept.keep(fact))(fact, None, [part])])
     assert Verdict.FAILED is probe.sealed(around).verdict
 
 

@@ -95,8 +95,8 @@ def client(redis: RedisServer):
         yield client
 
 
-def keyed(amount: int, key: str = "k", fingerprint: str = "f", verb: Verb = Verb.SPEND) -> Ask:
-    return Ask(verb, [amount], key=key.encode().ljust(16, b"."), fingerprint=fingerprint.encode().ljust(16, b"."))
+def keyed(amount: int, key: str = "k", request: bytes = b"r", verb: Verb = Verb.SPEND) -> Ask:
+    return Ask(verb, [amount], key=key, request=request)
 
 
 def until_ready(window: RedisWindow, seconds: float = 60.0) -> None:
@@ -140,7 +140,6 @@ def test_sequences_are_dense_and_shared(redis, connect):
     places += [answer.sequence for answer in first.take([ask_spend(1)] * 3)]
     assert places == list(range(places[0], places[0] + 7))
     assert first.epoch == second.epoch != ""
-    assert first.shared_secret == second.shared_secret
 
 
 # -- sharing --------------------------------------------------------------------------------------------
@@ -230,7 +229,7 @@ def test_a_person_has_one_budget_whatever_the_references(redis, connect):
 def test_nothing_personal_and_no_ttl_in_redis(redis, connect, client):
     window = connect(redis, policy(budget("all", "*", (1000, 60)), budget("each", "customer:*", (100, 60))))
     ask = _as_person("4711", "jane@example.com", 50)
-    ask.key, ask.fingerprint = b"k" * 16, b"f" * 16
+    ask.key, ask.request = "jane-1", b"50 of jane@example.com"
     for each in (
         ask,
         _as_person("4711", "jane@example.com", 90),
@@ -268,7 +267,7 @@ def test_a_repeat_is_answered_as_the_first_time(redis, connect):
 
 def test_a_refusal_is_repeated_too(redis, connect):
     window = connect(redis, single_budget(100))
-    asked = Ask(Verb.SPEND, [60, 60, 30], key=b"k" * 16, fingerprint=b"f" * 16)
+    asked = Ask(Verb.SPEND, [60, 60, 30], key="k", request=b"r")
     answer = one(window, asked)
     assert list(answer.refusals) == [1]
     again = one(window, asked)
@@ -290,8 +289,21 @@ def test_a_reservation_is_repeated_with_its_first_hold(redis, connect):
 def test_the_same_key_for_something_else_is_a_conflict(redis, connect):
     window = connect(redis, single_budget(100))
     one(window, keyed(60))
-    assert isinstance(one(window, keyed(61, fingerprint="g")).error, KeyReused)
+    assert isinstance(one(window, keyed(61, request=b"s")).error, KeyReused)
     assert spent(window) == (60, 0)
+
+
+@pytest.mark.parametrize("hung_up", [False, True])
+def test_a_key_is_known_again_under_a_secret_that_is_new_to_this_process(redis, connect, client, hung_up):
+    first = connect(redis, single_budget(100))
+    one(first, ask_spend(1))
+    client.flushall()
+    second = connect(redis, single_budget(100))  # a newcomer, with a secret of its own
+    answer = one(second, keyed(60, verb=Verb.RECORD))
+    if hung_up:
+        client.client_kill_filter(_type="normal")
+    again = one(first, keyed(60, verb=Verb.RECORD))
+    assert (again.repeated, again.sequence) == (True, answer.sequence)
 
 
 def test_a_repeated_settlement_is_answered_again(redis, connect):

@@ -272,7 +272,7 @@ def test_a_hold_that_was_open_for_long_is_found_when_it_ran_out(replica):
     """Its key is forgotten by then, and its entry is not."""
     a = replica("a")
     hold = a.reserve("40", seconds=0.2)
-    a.decider.kept.making_of = lambda _: None  # what the index of keys says when it forgot
+    a.decider.books.kept.making_of = lambda _: None  # what the index of keys says when it forgot
     time.sleep(0.3)
     a.spend("1")
     assert [hold.id] == [key[8:].hex() for key, _ in a.decider.ledger.store.scan(LAPSED)]
