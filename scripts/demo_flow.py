@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kiki import BudgetGuard, CampaignRunner
-from kiki.flow.run_store import Told
+from kiki.flow.run_rows import Told
 from kiki.flow.words import amount_in_words
 
 DAYS_AFTER = 4

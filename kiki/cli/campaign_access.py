@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kiki.flow.campaign_runner import CampaignRunner
     from kiki.flow.flow_client import FlowClient
     from kiki.flow.plan import Plan
-    from kiki.flow.run_store import RunRow
+    from kiki.flow.run_rows import RunRow
     from kiki.flow.sandbox.local import LocalSandbox
     from kiki.settings import FlowSettings
     from kiki.shield.budget_guard import BudgetGuard

@@ -17,8 +17,8 @@ from kiki.flow.preview import Preview
 from kiki.flow.progress import Phase
 from kiki.flow.reconcile import Reconciliation
 from kiki.flow.report_page import share, times
+from kiki.flow.run_rows import RunRow
 from kiki.flow.run_status import RunStatus
-from kiki.flow.run_store import RunRow
 from kiki.flow.words import amount_in_words, coins_in_words
 
 if TYPE_CHECKING:

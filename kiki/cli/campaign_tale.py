@@ -13,7 +13,7 @@ from kiki.flow.event_words import sentence
 if TYPE_CHECKING:
     from kiki.flow.campaign_runner import CampaignRunner
     from kiki.flow.flow_client import FlowClient
-    from kiki.flow.run_store import Told
+    from kiki.flow.run_rows import Told
 
 
 class Tale:

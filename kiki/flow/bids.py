@@ -17,7 +17,7 @@ from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.keys import write_key
 from kiki.flow.plan import Bound, Plan, PlannedCampaign, ValueBid
 from kiki.flow.platform import Platform, campaign_name, campaign_of
-from kiki.flow.run_store import RUNNING
+from kiki.flow.run_rows import RUNNING
 from kiki.outbound.exchange import UNAUTHORIZED
 from kiki.outbound.exchange import UNAVAILABLE as AWAY
 from kiki.outbound.outcome import Fate, Outcome

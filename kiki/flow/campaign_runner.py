@@ -36,8 +36,9 @@ from kiki.flow.plan_file import read_plan
 from kiki.flow.preview import Preview, preview
 from kiki.flow.progress import Progress, begin, follow
 from kiki.flow.reconcile import Reconciliation, reconcile
+from kiki.flow.run_rows import RUNNING, RunRow, Told
 from kiki.flow.run_status import RunStatus, status_of
-from kiki.flow.run_store import RUNNING, RunRow, RunStore, Told
+from kiki.flow.run_store import RunStore
 
 if TYPE_CHECKING:
     from kiki.outbound.breaker import Breaker

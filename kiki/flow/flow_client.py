@@ -19,8 +19,8 @@ from kiki.flow.plan import Plan
 from kiki.flow.plan_file import read_plan, read_text
 from kiki.flow.preview import Preview
 from kiki.flow.reconcile import Reconciliation
+from kiki.flow.run_rows import RunRow, Told
 from kiki.flow.run_status import RunStatus
-from kiki.flow.run_store import RunRow, Told
 from kiki.shield.wire_problem import error_of, parse_problem
 
 SECONDS = 60.0

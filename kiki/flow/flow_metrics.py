@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from kiki.clock import wall_micros
 from kiki.flow.campaign_runner import CampaignRunner
-from kiki.flow.run_store import RUNNING
+from kiki.flow.run_rows import RUNNING
 from kiki.outbound.breaker import BreakerState
 
 RUNS_SHOWN: Final = 50

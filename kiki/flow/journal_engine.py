@@ -16,10 +16,10 @@ import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
 from kiki.errors import KikiError, LedgerUnavailable, RunTaken
-from kiki.flow.lane import CANCELLED, COMPLETED, FAILED
 from kiki.flow.plan import Plan
 from kiki.flow.port import Act, Json, Port
-from kiki.flow.run_store import Entry, RunStore, Signal
+from kiki.flow.run_rows import CANCELLED, COMPLETED, FAILED, Entry, Signal
+from kiki.flow.run_store import RunStore
 from kiki.outbound.fence import Fence
 
 logger = logging.getLogger("kiki.flow")
@@ -122,7 +122,7 @@ class JournalPort:
         entry = Entry(key, data, told="event" in value)
         while True:
             try:
-                kept = self._store.append(self._run, self._epoch, self._lane, self._place, entry, signal)
+                kept = self._store.journal.append(self._run, self._epoch, self._lane, self._place, entry, signal)
                 await asyncio.wrap_future(kept)
                 break
             except LedgerUnavailable as error:
@@ -252,7 +252,7 @@ class Runner:
 
         try:
             result = await self._start(run, plan, settings, campaign, port, fence)
-            how = {COMPLETED: COMPLETED, CANCELLED: CANCELLED}.get(result["how"], FAILED)
+            how = result["how"] if result["how"] in {COMPLETED, CANCELLED} else FAILED
             await asyncio.to_thread(self._store.end_lane, run, epoch, lane, how, result)
         except RunTaken:
             logger.warning("a lane stopped: its run was taken over", extra={"run": run, "lane": lane})

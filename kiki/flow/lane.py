@@ -20,6 +20,7 @@ from kiki.flow.lane_question import ask, ask_until
 from kiki.flow.plan import Absence, Plan, PlannedCampaign
 from kiki.flow.platform import SpendReport
 from kiki.flow.port import Json, Port
+from kiki.flow.run_rows import CANCELLED, COMPLETED, FAILED
 from kiki.flow.story import Story
 from kiki.flow.world import Timing, World
 from kiki.outbound.outcome import Outcome, refused
@@ -28,10 +29,6 @@ PAUSE: Final = "pause"
 RESUME: Final = "resume"
 CANCEL: Final = "cancel"
 APPROVE: Final = "approve"
-
-COMPLETED: Final = "completed"
-CANCELLED: Final = "cancelled"
-FAILED: Final = "failed"
 
 
 async def run_lane(run: str, plan: Plan, name: str, port: Port, world: World) -> Json:

@@ -13,7 +13,7 @@ from kiki.errors import KikiError
 from kiki.flow.adaptive_advice import AdaptiveAdvice
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine
-from kiki.flow.lane import FAILED, run_lane
+from kiki.flow.lane import run_lane
 from kiki.flow.lane_question import ask
 from kiki.flow.plan import Allocation, Pacing, Plan
 from kiki.flow.plan_calendar import Calendar, ZoneCalendar
@@ -22,6 +22,7 @@ from kiki.flow.platform import Limits, Platform
 from kiki.flow.platforms.registry import open_platform
 from kiki.flow.port import Json, Port
 from kiki.flow.progress import begin, follow
+from kiki.flow.run_rows import FAILED
 from kiki.flow.run_store import RunStore
 from kiki.flow.world import Advice, World
 from kiki.outbound.fence import Fence

@@ -8,7 +8,7 @@ import msgspec
 
 from kiki.flow.plan import Plan
 from kiki.flow.progress import Alert, LaneProgress, Progress
-from kiki.flow.run_store import LaneRow, RunRow
+from kiki.flow.run_rows import RUNNING, LaneRow, RunRow
 
 
 class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_running(self) -> bool:
         """Whether there is still something to do."""
-        return self.state == "running"
+        return self.state == RUNNING
 
     @property
     def spent(self) -> int:
@@ -51,7 +51,7 @@ def status_of(row: RunRow, plan: Plan, progress: Progress, rows: Mapping[str, La
     """The status of a run by everything that is known of it."""
     for name, lane in progress.lanes.items():
         known = rows.get(name)
-        if known is not None and known.state != "running" and not lane.how:
+        if known is not None and known.state != RUNNING and not lane.how:
             lane.how = str(known.result.get("how", known.state))
     return RunStatus(
         run=row.run,

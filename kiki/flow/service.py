@@ -19,7 +19,7 @@ from kiki.flow.flow_metrics import FlowMetrics
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.openapi import openapi
 from kiki.flow.plan_text import parse_plan
-from kiki.flow.run_store import RUNNING
+from kiki.flow.run_rows import RUNNING
 from kiki.telemetry import log_event, new_registry
 from kiki.web import Check, Reply, Request, Route, Service, json_reply, pairs, read_json, stream
 

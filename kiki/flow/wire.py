@@ -9,7 +9,7 @@ import msgspec
 
 from kiki.errors import InvalidInput
 from kiki.flow.plan_file import PLAN_BYTES_MAX
-from kiki.flow.run_store import RunRow, Told
+from kiki.flow.run_rows import RunRow, Told
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 

@@ -24,8 +24,9 @@ from typing import Any, Self
 from kiki.flow.campaign_runner import CampaignRunner
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.reconcile import Kind
+from kiki.flow.run_rows import RUNNING, Told
 from kiki.flow.run_status import RunStatus
-from kiki.flow.run_store import RUNNING, RunStore, Told
+from kiki.flow.run_store import RunStore
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient
 

@@ -12,8 +12,8 @@ from kiki.flow.event_words import sentence
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.progress import begin, follow
 from kiki.flow.report_page import page
+from kiki.flow.run_rows import RunRow
 from kiki.flow.run_status import status_of
-from kiki.flow.run_store import RunRow
 from tests.flow.plans import SPRING
 
 PLAN = parse_plan(SPRING)

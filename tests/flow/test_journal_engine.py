@@ -20,7 +20,8 @@ from kiki.clock import wall_micros
 from kiki.errors import LedgerUnavailable
 from kiki.flow.journal_engine import JournalPort, Runner
 from kiki.flow.plan_text import parse_plan
-from kiki.flow.run_store import Entry, RunStore
+from kiki.flow.run_rows import Entry
+from kiki.flow.run_store import RunStore
 from tests.flow.plans import SPRING
 from tests.flow.toy_runner import GRACE_SECONDS, LEASE_SECONDS
 

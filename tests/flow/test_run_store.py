@@ -13,7 +13,8 @@ import pytest
 from kiki.errors import NotFound, RunTaken
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
-from kiki.flow.run_store import Entry, RunStore
+from kiki.flow.run_rows import Entry
+from kiki.flow.run_store import RunStore
 from tests.flow.plans import SPRING
 
 PLAN = parse_plan(SPRING)
@@ -87,12 +88,12 @@ def test_what_is_journaled_under_an_old_epoch_is_refused(store: RunStore) -> Non
     made(store, "run-1", "run-2")
     store.take("a", 60, grace=60)
     lane = "run-1/social"
-    store.append("run-1", 1, lane, 0, Entry("first", b"{}")).result(60)
+    store.journal.append("run-1", 1, lane, 0, Entry("first", b"{}")).result(60)
     store.release_owner("a")
     store.take("b", 60, grace=60)
 
-    late = store.append("run-1", 1, lane, 1, Entry("late", b"{}"))
-    ours = store.append("run-1", 2, lane, 1, Entry("second", b'{"x":1}'))
+    late = store.journal.append("run-1", 1, lane, 1, Entry("late", b"{}"))
+    ours = store.journal.append("run-1", 2, lane, 1, Entry("second", b'{"x":1}'))
 
     with pytest.raises(RunTaken):
         late.result(60)
@@ -103,7 +104,7 @@ def test_what_is_journaled_under_an_old_epoch_is_refused(store: RunStore) -> Non
 def test_one_place_of_a_journal_is_written_once(store: RunStore) -> None:
     made(store, "run-1")
     store.take("a", 60, grace=60)
-    appends = [store.append("run-1", 1, "run-1/social", 0, Entry(f"{n}", b"{}")) for n in range(3)]
+    appends = [store.journal.append("run-1", 1, "run-1/social", 0, Entry(f"{n}", b"{}")) for n in range(3)]
 
     results = [each.exception(10) for each in appends]
     assert 1 == sum(each is None for each in results)
@@ -118,11 +119,11 @@ def test_a_signal_is_taken_with_the_answer_that_takes_it(store: RunStore) -> Non
     first, second, third = store.waiting()
     assert ("run-1/search-brand", {"kind": "pause"}) == (first.lane, first.body)
 
-    store.append("run-1", 1, second.lane, 0, Entry("heard", b"{}"), second.number).result(60)
+    store.journal.append("run-1", 1, second.lane, 0, Entry("heard", b"{}"), second.number).result(60)
 
     assert [first, third] == store.waiting()
     with pytest.raises(RunTaken):
-        store.append("run-1", 0, third.lane, 1, Entry("heard", b"{}"), third.number).result(60)
+        store.journal.append("run-1", 0, third.lane, 1, Entry("heard", b"{}"), third.number).result(60)
     assert [first, third] == store.waiting()
 
 
@@ -156,7 +157,7 @@ def test_what_is_written_is_json(store: RunStore, where: str, tmp_path: Path) ->
     """Nobody who can write the store can make its readers execute anything."""
     made(store, "run-1")
     store.take("a", 60, grace=60)
-    store.append("run-1", 1, "run-1/social", 0, Entry("k", b'{"a":"b"}')).result(60)
+    store.journal.append("run-1", 1, "run-1/social", 0, Entry("k", b'{"a":"b"}')).result(60)
     if not where.startswith("postgresql"):
         data = b"".join(each.read_bytes() for each in tmp_path.glob("flow.db*"))
         assert b"\x80\x04\x95" not in data
@@ -178,8 +179,8 @@ def test_a_lane_that_is_cancelled_while_it_waits_does_not_stop_the_writer(store:
     made(store, "run-1")
     store.take("a", 60, grace=1)
     for place in range(50):
-        store.append("run-1", 1, "run-1/social", place, Entry(f"k{place}", b"{}")).cancel()
-    store.append("run-1", 1, "run-1/social", 50, Entry("k50", b"{}")).result(60)
+        store.journal.append("run-1", 1, "run-1/social", place, Entry(f"k{place}", b"{}")).cancel()
+    store.journal.append("run-1", 1, "run-1/social", 50, Entry("k50", b"{}")).result(60)
     assert [f"k{place}" for place in range(51)] == [key for _, _, _, key, _ in store.steps("run-1")]
 
 
@@ -188,8 +189,8 @@ def test_the_story_of_a_run_is_told_in_order_and_in_parts(store: RunStore) -> No
     store.take("a", 60, grace=1)
     for place, run in enumerate(["run-1", "run-2"] * 3):
         told = Entry(f"t{place}", b'{"event":"flow.x","detail":{"n":%d}}' % place, told=True)
-        store.append(run, 1, f"{run}/social", 2 * place, told)
-        store.append(run, 1, f"{run}/social", 2 * place + 1, Entry(f"s{place}", b"{}")).result(60)
+        store.journal.append(run, 1, f"{run}/social", 2 * place, told)
+        store.journal.append(run, 1, f"{run}/social", 2 * place + 1, Entry(f"s{place}", b"{}")).result(60)
     story = store.story("run-1")
     assert [0, 2, 4] == [each.detail["n"] for each in story]
     assert story[1:] == store.story("run-1", story[0].number)
