@@ -206,7 +206,7 @@ def curl(arguments: list[str]) -> None:
         if found[2] not in local or (found[2] == "8888" and found[3] != "/metrics"):
             fail(f"nobody listens at {url}")
         asked = local[found[2]]
-    answer = httpx.request(method, FACTS[asked] + found[3], headers=headers, content=body)
+    answer = httpx.request(method, FACTS[asked] + found[3], headers=headers, content=body, timeout=60)
     print(answer.text)
     if answer.status_code in {404, 405, 500, 503}:
         fail(f"{answer.status_code}: {answer.text}")

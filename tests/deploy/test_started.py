@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,8 @@ from tests.deploy.image import PORTS, SECONDS, TOKEN, fill_keys, with_database
 from tests.deploy.renders import ROOT, Engine, layers, named
 from tests.deploy.rules import environ_of
 from tests.servers import free_port
+
+get = partial(httpx.get, timeout=SECONDS)
 
 
 @contextmanager
@@ -81,17 +84,17 @@ def test_the_shield_with_its_database_and_redis(tmp_path: Path, production, post
     container = named(production, "Deployment", "syncshield")["spec"]["template"]["spec"]["containers"][0]
     with started(tmp_path, "syncshield", environ, url):
         deadline = time.monotonic() + SECONDS
-        while httpx.get(url + container["readinessProbe"]["httpGet"]["path"]).status_code != 200:
+        while get(url + container["readinessProbe"]["httpGet"]["path"]).status_code != 200:
             assert time.monotonic() < deadline, (tmp_path / "syncshield.log").read_text()
             time.sleep(0.05)
         # The guide's commands inside, without a token; the public port never without one.
-        assert httpx.get(f"{url}/spend?amount=100").status_code == 200
-        assert httpx.get(f"{url}/health").status_code == 200
-        assert httpx.get(f"{url}/metrics").status_code == 200
+        assert get(f"{url}/spend?amount=100").status_code == 200
+        assert get(f"{url}/health").status_code == 200
+        assert get(f"{url}/metrics").status_code == 200
         public = f"http://127.0.0.1:{ports['KIKI_PUBLIC_PORT']}"
-        assert httpx.get(f"{public}/spend?amount=1").status_code == 401
-        assert httpx.get(f"{public}/spend?amount=1", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-        assert httpx.get(f"{url}/v1/budgets", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert get(f"{public}/spend?amount=1").status_code == 401
+        assert get(f"{public}/spend?amount=1", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert get(f"{url}/v1/budgets", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     # `kubectl exec … -- cat shield_audit_gdpr.csv` in the working directory.
     rows = (tmp_path / "data" / "shield_audit_gdpr.csv").read_text().splitlines()
     assert len([row for row in rows if "budget_decision" in row]) == 2
@@ -108,7 +111,7 @@ def test_the_others_answer_their_probes(name: str, http: str, tmp_path: Path, pr
     container = named(production, kind, name)["spec"]["template"]["spec"]["containers"][0]
     with started(tmp_path, name, environ, url):
         for probe in ("startupProbe", "livenessProbe"):
-            assert httpx.get(url + container[probe]["httpGet"]["path"]).status_code == 200
-        assert httpx.get(f"{url}/health").status_code == 200
-        assert httpx.get(f"{url}/metrics").status_code == 200
-        assert httpx.get(url + container["readinessProbe"]["httpGet"]["path"]).status_code in {200, 503}
+            assert get(url + container[probe]["httpGet"]["path"]).status_code == 200
+        assert get(f"{url}/health").status_code == 200
+        assert get(f"{url}/metrics").status_code == 200
+        assert get(url + container["readinessProbe"]["httpGet"]["path"]).status_code in {200, 503}

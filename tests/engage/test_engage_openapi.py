@@ -51,7 +51,7 @@ def test_a_fuzzer_finds_nothing(case, engage):
     refusing is not held against the service; taking what the schema forbids would be, but for /trigger, whose body the
     original left open.
     """
-    response = case.call(base_url=engage.url)
+    response = case.call(base_url=engage.url, timeout=60)
     loose = case.path.startswith(("/trigger", "/v1/webhooks", "/privacy", "/v1/unsubscribe", "/v1/profiles/{"))
     excluded = [positive_data_acceptance, ignored_auth, unsupported_method] + (
         [negative_data_rejection] if loose else []
@@ -70,4 +70,4 @@ def test_every_route_is_in_the_document_and_nothing_else(engage):
 
 
 def test_the_document_is_served(engage):
-    assert httpx.get(f"{engage.url}/openapi.json", trust_env=False).json() == openapi()
+    assert httpx.get(f"{engage.url}/openapi.json", trust_env=False, timeout=60).json() == openapi()

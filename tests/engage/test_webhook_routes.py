@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from queue import Queue
 from threading import Event
 from urllib.parse import quote, urlencode
@@ -26,6 +27,8 @@ from tests.engage.webhooks.signers import (
     sendgrid_call,
     twilio_reader,
 )
+
+get, post = (partial(each, timeout=60, trust_env=False) for each in (httpx.get, httpx.post))
 
 
 class Slow:
@@ -65,19 +68,19 @@ def test_twilios_url_is_checked_as_it_came(engage, action):
     )
     signature = RequestValidator(TWILIO_TOKEN).compute_signature(url, form)
     fields = {name: one for name, [one] in form.items()}
-    reply = httpx.post(url, data=fields, headers={"X-Twilio-Signature": signature})
+    reply = post(url, data=fields, headers={"X-Twilio-Signature": signature})
     assert (200, True) == (reply.status_code, stopped(engage, number, "sms"))
-    again = httpx.post(url, data=fields, headers={"X-Twilio-Signature": signature})
+    again = post(url, data=fields, headers={"X-Twilio-Signature": signature})
     assert {"kept": 0} == again.json()
-    assert 401 == httpx.post(url + "x", data=fields, headers={"X-Twilio-Signature": signature}).status_code
+    assert 401 == post(url + "x", data=fields, headers={"X-Twilio-Signature": signature}).status_code
 
 
 def test_hubspots_uri_is_checked_as_it_came(engage):
     url = f"{engage.url}/v1/webhooks/hubspot?to={quote('a:b/c d', safe='')}"
     event = {"eventId": 1, "subscriptionType": "contact.creation", "objectId": 5, "occurredAt": 1_790_000_000_000}
     call = hubspot_call(json.dumps([event]).encode(), time.time_ns() // 1000, url)
-    assert 200 == httpx.post(url, content=call.body, headers=dict(call.headers)).status_code
-    assert 401 == httpx.post(url, content=call.body + b" ", headers=dict(call.headers)).status_code
+    assert 200 == post(url, content=call.body, headers=dict(call.headers)).status_code
+    assert 401 == post(url, content=call.body + b" ", headers=dict(call.headers)).status_code
 
 
 def test_a_platform_that_demands_gets_its_answer_before_the_shield_s(engage):
@@ -89,7 +92,7 @@ def test_a_platform_that_demands_gets_its_answer_before_the_shield_s(engage):
     }
     url = f"{engage.url}/v1/webhooks/hubspot"
     call = hubspot_call(json.dumps([event]).encode(), time.time_ns() // 1000, url)
-    assert {"kept": 1} == httpx.post(url, content=call.body, headers=dict(call.headers)).json()
+    assert {"kept": 1} == post(url, content=call.body, headers=dict(call.headers)).json()
     assert Slow.made.empty()
     Slow.may_go_on.set()
     assert ("55", "DELETION") == Slow.made.get(timeout=60)
@@ -99,14 +102,14 @@ def test_a_spam_report_stops_mail_and_a_repeat_changes_nothing(engage):
     event = {"event": "spamreport", "timestamp": 1_790_000_000, "sg_event_id": "e-9", "email": "ann@example.com"}
     call = sendgrid_call(json.dumps([event]).encode(), int(time.time()))
     url = f"{engage.url}/v1/webhooks/sendgrid"
-    assert {"kept": 1} == httpx.post(url, content=call.body, headers=dict(call.headers)).json()
+    assert {"kept": 1} == post(url, content=call.body, headers=dict(call.headers)).json()
     assert stopped(engage, "ann@example.com", "email")
-    assert {"kept": 0} == httpx.post(url, content=call.body, headers=dict(call.headers)).json()
+    assert {"kept": 0} == post(url, content=call.body, headers=dict(call.headers)).json()
     stale = sendgrid_call(call.body, int(time.time()) - 26 * 3600)
-    assert 401 == httpx.post(url, content=stale.body, headers=dict(stale.headers)).status_code
+    assert 401 == post(url, content=stale.body, headers=dict(stale.headers)).status_code
 
 
 def test_pages_have_one_policy_that_lets_them_be_seen(engage):
-    reply = httpx.get(f"{engage.url}/v1/unsubscribe/{engage.links.token('act-1')}")
+    reply = get(f"{engage.url}/v1/unsubscribe/{engage.links.token('act-1')}")
     [policy] = reply.headers.get_list("Content-Security-Policy")
     assert ("style-src 'unsafe-inline'" in policy, "form-action 'self'" in policy) == (True, True)

@@ -376,7 +376,7 @@ def test_credentials_revoked_in_the_middle_are_told_and_waited_for(
 ):
     def revoke(*, refreshable: bool) -> None:
         where = f"{sandbox.url}/sandbox/accounts/meta/sandbox-meta/revoke"
-        assert httpx.post(where, json={"refreshable": refreshable}).is_success
+        assert httpx.post(where, json={"refreshable": refreshable}, timeout=60).is_success
 
     with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
         run = runner.start(PLAN)

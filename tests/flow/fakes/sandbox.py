@@ -31,7 +31,7 @@ class SandboxFake(Fake):
         self._books = Books(":memory:", first_day=datetime.now(UTC).date(), day_seconds=86400.0)
         self._stack.callback(self._books.close)
         self.url = await self._stack.enter_async_context(sandbox_listening(self._books))
-        self._hand = await self._stack.enter_async_context(httpx.AsyncClient(base_url=self.url))
+        self._hand = await self._stack.enter_async_context(httpx.AsyncClient(base_url=self.url, timeout=60))
         self._platform = await SandboxPlatform.open(
             self.url, self.NAME, self.ACCOUNT.account, currency=self.currency, time_zone=self.time_zone
         )
