@@ -22,9 +22,9 @@ from kiki.settings import parse_listen
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.value.call_metrics import CallMetrics
 from kiki.web import listening, parse_tokens
+from tests.flow.own_time import OwnTime
 from tests.shield.served import Answer
 
-DAY_SECONDS = 1.5
 PLAN = """\
 plan: spring
 currency: USD
@@ -42,6 +42,7 @@ class ServedFlow:
     runner: CampaignRunner
     guard: BudgetGuard
     sandbox: LocalSandbox
+    days: OwnTime
     bids: BidServer
     url: str
     session: ClientSession
@@ -59,31 +60,35 @@ class ServedFlow:
     async def post(self, path: str, body: Any = None, **given: Any) -> Answer:
         return await self.ask("POST", path, body, **given)
 
-    async def until(self, condition: Any, seconds: float = 60) -> None:
+    async def until(self, condition: Any, seconds: float = 100) -> None:
         async with asyncio.timeout(seconds):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110  # another thread makes it true
                 await asyncio.sleep(0.02)
 
     async def settled(self, run: str) -> None:
-        await self.until(lambda: self.runner.store.run(run).state != "running", 100)
+        await asyncio.to_thread(self.days.end, self.runner, run)
+
+    async def active(self, run: str) -> None:
+        """Return when all campaigns of a run are."""
+        await self.until(lambda: all(lane.active for lane in self.runner.status(run).lanes))
 
 
 @asynccontextmanager
-async def served_flow(
-    *, tokens: str | None = None, limit: str = "10000", day_seconds: float = DAY_SECONDS, **environ: str
-) -> AsyncIterator[ServedFlow]:
-    """The service over a guard and a sandbox until the end of the block."""
+async def served_flow(*, tokens: str | None = None, limit: str = "10000", **environ: str) -> AsyncIterator[ServedFlow]:
+    """The service over a guard and a sandbox until the end of the block; days begin and end when the test says so."""
     listen = parse_listen({"PORT": "0", "KIKI_DRAIN_SECONDS": "1"} | environ)
     found = parse_tokens(tokens, "tokens.yaml") if tokens else None
-    sandbox = await asyncio.to_thread(LocalSandbox, first_day=date(2026, 11, 30), day_seconds=day_seconds)
+    days = OwnTime(date(2026, 12, 1))
+    sandbox = await asyncio.to_thread(days.sandbox)
     guard = BudgetGuard.open(limit=limit, window="30d")
-    runner = CampaignRunner.open(guard=guard, sandbox=sandbox.url, poll_seconds=0.02)
+    runner = CampaignRunner.open(guard=guard, sandbox=sandbox.url, **days.runner)
     calls = CallMetrics()
     bids = BidServer(runner, CustomerValue(None), BidPort(listen, 0), found, calls)
     try:
         service = FlowService(runner, bids, calls).service()
         async with listening(service, listen, found) as running, ClientSession(auto_decompress=False) as session:
-            yield ServedFlow(runner, guard, sandbox, bids, running.url, session)
+            with days:
+                yield ServedFlow(runner, guard, sandbox, days, bids, running.url, session)
     finally:
         await asyncio.to_thread(sandbox.close)
         guard.close()

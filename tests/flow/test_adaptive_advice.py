@@ -13,7 +13,7 @@ from kiki.flow.planned_advice import PlannedAdvice
 from kiki.flow.platform import Limits
 from kiki.flow.progress import begin
 from kiki.flow.run_store import RunStore
-from kiki.flow.sandbox.local import LocalSandbox
+from tests.flow.own_time import OwnTime
 
 UNIT = 1_000_000
 FIRST = date(2026, 12, 1)
@@ -116,12 +116,13 @@ def test_what_was_kept_first_stays(where, tmp_path, request):
 
 def test_an_adaptive_plan_runs_to_its_end_within_its_sum():
     with (
-        LocalSandbox(first_day=date(2026, 11, 30), day_seconds=0.5) as sandbox,
+        OwnTime(FIRST) as days,
+        days.sandbox() as sandbox,
         BudgetGuard.open(limit="10000", window="30d") as guard,
-        CampaignRunner.open(guard=guard, sandbox=sandbox.url, poll_seconds=0.02) as runner,
+        CampaignRunner.open(guard=guard, sandbox=sandbox.url, **days.runner) as runner,
     ):
         run = runner.start(plan_of("adaptive", "adaptive", days=4))
-        status = runner.wait(run, 60)
+        status = days.live_through(runner, run)
         assert "completed" == status.state
         assert 0 < status.spent
         for lane in status.lanes:

@@ -44,16 +44,22 @@ def bid_of(flow: ServedFlow, platform: str) -> int | None:
     return next(each["bid"] for each in flow.sandbox.books()["campaigns"] if each["platform"] == platform)
 
 
+def bids_set(flow: ServedFlow, platform: str) -> list[int]:
+    """How often the bid of a platform was changed, by key."""
+    effects = [each for each in flow.sandbox.books()["effects"] if each["platform"] == platform]
+    return [each["changes"] for each in effects if each["operation"] == "set_bid"]
+
+
 @pytest.fixture
 async def flow():
-    async with served_flow(day_seconds=30) as found:
+    async with served_flow() as found:
         yield found
 
 
-# A day of 30 s: the campaigns are made at once, and stay as bids leave them.
 async def made(flow: ServedFlow) -> str:
+    """Once its campaigns run, they stay as bids leave them until the next day."""
     run = (await flow.post("/v1/campaigns", {"plan": PLAN})).json["run"]
-    await flow.until(lambda: 2 == len(flow.sandbox.books()["campaigns"]))
+    await flow.active(run)
     return run
 
 
@@ -65,8 +71,7 @@ async def test_a_bid_of_the_callers_own_is_set_and_told(flow: ServedFlow):
     assert (pb.ACCEPTED, pb.MANUAL_OVERRIDE, "google_ads") == (placed.status, placed.source, placed.platform)
     assert placed == again
     assert 1_500_000 == bid_of(flow, "google_ads")
-    keys = [each for each in flow.sandbox.books()["effects"] if each["operation"] == "set_bid"]
-    assert [1] == [each["changes"] for each in keys]
+    assert [1] == bids_set(flow, "google_ads")
     assert run
 
 
@@ -110,7 +115,7 @@ async def test_a_lost_answer_is_pending_and_asked_again_with_the_same_id(flow: S
         first = await client.place(request_id="r-1", campaign="search", bid_micros=1_500_000)
         again = await client.place(request_id="r-1", campaign="search", bid_micros=1_500_000)
     assert (pb.PENDING, pb.ACCEPTED) == (first.status, again.status)
-    assert 1 == sum(each["changes"] for each in flow.sandbox.books()["effects"] if each["operation"] == "set_bid")
+    assert [1] == bids_set(flow, "google_ads")
 
 
 async def test_a_request_id_is_one_bid(flow: ServedFlow):
@@ -163,7 +168,7 @@ async def test_budgets_and_breakers(flow: ServedFlow):
 
 
 async def test_who_may_bid():
-    async with served_flow(tokens=TOKENS, day_seconds=30) as flow:
+    async with served_flow(tokens=TOKENS) as flow:
         run = await flow.post("/v1/campaigns", {"plan": PLAN}, headers=bearer("spend"))
         assert 201 == run.status
         for role, code in (("", grpc.StatusCode.UNAUTHENTICATED), ("read", grpc.StatusCode.PERMISSION_DENIED)):
@@ -171,6 +176,6 @@ async def test_who_may_bid():
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await client.place(request_id="r", campaign="search", bid_micros=1_000_000)
                 assert code is caught.value.code()
-        await flow.until(lambda: 2 == len(flow.sandbox.books()["campaigns"]))
+        await flow.active(run.json["run"])
         async with Client(flow, "spend") as client:
             assert pb.ACCEPTED == (await client.place(request_id="r", campaign="search", bid_micros=1_000_000)).status

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from kiki import BudgetGuard, CampaignRunner
-from kiki.clock import SECOND, wall_micros
+from kiki.clock import SECOND
 from kiki.errors import Conflict, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
 from kiki.flow.guard_line import UNAVAILABLE, EmbeddedGuard
 from kiki.flow.plan import Plan
@@ -23,9 +23,9 @@ from kiki.flow.run_status import RunStatus
 from kiki.flow.sandbox.local import LocalSandbox
 from kiki.outbound.outcome import unknown
 from kiki.shield.fact import Noted, decode_fact
+from tests.flow.own_time import DAY_SECONDS, OwnTime, until
 
 FIRST = date(2026, 12, 1)
-DAY_SECONDS = 1.5
 
 TEXT = """\
 plan: spring
@@ -41,8 +41,14 @@ PLAN = parse_plan(TEXT)
 
 
 @pytest.fixture
-def sandbox() -> Iterator[LocalSandbox]:
-    with LocalSandbox(first_day=date(2026, 11, 30), day_seconds=DAY_SECONDS) as found:
+def days() -> Iterator[OwnTime]:
+    with OwnTime(FIRST) as found:
+        yield found
+
+
+@pytest.fixture
+def sandbox(days: OwnTime) -> Iterator[LocalSandbox]:
+    with days.sandbox() as found:
         yield found
 
 
@@ -52,15 +58,8 @@ def guard() -> Iterator[BudgetGuard]:
         yield found
 
 
-def runner_of(guard: BudgetGuard, sandbox: LocalSandbox, where: Path | None = None, **options) -> CampaignRunner:
-    return CampaignRunner.open(where, guard=guard, sandbox=sandbox.url, poll_seconds=0.02, **options)
-
-
-def until(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+def runner_of(days: OwnTime, guard, sandbox: LocalSandbox, where: Path | None = None, **options) -> CampaignRunner:
+    return CampaignRunner.open(where, guard=guard, sandbox=sandbox.url, **days.runner, **options)
 
 
 def agree(status: RunStatus, sandbox: LocalSandbox, guard: BudgetGuard) -> None:
@@ -73,14 +72,15 @@ def agree(status: RunStatus, sandbox: LocalSandbox, guard: BudgetGuard) -> None:
     assert [] == guard.holds()
 
 
-def test_a_plan_runs_to_its_end_and_three_books_agree(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_a_plan_runs_to_its_end_and_three_books_agree(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
-        status = runner.wait(run, 100)
+        status = days.live_through(runner, run)
         events = runner.events(run)
 
     assert "completed" == status.state
     assert [Phase.ENDED, Phase.ENDED] == [lane.phase for lane in status.lanes]
+    assert all(3 == sum(spent > 0 for spent in lane.spent.values()) for lane in status.lanes)
     agree(status, sandbox, guard)
     # Every word of the story is a fact in the guard's ledger, under its campaign.
     for lane in status.lanes:
@@ -96,48 +96,54 @@ def notes_of(guard: BudgetGuard, campaign: str):
     return [fact for fact in facts if isinstance(fact, Noted) and f"campaign:{campaign}" in fact.scopes]
 
 
-def test_the_same_plan_is_the_same_run(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_the_same_plan_is_the_same_run(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
         assert run == runner.start(parse_plan(f"# a comment\n{TEXT}"))
         assert [run] == [row.run for row in runner.runs()]
 
 
-def test_an_edited_plan_is_named_and_refused_while_the_run_is_open(guard: BudgetGuard, sandbox: LocalSandbox):
+def test_an_edited_plan_is_named_and_refused_while_the_run_is_open(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox
+):
     edited = parse_plan(TEXT.replace("$100/day", "$120/day"))
-    with runner_of(guard, sandbox) as runner:
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
         with pytest.raises(PlanChanged, match=f"{PLAN.version}.*{edited.version}"):
             runner.start(edited)
         assert PLAN == runner.plan(run)
-        assert "completed" == runner.wait(run, 100).state
+        assert "completed" == days.end(runner, run).state
         assert run != runner.start(edited)
 
 
-def test_an_ended_plan_starts_anew_only_when_that_is_said(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_an_ended_plan_starts_anew_only_when_that_is_said(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
         runner.cancel(run)
-        assert "cancelled" == runner.wait(run, 100).state
+        assert "cancelled" == days.end(runner, run).state
         assert run == runner.start(PLAN)
         assert f"{run}-2" == runner.start(PLAN, again=True)
 
 
-def test_a_runner_goes_on_where_another_stopped(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+def test_a_runner_goes_on_where_another_stopped(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+):
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: any(lane.held for lane in runner.status(run).lanes))
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
-        status = runner.wait(run, 100)
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
+        runner.work()
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        status = days.end(runner, run)
 
     assert "completed" == status.state
     agree(status, sandbox, guard)
     assert [] == sandbox.books()["duplicates"]
 
 
-def test_pause_resume_and_cancel_by_a_person(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_pause_resume_and_cancel_by_a_person(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: runner.status(run).lanes[0].active and runner.status(run).lanes[1].active)
@@ -148,7 +154,7 @@ def test_pause_resume_and_cancel_by_a_person(guard: BudgetGuard, sandbox: LocalS
         runner.resume(run, "search", actor="ada")
         until(lambda: runner.status(run).lanes[0].active)
         assert 2 == runner.cancel(run, actor="bob")
-        status = runner.wait(run, 100)
+        status = days.end(runner, run)
         with pytest.raises(Conflict, match="ended"):
             runner.pause(run)
 
@@ -156,9 +162,9 @@ def test_pause_resume_and_cancel_by_a_person(guard: BudgetGuard, sandbox: LocalS
     agree(status, sandbox, guard)
 
 
-def test_a_large_plan_waits_for_a_person(guard: BudgetGuard, sandbox: LocalSandbox):
+def test_a_large_plan_waits_for_a_person(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
     plan = parse_plan(TEXT.replace("currency: USD", "currency: USD\napproval_above: $250/day"))
-    with runner_of(guard, sandbox) as runner:
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(plan)
         runner.work()
         until(lambda: all(lane.phase is Phase.APPROVAL for lane in runner.status(run).lanes))
@@ -166,13 +172,13 @@ def test_a_large_plan_waits_for_a_person(guard: BudgetGuard, sandbox: LocalSandb
         runner.approve(run, actor="cfo")
         until(lambda: all(lane.phase is Phase.RUNNING for lane in runner.status(run).lanes))
         runner.cancel(run)
-        runner.wait(run, 100)
+        days.end(runner, run)
 
 
-def test_two_runners_of_one_name_are_refused(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as one:
+def test_two_runners_of_one_name_are_refused(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as one:
         one.work()
-        with runner_of(guard, sandbox, tmp_path / "flow.db") as two:
+        with runner_of(days, guard, sandbox, tmp_path / "flow.db") as two:
             with pytest.raises(RunTaken, match="runner"):
                 two.work()
             with pytest.raises(RunTaken):
@@ -180,47 +186,51 @@ def test_two_runners_of_one_name_are_refused(guard: BudgetGuard, sandbox: LocalS
 
 
 def test_while_the_runner_is_away_a_platform_ends_a_campaign_on_its_last_day(
-    guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
 ):
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
-    until(lambda: sandbox.today > PLAN.ends + timedelta(days=1))
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
-        status = runner.wait(run, 100)
+    days.go_to(PLAN.ends + timedelta(days=2), 0.1)
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
+        status = days.end(runner, run)
 
     agree(status, sandbox, guard)
     for campaign in sandbox.books()["campaigns"]:
         assert str(PLAN.ends) == max(day for day, bill in campaign["bills"].items() if bill["billed"])
 
 
-def test_the_runs_of_a_dead_runner_are_adopted_by_word(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
-    with runner_of(guard, sandbox, tmp_path / "flow.db", executor="a") as runner:
+def test_the_runs_of_a_dead_runner_are_adopted_by_word(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+):
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db", executor="a") as runner:
         run = runner.start(PLAN)
         # As if it had died: its lease stands.
         assert {run: 1} == runner.store.take("a", 3600, grace=0)
-    with runner_of(guard, sandbox, tmp_path / "flow.db", executor="b") as runner:
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db", executor="b") as runner:
         runner.work()
         time.sleep(0.2)
         assert {} == runner.held
         assert [run] == runner.adopt("a")
         until(lambda: run in runner.held)
         runner.cancel(run)
-        runner.wait(run, 100)
+        days.end(runner, run)
 
 
-def test_a_preview_says_what_would_be_made_and_changes_nothing(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_a_preview_says_what_would_be_made_and_changes_nothing(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox
+):
+    with runner_of(days, guard, sandbox) as runner:
         found = runner.preview(PLAN)
     assert [Step.CREATE, Step.CREATE] == [change.step for change in found.changes]
     assert (900_000_000, 1_650_000_000, []) == (found.planned, found.worst, found.problems)
     assert [] == sandbox.books()["campaigns"]
 
 
-def test_a_preview_beside_what_is_there(guard: BudgetGuard, sandbox: LocalSandbox):
+def test_a_preview_beside_what_is_there(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
     less = parse_plan(TEXT.replace("$100/day", "$150/day").replace("  - {name: social", "  - {name: video"))
-    with runner_of(guard, sandbox) as runner:
+    with runner_of(days, guard, sandbox) as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
@@ -238,11 +248,11 @@ def test_a_preview_beside_what_is_there(guard: BudgetGuard, sandbox: LocalSandbo
         guard.spend("8000")
         assert (run, []) == (runner.preview(PLAN).run, runner.preview(PLAN).problems)
         runner.cancel(run)
-        runner.wait(run, 100)
+        days.end(runner, run)
 
 
-def test_a_preview_says_what_the_guard_would_not_hold(sandbox: LocalSandbox):
-    with BudgetGuard.open(limit="500", window="30d") as guard, runner_of(guard, sandbox) as runner:
+def test_a_preview_says_what_the_guard_would_not_hold(days: OwnTime, sandbox: LocalSandbox):
+    with BudgetGuard.open(limit="500", window="30d") as guard, runner_of(days, guard, sandbox) as runner:
         problems = runner.preview(PLAN).problems
     assert (
         "needs $1,100.00 set aside at once, and the guard says: 1100.00 never fits budget 'default'" in problems[0].what
@@ -250,11 +260,11 @@ def test_a_preview_says_what_the_guard_would_not_hold(sandbox: LocalSandbox):
     assert ["search", "social"] == problems[0].campaigns
 
 
-def test_a_preview_asks_the_guard_for_every_scope_of_a_campaign(sandbox: LocalSandbox, tmp_path: Path):
+def test_a_preview_asks_the_guard_for_every_scope_of_a_campaign(days: OwnTime, sandbox: LocalSandbox, tmp_path: Path):
     text = TEXT.replace("platform: meta", "platform: meta, scopes: {team: growth}, audience: {list: vip, consent: ads}")
     policy = tmp_path / "budgets.yaml"
     policy.write_text("budgets:\n  - {name: growth, scope: team:growth, limit: 100, window: 30d}\n")
-    with BudgetGuard.open(policy=policy) as guard, runner_of(guard, sandbox) as runner:
+    with BudgetGuard.open(policy=policy) as guard, runner_of(days, guard, sandbox) as runner:
         found = runner.preview(parse_plan(text))
         assert [["social"]] == [problem.campaigns for problem in found.problems]
         assert "team growth needs $700.00" in found.problems[0].what
@@ -263,12 +273,15 @@ def test_a_preview_asks_the_guard_for_every_scope_of_a_campaign(sandbox: LocalSa
         assert [] == runner.preview(PLAN).problems
 
 
-def test_a_preview_beside_a_guard_in_another_currency(sandbox: LocalSandbox):
-    with BudgetGuard.open(limit="10000", window="30d", currency="JPY") as guard, runner_of(guard, sandbox) as runner:
+def test_a_preview_beside_a_guard_in_another_currency(days: OwnTime, sandbox: LocalSandbox):
+    with (
+        BudgetGuard.open(limit="10000", window="30d", currency="JPY") as guard,
+        runner_of(days, guard, sandbox) as runner,
+    ):
         (problem,) = runner.preview(PLAN).problems
         assert "the guard counts in JPY, and the plan is in USD: nothing will run" == problem.what
         run = runner.start(PLAN)
-        assert "failed" == runner.wait(run, 100).state
+        assert "failed" == days.end(runner, run).state
         assert [] == sandbox.books()["campaigns"]
 
 
@@ -279,8 +292,8 @@ def test_a_preview_without_platforms_and_without_credentials_says_so(guard: Budg
         assert ["search"] == found.problems[0].campaigns
 
 
-def test_what_nobody_knows_is_said(guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
-    with runner_of(guard, sandbox) as runner:
+def test_what_nobody_knows_is_said(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path):
+    with runner_of(days, guard, sandbox) as runner:
         for ask in (runner.status, runner.plan, runner.events, runner.pause):
             with pytest.raises(NotFound, match="no run 'nobody'"):
                 ask("nobody")
@@ -295,8 +308,8 @@ def test_what_nobody_knows_is_said(guard: BudgetGuard, sandbox: LocalSandbox, tm
             runner.start(bad)
 
 
-def test_a_status_is_json_and_back(guard: BudgetGuard, sandbox: LocalSandbox):
-    with runner_of(guard, sandbox) as runner:
+def test_a_status_is_json_and_back(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
+    with runner_of(days, guard, sandbox) as runner:
         status = runner.status(runner.start(PLAN))
     assert status == msgspec.json.decode(msgspec.json.encode(status), type=RunStatus)
 
@@ -336,78 +349,84 @@ class FlakyGuard(EmbeddedGuard):
 
 
 @pytest.mark.parametrize("policy", ["leave", "pause"])
-def test_while_the_guard_is_away_nothing_new_is_spent(guard: BudgetGuard, sandbox: LocalSandbox, policy: str):
+def test_while_the_guard_is_away_nothing_new_is_spent(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, policy: str
+):
     line = FlakyGuard(guard)
     plan = parse_plan(TEXT.replace("currency: USD", f"currency: USD\non_guard_down: {policy}"))
-    with CampaignRunner.open(guard=line, sandbox=sandbox.url, poll_seconds=0.02) as runner:
+    with runner_of(days, line, sandbox) as runner:
         run = runner.start(plan)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
         line.down = True
         held = {hold.id for hold in guard.holds()}
-        until(lambda: not any(lane.active for lane in runner.status(run).lanes))
+        days.pass_until(lambda: not any(lane.active for lane in runner.status(run).lanes))
         assert held >= {hold.id for hold in guard.holds()}
         assert any(alert.event == "flow.guard_silent" for alert in runner.status(run).alerts)
         line.down = False
-        status = runner.wait(run, 100)
+        status = days.end(runner, run)
 
     assert "completed" == status.state
     agree(status, sandbox, guard)
 
 
-def test_a_guard_that_is_away_from_the_start_is_said_and_waited_for(guard: BudgetGuard, sandbox: LocalSandbox):
+def test_a_guard_that_is_away_from_the_start_is_said_and_waited_for(
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox
+):
     line = FlakyGuard(guard)
     line.down = True
-    with CampaignRunner.open(guard=line, sandbox=sandbox.url, poll_seconds=0.02) as runner:
+    with runner_of(days, line, sandbox) as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: 2 == len(runner.status(run).alerts))
         assert {"flow.guard_silent"} == {alert.event for alert in runner.status(run).alerts}
         assert [] == sandbox.books()["campaigns"]
         line.down = False
-        status = runner.wait(run, 100)
+        until(lambda: all(lane.active for lane in runner.status(run).lanes))
+        status = days.end(runner, run)
 
     assert "completed" == status.state
     agree(status, sandbox, guard)
 
 
 def test_credentials_revoked_in_the_middle_are_told_and_waited_for(
-    guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
+    days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox, tmp_path: Path
 ):
     def revoke(*, refreshable: bool) -> None:
         where = f"{sandbox.url}/sandbox/accounts/meta/sandbox-meta/revoke"
         assert httpx.post(where, json={"refreshable": refreshable}, timeout=60).is_success
 
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
         revoke(refreshable=False)
-        until(lambda: any(alert.event == "flow.not_paused" for alert in runner.status(run).alerts))
+        days.pass_until(lambda: any(alert.event == "flow.not_paused" for alert in runner.status(run).alerts))
         (told,) = {alert.detail["code"] for alert in runner.status(run).alerts if alert.event == "flow.not_paused"}
         assert "unauthorized" == told
         assert any(finding.kind == "unreadable" for finding in runner.reconcile(run, act=False).findings)
     # Somebody gives new ones: what was spent meanwhile is counted, and the campaign is paused at last.
     revoke(refreshable=True)
-    with runner_of(guard, sandbox, tmp_path / "flow.db") as runner:
-        status = runner.wait(run, 100)
+    with runner_of(days, guard, sandbox, tmp_path / "flow.db") as runner:
+        status = days.end(runner, run)
 
     agree(status, sandbox, guard)
 
 
-def test_a_clock_that_jumps_leaves_books_that_agree(guard: BudgetGuard, sandbox: LocalSandbox):
+def test_a_clock_that_jumps_leaves_books_that_agree(days: OwnTime, guard: BudgetGuard, sandbox: LocalSandbox):
     """In days of the plan: the runner's clock is set forward and back while campaigns run; the sandbox's is not."""
     offset = [0]
-    clock = lambda: wall_micros() + offset[0]
-    with runner_of(guard, sandbox, clock=clock, lease_seconds=0.3, grace_seconds=0.1) as runner:
+    clock = lambda: days() + offset[0]
+    options = {**days.runner, "clock": clock, "lease_seconds": 0.3, "grace_seconds": 0.1}
+    with CampaignRunner.open(guard=guard, sandbox=sandbox.url, **options) as runner:
         run = runner.start(PLAN)
         runner.work()
         until(lambda: all(lane.active for lane in runner.status(run).lanes))
         for jump in (0.6, -0.6, -0.4, 0.4, 1.5, -1.5):
             seen = len(runner.events(run))
             offset[0] += round(jump * DAY_SECONDS * SECOND)
-            until(lambda seen=seen: len(runner.events(run)) > seen or not runner.status(run).is_running)
-        status = runner.wait(run, 100)
+            days.pass_until(lambda seen=seen: len(runner.events(run)) > seen or not runner.status(run).is_running)
+        status = days.end(runner, run)
 
     assert "completed" == status.state
     agree(status, sandbox, guard)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,21 +14,22 @@ from typer.testing import CliRunner
 from kiki.cli.main import app
 from kiki.errors import FlowUnreachable, Forbidden, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
 from kiki.flow.flow_client import FlowClient
+from tests.flow.own_time import until
 from tests.flow.served_flow import PLAN, RunningFlow
 from tests.shield.served import TOKENS, bearer
 
 
 @pytest.fixture
 def running() -> Iterator[RunningFlow]:
-    running = RunningFlow(day_seconds=1.0)
+    running = RunningFlow()
     yield running
     running.close()
 
 
 @pytest.fixture
-def slow() -> Iterator[RunningFlow]:
-    """No run ends by itself meanwhile, and who may what is asked."""
-    running = RunningFlow(day_seconds=600.0, tokens=TOKENS)
+def guarded() -> Iterator[RunningFlow]:
+    """Who may what is asked."""
+    running = RunningFlow(tokens=TOKENS)
     yield running
     running.close()
 
@@ -49,12 +49,9 @@ def test_a_client_sees_and_says_what_a_runner_does(running: RunningFlow, file: P
         assert here.plan(run) == client.plan(run)
         assert 1 == client.pause(run, "social")
         assert 1 == client.resume(run, "social")
-        deadline = time.monotonic() + 60
-        while not any(told.event == "flow.reserved" for told in client.events(run)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: any(told.event == "flow.reserved" for told in client.events(run)))
         assert 2 == client.cancel(run)
-        assert "cancelled" == here.wait(run, 30).state
+        assert "cancelled" == running.flow.days.end(here, run).state
         assert here.runs() == client.runs()
         assert here.status(run) == client.status(run)
         events = here.events(run)
@@ -73,32 +70,32 @@ def token(role: str) -> str:
     return bearer(role)["Authorization"].removeprefix("Bearer ")
 
 
-def test_mistakes_are_the_same_errors(slow: RunningFlow, file: Path):
-    with FlowClient(slow.flow.url, token("spend")) as client:
+def test_mistakes_are_the_same_errors(guarded: RunningFlow, file: Path):
+    with FlowClient(guarded.flow.url, token("spend")) as client:
         run = client.start(file)
         with pytest.raises(InvalidInput, match="no campaign 'nobody'"):
             client.pause(run, "nobody")
         file.write_text(PLAN.replace("budget", "budgte", 1))
         with pytest.raises(PlanError, match=r"spring\.yaml:7.*did you mean 'budget'"):
             client.start(file)
-    with FlowClient(slow.flow.url, token("read")) as client, pytest.raises(NotFound):
+    with FlowClient(guarded.flow.url, token("read")) as client, pytest.raises(NotFound):
         client.status("a/../b")
-    with FlowClient(slow.flow.url, token("admin")) as client:
+    with FlowClient(guarded.flow.url, token("admin")) as client:
         with pytest.raises(RunTaken, match="it is not gone"):
-            client.adopt(slow.flow.runner.executor)
+            client.adopt(guarded.flow.runner.executor)
         assert [] == client.adopt("somebody")
 
 
-def test_whoever_lacks_a_role_is_told_so(slow: RunningFlow, file: Path):
-    with FlowClient(slow.flow.url, token("read")) as reader:
+def test_whoever_lacks_a_role_is_told_so(guarded: RunningFlow, file: Path):
+    with FlowClient(guarded.flow.url, token("read")) as reader:
         assert [] == reader.runs()
         with pytest.raises(Forbidden):
             reader.start(file)
-    with FlowClient(slow.flow.url, token("spend")) as spender:
+    with FlowClient(guarded.flow.url, token("spend")) as spender:
         run = spender.start(file)
         with pytest.raises(Forbidden):
             spender.approve(run)
-    with FlowClient(slow.flow.url, token("admin")) as admin:
+    with FlowClient(guarded.flow.url, token("admin")) as admin:
         assert 2 == admin.approve(run)
         with pytest.raises(Forbidden):
             admin.cancel(run)
@@ -145,7 +142,8 @@ def test_the_commands_ask_the_service(running: RunningFlow, file: Path, tmp_path
     assert "1 campaign told to pause" in kiki("pause", "spring", "--campaign", "search", *there).stdout
     assert "1 campaign told to resume" in kiki("resume", run, "--campaign", "search", *there).stdout
     monkeypatch.setenv("KIKI_FLOW_URL", running.flow.url)
-    ran = kiki("run", str(file))
+    with running.flow.days.passing():
+        ran = kiki("run", str(file))
     assert 0 == ran.exit_code
     assert "social: ended: completed" in ran.stderr
     assert "held $0.00" in ran.stdout

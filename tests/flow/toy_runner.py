@@ -1,6 +1,7 @@
 """A runner whose lanes do nothing but steps, each of which leaves a line behind: to be killed, stopped and watched.
 
-`python -m tests.flow.toy_runner STORE EXECUTOR EFFECTS STEPS [PAUSE]`
+`python -m tests.flow.toy_runner STORE EXECUTOR EFFECTS STEPS [PAUSE [MOST]]`; after `MOST` effects of its own it makes no more
+before there is a file EFFECTS.go, so that it has not come to its end when somebody stops it, however late that is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from kiki.flow.journal_engine import Runner
@@ -20,7 +22,9 @@ from kiki.flow.run_store import RunStore
 LEASE_SECONDS, GRACE_SECONDS = 1.5, 0.5
 
 
-def lane(effects: str, steps: int, pause: float) -> Callable[..., Awaitable[Json]]:
+def lane(effects: str, steps: int, pause: float, most: int) -> Callable[..., Awaitable[Json]]:
+    left = [most]
+
     async def live(
         run: str, _plan: Plan, _settings: Json, campaign: str, port: Port, fence: Callable[[], Awaitable[None]]
     ) -> Json:
@@ -29,6 +33,9 @@ def lane(effects: str, steps: int, pause: float) -> Callable[..., Awaitable[Json
 
             async def act(step: int = step) -> Json:
                 await fence()
+                while most and left[0] <= 0 and not Path(f"{effects}.go").exists():  # noqa: ASYNC110, ASYNC240
+                    await asyncio.sleep(0.02)
+                left[0] -= 1
                 leave(effects, f"{run} {campaign} {step}")
                 await asyncio.sleep(pause)
                 return {"step": step}
@@ -50,12 +57,12 @@ def leave(path: str, line: str) -> None:
 
 
 async def main(arguments: list[str]) -> None:
-    where, executor, effects, steps, *pause = arguments
+    where, executor, effects, steps, pause, most = [*arguments, "0", "0"][:6]
     store = RunStore.open(where)
     runner = Runner(
         store,
         executor,
-        lane(effects, int(steps), float(pause[0]) if pause else 0.0),
+        lane(effects, int(steps), float(pause), int(most)),
         lease_seconds=LEASE_SECONDS,
         grace_seconds=GRACE_SECONDS,
         poll_seconds=0.05,

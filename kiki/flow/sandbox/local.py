@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from kiki.clock import Clock, wall_micros
 from kiki.flow.sandbox.books import Books
 from kiki.flow.sandbox.server import sandbox_listening
 
@@ -20,10 +21,16 @@ class LocalSandbox:
     """
 
     def __init__(
-        self, path: str | Path = ":memory:", *, first_day: date | None = None, day_seconds: float = 2.0, seed: int = 0
+        self,
+        path: str | Path = ":memory:",
+        *,
+        first_day: date | None = None,
+        day_seconds: float = 2.0,
+        seed: int = 0,
+        clock: Clock = wall_micros,
     ) -> None:
         """`first_day` begins now, unless the books have begun already; each day takes `day_seconds`."""
-        self._make = (path, first_day or datetime.now(UTC).date(), day_seconds, seed)
+        self._make = (path, first_day or datetime.now(UTC).date(), day_seconds, seed, clock)
         self._listening: Future[str] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = asyncio.Event()
@@ -72,9 +79,9 @@ class LocalSandbox:
             self._listening.set_exception(error)
 
     async def _answer(self) -> None:
-        path, first_day, day_seconds, seed = self._make
+        path, first_day, day_seconds, seed, clock = self._make
         self._loop = asyncio.get_running_loop()
-        self._books = Books(path, first_day=first_day, day_seconds=day_seconds, seed=seed)
+        self._books = Books(path, first_day=first_day, day_seconds=day_seconds, seed=seed, clock=clock)
         try:
             async with sandbox_listening(self._books) as url:
                 self._listening.set_result(url)
