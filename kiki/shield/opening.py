@@ -173,7 +173,8 @@ def _window(
 ) -> LocalWindow | RedisWindow:
     if redis is not None:
         # redis-py is loaded only where it is used.
-        from kiki.shield.redis_window import KnownEpoch, RedisWindow
+        from kiki.shield.redis_epoch import KnownEpoch
+        from kiki.shield.redis_window import RedisWindow
 
         met = known_epoch(ledger.store)
         try:

@@ -35,6 +35,7 @@ class RedisLanes:
 
     def share(self, secret: str) -> None:
         """Names are given by this secret (hexadecimal) from now on."""
+        self.secret = secret
         self._secret = bytes.fromhex(secret)
         self._lanes.clear()
         self._references.clear()

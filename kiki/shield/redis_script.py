@@ -28,6 +28,31 @@ _CODES = {Verb.CHECK: 1, Verb.SPEND: 2, Verb.RESERVE: 3, Verb.RECORD: 4, Verb.CO
 _REASONS = {1: Reason.HALTED, 2: Reason.ABOVE_LIMIT, 3: Reason.BUDGET_EXHAUSTED}
 
 
+class StateKeys(NamedTuple):
+    """The keys of the shared state, as the script takes them: one hash tag, so that a cluster keeps them together."""
+
+    meta: str
+    live: str
+    grave: str
+    scopes: str
+    holds: str
+    deadlines: str
+    halts: str
+    outcomes: str
+    outcomes_before: str
+
+    @classmethod
+    def under(cls, prefix: str) -> StateKeys:
+        """The keys of one shared window."""
+        names = ("meta", "live", "grave", "scopes", "holds", "deadlines", "halts", "keys:1", "keys:2")
+        return cls(*(f"{{{prefix}}}:{name}" for name in names))
+
+    @property
+    def window_prefix(self) -> str:
+        """With which the key of every window begins."""
+        return self.meta.removesuffix("meta") + "w:"
+
+
 class Call(msgspec.Struct):
     """What the script is handed."""
 
@@ -118,8 +143,9 @@ class Batch:
         return found
 
 
-def evaluate(connection: RedisConnection, call: Call, keys: Sequence[str], prefix: str) -> Reply:
-    """Run the script, which is loaded where Redis does not have it yet. `prefix` begins the key of every window."""
+def evaluate(connection: RedisConnection, call: Call, keys: StateKeys) -> Reply:
+    """Run the script, which is loaded where Redis does not have it yet."""
+    prefix = keys.window_prefix
     windows = [prefix + name for name, _ in call.windows]
     arguments = (len(keys) + len(windows), *keys, *windows, _encode(call), prefix)
     try:

@@ -20,8 +20,9 @@ from kiki.clock import SECOND
 from kiki.errors import CapacityReached, Conflict, HoldUnknown, InvalidMoney, KeyReused, PolicyError, WindowUnavailable
 from kiki.shield.budget import Reason
 from kiki.shield.policy import single_budget
+from kiki.shield.redis_epoch import KnownEpoch
 from kiki.shield.redis_script import SUM_MAX
-from kiki.shield.redis_window import KnownEpoch, RedisWindow
+from kiki.shield.redis_window import RedisWindow
 from kiki.shield.window import Answer, Ask, OpenHold, Verb
 from tests.servers import RedisServer, free_port, running_redis
 from tests.shield.window_contract import (
@@ -383,10 +384,11 @@ def test_elsewhere_a_first_contact_waits_out_the_longest_window(redis, connect):
 
 def test_a_known_epoch_that_is_there_is_taken_up(redis, connect):
     first = connect(redis, chain="a")
-    spend(first, 1)
-    again = connect(redis, chain="a", known=KnownEpoch(first.epoch, first.sequence))
+    last = one(first, ask_spend(1))
+    again = connect(redis, chain="a", known=KnownEpoch(last.epoch, last.sequence))
     assert again.ready() is None
-    assert (again.epoch, again.sequence) == (first.epoch, first.sequence)
+    after = one(again, ask_spend(1))
+    assert (after.epoch, after.sequence) == (last.epoch, last.sequence + 1)
 
 
 def test_who_knows_spends_of_an_older_epoch_stops_everybody_once(redis, connect):
@@ -447,8 +449,8 @@ def test_an_emptied_redis(redis, connect, client):
 
 def test_a_process_that_restarts_meanwhile_learns_of_the_loss(redis, connect, client):
     first = connect(redis, chain="a")
-    spend(first, 100)
-    known = KnownEpoch(first.epoch, first.sequence)
+    last = one(first, ask_spend(100))
+    known = KnownEpoch(last.epoch, last.sequence)
     client.flushall()
     _lose_nothing_admitted([connect(redis, chain="a", known=known), first], "lost the shared budget windows")
 
