@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,12 +11,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from kiki.clock import SECOND, Clock, wall_micros
-from kiki.flow.platform import CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
-from kiki.flow.platforms.amounts import smallest_unit
-from kiki.outbound.exchange import UNREADABLE, UNSUPPORTED
+from kiki.flow.platform import CampaignState, Limits, SpendReport, Status, Twin, ValueUpload, campaign_of
+from kiki.flow.platforms.amounts import smallest_unit, wrong_amounts
+from kiki.outbound.exchange import CONFLICT, NOT_FOUND, UNREADABLE, UNSUPPORTED, Request
 from kiki.outbound.line import Line
-from kiki.outbound.outcome import Outcome, done, refused, unknown
+from kiki.outbound.outcome import Fate, Outcome, done, refused, unknown
 
+Kind = TypeVar("Kind")
 Named = TypeVar("Named")
 
 PAGES_MAX: Final = 100
@@ -35,6 +37,8 @@ class AdAccount:
     """One account on one platform; an adapter adds the rest of `Platform`."""
 
     NAME: ClassVar[str]
+    CAMPAIGN_ID: ClassVar[re.Pattern[str]] = re.compile(r"[0-9]{1,20}")
+    """The form of a campaign's id; anything else would become a path or a query of its own."""
 
     def __init__(self, account: str, line: Line, limits: Limits, *, clock: Clock = wall_micros) -> None:
         self._account = account
@@ -90,6 +94,10 @@ class AdAccount:
     async def _ask_about(self) -> AboutAccount | Outcome:
         raise NotImplementedError
 
+    async def lookup(self, name: str) -> Outcome:
+        """See `Platform`."""
+        raise NotImplementedError
+
     async def archive(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. For platforms with unique names; the others say how."""
         return refused(UNSUPPORTED, "not sent: names are unique there, so that no campaign has a twin")
@@ -97,6 +105,54 @@ class AdAccount:
     async def close(self) -> None:
         """See `Platform`."""
         await self.line.close()
+
+    async def answer(self, kind: type[Kind], request: Request) -> Kind | Outcome:
+        """What the platform answers, as that type."""
+        reply = await self.line.send(request)
+        return reply if isinstance(reply, Outcome) else reply.read(kind)
+
+    def no_id(self, campaign: str) -> Outcome | None:
+        """The refusal of what cannot be a campaign's id."""
+        if self.CAMPAIGN_ID.fullmatch(campaign):
+            return None
+        return refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no id of a campaign")
+
+    async def wrong_amount(self, micros: int) -> Outcome | None:
+        """The refusal of an amount that the account's currency cannot say, or why the currency is not known."""
+        about = await self.about()
+        return about if isinstance(about, Outcome) else wrong_amounts(about.currency, micros)
+
+    async def taken_since(self, made: Outcome, name: str) -> Outcome:
+        """The campaign whose name was taken since the look: by an effect that came late, or by another runner.
+
+        Any other answer to a creation stays as it is.
+        """
+        shown = await self.lookup(name) if made.code == CONFLICT else made
+        return shown if "campaign" in shown.value else made
+
+    async def upload(
+        self,
+        values: Sequence[ValueUpload],
+        most: int,
+        send: Callable[[Sequence[ValueUpload], str], Awaitable[int | Outcome]],
+    ) -> Outcome:
+        """Let values leave that may: with consent, an order and a click to tell them by.
+
+        `send` takes at most so many at once, with the account's currency, and says how many the platform took.
+        """
+        allowed = [each for each in values if each.consented and each.order and each.click and each.value >= 0]
+        if not allowed:
+            return done(accepted=0, rejected=len(values))
+        about = await self.about()
+        if isinstance(about, Outcome):
+            return about
+        accepted = 0
+        for start in range(0, len(allowed), most):
+            taken = await send(allowed[start : start + most], about.currency)
+            if isinstance(taken, Outcome):
+                return taken
+            accepted += taken
+        return done(accepted=accepted, rejected=len(values) - accepted)
 
     def today(self, time_zone: str) -> date:
         """The day that it is in the account."""
@@ -117,6 +173,17 @@ def shown_campaign(state: CampaignState, twins: Sequence[Twin] = ()) -> Outcome:
     """A campaign as `lookup` and writes answer it, with the others of its name that have not ended."""
     several = {"twins": msgspec.to_builtins(twins)} if twins else {}
     return done(campaign=msgspec.to_builtins(state), **several)
+
+
+def unfinished(found: Outcome) -> str | Outcome:
+    """The id of a campaign that is not whole yet, empty where there is none: what a look before a creation leaves to do.
+
+    An outcome where nothing is to be done: it is there, or has ended, or nobody knows.
+    """
+    state = campaign_of(found)
+    if state is None:
+        return "" if found.is_done else found
+    return found if state.whole or state.status is Status.ENDED else state.id
 
 
 def read_back(found: Outcome) -> Outcome:
@@ -140,6 +207,17 @@ def foremost(
     return chosen, [each for each in others if each.status is not Status.ENDED]
 
 
+async def each_of(things: Sequence[Named], what: str, change: Callable[[Named], Awaitable[Outcome]]) -> Outcome:
+    """One change of several things, one by one: refused after the first it is half done, and so unknown."""
+    for number, each in enumerate(things):
+        outcome = await change(each)
+        if outcome.fate is Fate.REFUSED and number:
+            return unknown("partly", f"{number} of {len(things)} {what}: {outcome.message}")
+        if not outcome.is_done:
+            return outcome
+    return done()
+
+
 def endless(what: str) -> Outcome:
     """The refusal of a list that does not end."""
     return refused(UNREADABLE, f"{what} has more than {PAGES_MAX} pages")
@@ -148,16 +226,6 @@ def endless(what: str) -> Outcome:
 def shown_report(report: SpendReport) -> Outcome:
     """A report as `spend_report` answers it."""
     return done(report=msgspec.to_builtins(report))
-
-
-def consented(values: Sequence[ValueUpload]) -> list[ValueUpload]:
-    """The values that may leave: with consent, an order and a click to tell them by."""
-    return [each for each in values if each.consented and each.order and each.click and each.value >= 0]
-
-
-def in_batches(values: Sequence[ValueUpload], size: int) -> Iterable[Sequence[ValueUpload]]:
-    """Slices of at most `size`."""
-    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def zone_of(name: str) -> ZoneInfo:

@@ -15,7 +15,7 @@ import msgspec
 
 from kiki.clock import Clock, to_datetime, wall_micros
 from kiki.flow.plan import Account
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -27,6 +27,7 @@ from kiki.flow.platforms.ad_account import (
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
 )
 from kiki.flow.platforms.amazon_reply import (
     AdGroup,
@@ -42,12 +43,12 @@ from kiki.flow.platforms.amazon_reply import (
     judge,
     taken,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, dump, exact_micros, whole_currency, wrong_amounts
+from kiki.flow.platforms.amounts import dump, exact_micros, json_request, whole_currency, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.day_reports import DayReports
 from kiki.flow.platforms.downloads import Downloads
-from kiki.outbound.exchange import CONFLICT, NOT_FOUND, SERVER_ERROR, UNSUPPORTED, Reply, Request
+from kiki.outbound.exchange import CONFLICT, NOT_FOUND, SERVER_ERROR, UNSUPPORTED, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import OAuth2
 from kiki.outbound.outcome import Outcome, done, refused
@@ -77,7 +78,6 @@ PAGE: Final = 100
 REPORT_HEADERS: Final = {"Content-Type": "application/vnd.createasyncreportrequest.v3+json"}
 COLUMNS: Final = ("date", "campaignId", "cost", "impressions", "clicks", "purchases14d", "sales14d")
 
-_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _DUPLICATE: Final = re.compile(rb"duplicate of\s*:\s*([0-9a-f-]{36})")
 
 
@@ -85,6 +85,7 @@ class Amazon(AdAccount):
     """See `Platform`. `open` makes one. The account is an advertising profile: one advertiser in one marketplace."""
 
     NAME: ClassVar[str] = "amazon"
+    CAMPAIGN_ID: ClassVar[re.Pattern[str]] = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
     def __init__(
         self, account: str, line: Line, *, url: str, version: str = VERSION, clock: Clock = wall_micros
@@ -114,7 +115,7 @@ class Amazon(AdAccount):
         accepted = "write the account's id such as amzn1.ads-account.g.abc"
         ads_account = told.setting("ads_account", "", r"[A-Za-z0-9._-]{0,100}", accepted)
         profile = told.account(r"[0-9]{1,20}", "write the profile's id, which is a number")
-        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        per_minute = told.per_minute()
         told.settings_known({"region", "version", "ads_account", "per_minute"})
         told.require()
         # Version 1 and the reports know the application under different names.
@@ -129,7 +130,7 @@ class Amazon(AdAccount):
             authorization=OAuth2(token_url, client_id, client_secret, refresh),
             headers=headers,
             judge=judge,
-            per_minute=int(per_minute) if per_minute.isdigit() else None,
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(profile, line, url=url, version=version)
@@ -140,8 +141,7 @@ class Amazon(AdAccount):
         await super().close()
 
     async def _ask_about(self) -> AboutAccount | Outcome:
-        reply = await self.line.send(Request(method="GET", path=f"v2/profiles/{self.account}", write=False))
-        profile = reply if isinstance(reply, Outcome) else reply.read(Profile)
+        profile = await self.answer(Profile, Request(method="GET", path=f"v2/profiles/{self.account}", write=False))
         if isinstance(profile, Outcome):
             return profile
         self._country = profile.country_code
@@ -172,38 +172,25 @@ class Amazon(AdAccount):
         wrong = self._wrong_spec(spec) or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
         if wrong is not None:
             return wrong
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
-        if "campaign" in there.value:
-            state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.whole or state.status is Status.ENDED:
-                return there
-            campaign = state.id
-        else:
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
+        if not campaign:
             made = await self._write(MadeCampaign, "create/campaigns", {"campaigns": [self._campaign(spec, about)]})
             if isinstance(made, Outcome):
-                # The name was taken since: by an effect that came late, or by another runner.
-                shown = await self.lookup(spec.name) if made.code == CONFLICT else made
-                return shown if "campaign" in shown.value else made
+                return await self.taken_since(made, spec.name)
             campaign = made.campaign.campaign_id
         failure = await self._complete(campaign, spec)
         return read_back(await self.lookup(spec.name)) if failure is None else failure
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        wrong = wrong_amounts(about.currency, micros)
+        wrong = await self.wrong_amount(micros)
         return wrong or await self._update(campaign, {"budgets": [_budget(micros)]})
 
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. The default bid for a click in the campaign's own ad group."""
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        wrong = wrong_amounts(about.currency, micros) or _no_id(campaign)
+        wrong = await self.wrong_amount(micros) or self.no_id(campaign)
         if wrong is not None:
             return wrong
         group = await self._ad_group(campaign)
@@ -228,7 +215,7 @@ class Amazon(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         rows = await self._reports.rows(day)
@@ -247,8 +234,7 @@ class Amazon(AdAccount):
     def _wrong_spec(self, spec: CampaignSpec) -> Outcome | None:
         settings = CampaignSettings(spec.settings)
         settings.flag("automatic_targets", default=False, meaning="Amazon chooses what the ads are shown beside")
-        if len(spec.name) > NAME_MAX:
-            settings.wrong(f"its name has {len(spec.name)} letters, and Amazon takes {NAME_MAX}")
+        settings.name(spec.name, NAME_MAX, "Amazon")
         elsewhere = [each for each in spec.countries if each != self._country]
         if elsewhere:
             settings.wrong(
@@ -309,7 +295,7 @@ class Amazon(AdAccount):
         )
 
     async def _update(self, campaign: str, change: Mapping[str, Any]) -> Outcome:
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         body = {"campaigns": [{"campaignId": campaign, **change}]}
@@ -320,8 +306,7 @@ class Amazon(AdAccount):
 
     async def _look(self, number: str, day: date) -> Mapping[str, Billed] | Outcome:
         """A report's rows, once it is made."""
-        asked = await self.line.send(Request(method="GET", path=f"reporting/reports/{number}", write=False))
-        report = asked if isinstance(asked, Outcome) else asked.read(Ordered)
+        report = await self.answer(Ordered, Request(method="GET", path=f"reporting/reports/{number}", write=False))
         if isinstance(report, Outcome):
             return report
         if report.status in {"PENDING", "PROCESSING"}:
@@ -366,8 +351,9 @@ class Amazon(AdAccount):
         token: str | None = ""
         for _ in range(PAGES_MAX):
             body = {"adProductFilter": {"include": [PRODUCT]}, **filters, "maxResults": PAGE}
-            reply = await self._send(f"query/{what}", {**body, "nextToken": token} if token else body, write=False)
-            page = reply if isinstance(reply, Outcome) else reply.read(kind)
+            if token:
+                body["nextToken"] = token
+            page = await self.answer(kind, self._request(f"query/{what}", body, write=False))
             if isinstance(page, Outcome):
                 return page
             pages.append(page)
@@ -377,14 +363,11 @@ class Amazon(AdAccount):
         return endless(f"query/{what}")
 
     async def _write(self, kind: type[Kind], path: str, body: Mapping[str, Any]) -> Kind | Outcome:
-        reply = await self._send(path, body, write=True)
+        reply = await self.line.send(self._request(path, body, write=True))
         return reply if isinstance(reply, Outcome) else taken(reply, kind)
 
-    async def _send(self, path: str, body: Mapping[str, Any], *, write: bool) -> Reply | Outcome:
-        path = f"adsApi/{self._version}/{path}"
-        return await self.line.send(
-            Request(method="POST", path=path, write=write, content=dump(body), headers=JSON_HEADERS)
-        )
+    def _request(self, path: str, body: Mapping[str, Any], *, write: bool) -> Request:
+        return json_request("POST", f"adsApi/{self._version}/{path}", body, write=write)
 
 
 def _budget(micros: int) -> dict[str, Any]:
@@ -397,9 +380,3 @@ def _budget(micros: int) -> dict[str, Any]:
 
 def _exactly(name: str) -> dict[str, Any]:
     return {"include": [name], "queryTermMatchType": "EXACT_MATCH"}
-
-
-def _no_id(campaign: str) -> Outcome | None:
-    return (
-        None if _ID.fullmatch(campaign) else refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no id of a campaign")
-    )

@@ -6,6 +6,7 @@ made smaller: below a millionth it counts as a whole one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 from typing import Annotated, Any, Final
 
@@ -13,7 +14,7 @@ import msgspec
 
 from kiki.flow.words import DECIMALS
 from kiki.money import MICROS, MICROS_MAX
-from kiki.outbound.exchange import INVALID
+from kiki.outbound.exchange import INVALID, UNREADABLE, Request
 from kiki.outbound.outcome import Outcome, refused
 
 Digits = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,20}\Z")]
@@ -22,10 +23,10 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | Digits
 """A whole number that platforms write as one, or as text."""
 CurrencyCode = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z]{3}\Z")]
 
-JSON_HEADERS: Final = {"Content-Type": "application/json"}
 SIGNIFICANT: Final = 15
 """So many digits survive in a platform's double."""
 
+_JSON_HEADERS: Final = {"Content-Type": "application/json"}
 _CONTEXT: Final = Context(prec=60)
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -77,6 +78,13 @@ def billed_micros(amount: Decimal) -> int | None:
     return int(_CONTEXT.multiply(plain, Decimal(MICROS)).to_integral_value(ROUND_CEILING))
 
 
+def total_billed(amounts: Iterable[Decimal]) -> int | Outcome:
+    """What was billed in all, each rounded up; the refusal of a report in which one is no amount."""
+    billed = [billed_micros(each) for each in amounts]
+    total = sum(each for each in billed if each is not None)
+    return refused(UNREADABLE, "the platform says a spend that is no amount of money") if None in billed else total
+
+
 def whole_count(amount: Decimal) -> int:
     """How many things a number says there are; 0 when it says none."""
     return int(amount) if _countable(amount) else 0
@@ -85,6 +93,11 @@ def whole_count(amount: Decimal) -> int:
 def dump(body: Any) -> bytes:
     """JSON in which a `Decimal` is a number, digit for digit."""
     return _JSON.encode(body)
+
+
+def json_request(method: str, path: str, body: Any, *, write: bool) -> Request:
+    """A request with such a body."""
+    return Request(method=method, path=path, write=write, content=dump(body), headers=_JSON_HEADERS)
 
 
 def _countable(amount: Decimal) -> bool:

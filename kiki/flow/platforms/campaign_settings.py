@@ -54,6 +54,11 @@ class CampaignSettings:
             self.wrong(f"setting {name!r} is {str(value)[:SHOWN]!r}; write true or false: {meaning}")
         return default if value is None else value is True
 
+    def name(self, name: str, most: int, platform: str) -> None:
+        """The campaign's own name, of which the platform takes so many letters."""
+        if len(name) > most:
+            self.wrong(f"its name has {len(name)} letters, and {platform} takes {most}")
+
     def wrong(self, problem: str) -> None:
         """Note what is wrong."""
         self._problems.append(problem)

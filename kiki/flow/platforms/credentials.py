@@ -62,6 +62,14 @@ class Credentials:
             self.wrong(f"{name} is {value[:60]!r}; {accepted}")
         return value
 
+    def per_minute(self, default: int | None = None) -> int | None:
+        """How many calls a minute the account may have; None: as many as the platform takes."""
+        form = r"[1-9][0-9]{0,4}"
+        value = self.setting(
+            "per_minute", str(default or ""), form if default else f"({form})?", "write calls a minute"
+        )
+        return int(value) if re.fullmatch(form, value) else default
+
     def account(self, form: str, accepted: str) -> str:
         """The account's id, which is a part of paths and headers."""
         if not re.fullmatch(form, self._account.account):

@@ -6,6 +6,7 @@ strategy: a click's bid of its ad groups where it bids by hand, the limit or the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, ClassVar, Final, TypeVar
@@ -18,15 +19,13 @@ from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
     about_account,
-    consented,
     endless,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, billed_micros, dump, whole_count, wrong_amounts
+from kiki.flow.platforms.amounts import billed_micros, json_request, whole_count, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.google_ads_campaign import (
@@ -72,6 +71,7 @@ class GoogleAds(AdAccount):
     """See `Platform`."""
 
     NAME: ClassVar[str] = "google_ads"
+    CAMPAIGN_ID: ClassVar[re.Pattern[str]] = re.compile(r"[0-9]{1,19}")
 
     def __init__(
         self, customer: str, line: Line, *, eu_political: bool, conversion_action: str = "", click_id: str = "gclid"
@@ -103,7 +103,7 @@ class GoogleAds(AdAccount):
         )
         action = told.setting("conversion_action", "", r"|[0-9]+", "write the conversion action's id, digits alone")
         click_id = told.setting("click_id", "gclid", "|".join(CLICK_IDS), f"write one of {', '.join(CLICK_IDS)}")
-        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        per_minute = told.per_minute(PER_MINUTE)
         url = told.address("GOOGLE_ADS_URL", URL)
         token_url = told.address("GOOGLE_ADS_TOKEN_URL", TOKEN_URL)
         told.settings_known(SETTINGS)
@@ -114,7 +114,7 @@ class GoogleAds(AdAccount):
             headers={"developer-token": developer_token}
             | ({"login-customer-id": login.replace("-", "")} if login else {}),
             judge=judge,
-            per_minute=int(per_minute),
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(customer, line, eu_political=political == "True", conversion_action=action, click_id=click_id)
@@ -217,8 +217,9 @@ class GoogleAds(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        if not query.is_id(campaign):
-            return _no_id(campaign)
+        wrong = self.no_id(campaign)
+        if wrong is not None:
+            return wrong
         rows = await self._search(query.spend(campaign, day), SpendRow)
         if isinstance(rows, Outcome):
             return rows
@@ -237,25 +238,7 @@ class GoogleAds(AdAccount):
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
         """See `Platform`."""
-        allowed = consented(values)
-        if not allowed:
-            return done(accepted=0, rejected=len(values))
-        if not self._conversion_action:
-            return refused(INVALID, "not sent: the plan's setting 'conversion_action' says which conversions these are")
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        accepted = 0
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            body = {
-                "conversions": [self._conversion(each, about.currency) for each in batch],
-                "partialFailure": True,
-            }
-            taken = await self._write(f"customers/{self.account}:uploadClickConversions", body, Uploaded)
-            if isinstance(taken, Outcome):
-                return taken
-            accepted += taken.accepted(len(batch))
-        return done(accepted=accepted, rejected=len(values) - accepted)
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
 
     # -- below ---------------------------------------------------------------------------------------
 
@@ -281,8 +264,9 @@ class GoogleAds(AdAccount):
         return [found[each] for each in countries]
 
     async def _campaign(self, campaign: str) -> CampaignRow | Outcome:
-        if not query.is_id(campaign):
-            return _no_id(campaign)
+        wrong = self.no_id(campaign)
+        if wrong is not None:
+            return wrong
         rows = await self._search(query.campaign_numbered(campaign), CampaignRow)
         if isinstance(rows, Outcome):
             return rows
@@ -290,10 +274,7 @@ class GoogleAds(AdAccount):
 
     async def _to_be_set(self, campaign: str, micros: int) -> CampaignRow | Outcome:
         """The campaign as it is, for an amount that its currency can say."""
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        return wrong_amounts(about.currency, micros) or await self._campaign(campaign)
+        return await self.wrong_amount(micros) or await self._campaign(campaign)
 
     async def _groups(self, campaign: str) -> list[AdGroupRow] | Outcome:
         return await self._search(query.ad_groups(campaign), AdGroupRow)
@@ -339,13 +320,19 @@ class GoogleAds(AdAccount):
             account=self.account,
         )
 
-    def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
         action, click_id = self._conversion_action, self._click_id
-        return conversion(value, currency, customer=self.account, action=action, click_id=click_id)
+        if not action:
+            return refused(INVALID, "not sent: the plan's setting 'conversion_action' says which conversions these are")
+        told = [conversion(each, currency, customer=self.account, action=action, click_id=click_id) for each in batch]
+        body = {"conversions": told, "partialFailure": True}
+        taken = await self._write(f"customers/{self.account}:uploadClickConversions", body, Uploaded)
+        return taken if isinstance(taken, Outcome) else taken.accepted(len(batch))
 
     async def _set(self, campaign: str, change: Mapping[str, Any], mask: str) -> Outcome:
-        if not query.is_id(campaign):
-            return _no_id(campaign)
+        wrong = self.no_id(campaign)
+        if wrong is not None:
+            return wrong
         update = {"resourceName": f"customers/{self.account}/campaigns/{campaign}", **change}
         body = {"operations": [{"update": update, "updateMask": mask}]}
         return await self._mutate("campaigns", body)
@@ -356,8 +343,8 @@ class GoogleAds(AdAccount):
         body = {"query": asked}
         for _ in range(PAGES_MAX):
             path = f"customers/{self.account}/googleAds:search"
-            reply = await self.line.send(Request(method="POST", path=path, write=False, json=body))
-            page = reply if isinstance(reply, Outcome) else reply.read(Rows[kind])  # type: ignore[valid-type]  # a type at run time
+            request = Request(method="POST", path=path, write=False, json=body)
+            page = await self.answer(Rows[kind], request)  # type: ignore[valid-type]  # a type at run time
             if isinstance(page, Outcome):
                 return page
             rows += page.results
@@ -375,14 +362,8 @@ class GoogleAds(AdAccount):
         return done() if failed is None else refused(INVALID, self.line.plain(failed))
 
     async def _write(self, path: str, body: Mapping[str, Any], kind: type[Kind]) -> Kind | Outcome:
-        sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
-        reply = await self.line.send(sent)
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
+        return await self.answer(kind, json_request("POST", path, body, write=True))
 
 
 def _status(word: str) -> Status:
     return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
-
-
-def _no_id(campaign: str) -> Outcome:
-    return refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no campaign of Google Ads")

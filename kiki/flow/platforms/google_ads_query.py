@@ -19,11 +19,6 @@ _METRICS: Final = (
 )
 
 
-def is_id(campaign: str) -> bool:
-    """Whether a text may be a campaign's id; nothing else is written into a query."""
-    return campaign.isascii() and campaign.isdigit() and len(campaign) < 20
-
-
 def campaign_named(name: str) -> str:
     """Campaigns of that name, removed ones too."""
     return _select(_CAMPAIGN, "campaign", f"campaign.name = {_quoted(name)}")

@@ -22,16 +22,14 @@ from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
     about_account,
-    consented,
     day_start,
     endless,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
 )
-from kiki.flow.platforms.amounts import billed_micros, exact_micros, smallest_unit, wrong_amounts
+from kiki.flow.platforms.amounts import billed_micros, exact_micros, smallest_unit, total_billed, wrong_amounts
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.linkedin_reply import (
@@ -44,7 +42,7 @@ from kiki.flow.platforms.linkedin_reply import (
     judge,
 )
 from kiki.money import MICROS
-from kiki.outbound.exchange import INVALID, NOT_FOUND, UNREADABLE, Reply, Request
+from kiki.outbound.exchange import INVALID, Reply, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
 from kiki.outbound.outcome import Outcome, done, refused
@@ -121,7 +119,7 @@ class LinkedIn(AdAccount):
             "locale": told.setting("locale", "en_US", r"[a-z]{2}_[A-Z]{2}", "write a language and a country: en_US"),
             "conversion": told.setting("conversion", "", r"|[0-9]{1,20}", "write the id of a conversion rule"),
         }
-        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        per_minute = told.per_minute(PER_MINUTE)
         told.settings_known(SETTINGS)
         told.require()
         line = Line(
@@ -129,7 +127,7 @@ class LinkedIn(AdAccount):
             authorization=authorization,
             headers={"LinkedIn-Version": version, "X-Restli-Protocol-Version": "2.0.0"},
             judge=judge,
-            per_minute=int(per_minute),
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(number, line, settings)
@@ -173,7 +171,7 @@ class LinkedIn(AdAccount):
         if isinstance(made, Outcome):
             return made
         number = made.headers.get("x-restli-id") or made.headers.get("x-linkedin-id", "")
-        if not _is_id(number):
+        if self.no_id(number) is not None:
             return read_back(await self.lookup(spec.name))
         shown = await self._get(f"{self._campaigns}/{number}", CampaignFields)
         return read_back(shown if isinstance(shown, Outcome) else shown_campaign(self._state(shown, about)))
@@ -211,18 +209,19 @@ class LinkedIn(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        if not _is_id(campaign):
-            return _no_id(campaign)
+        wrong = self.no_id(campaign)
+        if wrong is not None:
+            return wrong
         shown = await self._get(f"adAnalytics?{_report_query(campaign, day)}", Analytics)
         if isinstance(shown, Outcome):
             return shown
-        spent = [billed_micros(each.cost_in_local_currency) for each in shown.elements]
-        if None in spent:
-            return refused(UNREADABLE, "the platform says a spend that is no amount of money")
+        spent = total_billed(each.cost_in_local_currency for each in shown.elements)
+        if isinstance(spent, Outcome):
+            return spent
         return shown_report(
             SpendReport(
                 day=day,
-                spent=sum(each for each in spent if each is not None),
+                spent=spent,
                 impressions=sum(int(each.impressions) for each in shown.elements),
                 clicks=sum(int(each.clicks) for each in shown.elements),
                 conversions=sum(int(each.external_website_conversions) for each in shown.elements),
@@ -233,23 +232,7 @@ class LinkedIn(AdAccount):
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
         """See `Platform`."""
-        allowed = consented(values)
-        if not allowed:
-            return done(accepted=0, rejected=len(values))
-        if not self._settings["conversion"]:
-            return refused(INVALID, "not sent: the plan's setting 'conversion' says which conversions these are")
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        accepted = 0
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            body = {"elements": [self._conversion(each, about.currency) for each in batch]}
-            answer = await self._send("POST", "conversionEvents", body, "BATCH_CREATE")
-            taken = answer if isinstance(answer, Outcome) else answer.read(TakenAll)
-            if isinstance(taken, Outcome):
-                return taken
-            accepted += sum(200 <= each.status < 300 for each in taken.elements)
-        return done(accepted=accepted, rejected=len(values) - accepted)
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
 
     # -- what is sent --------------------------------------------------------------------------------
 
@@ -287,6 +270,14 @@ class LinkedIn(AdAccount):
             "offsiteDeliveryEnabled": False,
         }
         return body | ({"unitCost": _money(spec.bid, about.currency)} if spec.bid else {})
+
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+        if not self._settings["conversion"]:
+            return refused(INVALID, "not sent: the plan's setting 'conversion' says which conversions these are")
+        body = {"elements": [self._conversion(each, currency) for each in batch]}
+        answer = await self._send("POST", "conversionEvents", body, "BATCH_CREATE")
+        taken = answer if isinstance(answer, Outcome) else answer.read(TakenAll)
+        return taken if isinstance(taken, Outcome) else sum(200 <= each.status < 300 for each in taken.elements)
 
     def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
         return {
@@ -330,8 +321,9 @@ class LinkedIn(AdAccount):
         )
 
     async def _set(self, campaign: str, change: Mapping[str, Any]) -> Outcome:
-        if not _is_id(campaign):
-            return _no_id(campaign)
+        wrong = self.no_id(campaign)
+        if wrong is not None:
+            return wrong
         body = {"patch": {"$set": change}}
         reply = await self._send("POST", f"{self._campaigns}/{campaign}", body, "PARTIAL_UPDATE")
         if isinstance(reply, Outcome):
@@ -346,8 +338,7 @@ class LinkedIn(AdAccount):
         return reply
 
     async def _get(self, path: str, kind: type[Kind]) -> Kind | Outcome:
-        reply = await self.line.send(Request(method="GET", path=path, write=False))
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
+        return await self.answer(kind, Request(method="GET", path=path, write=False))
 
 
 def _authorization(told: Credentials) -> Authorization:
@@ -394,11 +385,3 @@ def _milliseconds(moment: datetime) -> int:
 
 def _status(word: str) -> Status:
     return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
-
-
-def _is_id(campaign: str) -> bool:
-    return campaign.isascii() and campaign.isdigit() and len(campaign) <= 20
-
-
-def _no_id(campaign: str) -> Outcome:
-    return refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no campaign of LinkedIn")

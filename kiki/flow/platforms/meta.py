@@ -20,15 +20,15 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
-    consented,
+    each_of,
     endless,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
 )
-from kiki.flow.platforms.amounts import billed_micros, dump, wrong_multiples
+from kiki.flow.platforms.amounts import dump, total_billed, wrong_multiples
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.meta_campaign import (
@@ -53,10 +53,10 @@ from kiki.flow.platforms.meta_reply import (
     rates,
 )
 from kiki.money import MICROS
-from kiki.outbound.exchange import INVALID, NOT_FOUND, Request
+from kiki.outbound.exchange import INVALID, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import FixedToken
-from kiki.outbound.outcome import Fate, Outcome, done, refused, unknown
+from kiki.outbound.outcome import Outcome, done, refused, unknown
 from kiki.settings import Secret
 
 Kind = TypeVar("Kind")
@@ -96,7 +96,7 @@ class Meta(AdAccount):
 
     def __init__(self, account: str, line: Line, proof: str, settings: Mapping[str, str]) -> None:
         super().__init__(account, line, LIMITS)
-        self._proof = proof
+        self._proof = {"appsecret_proof": proof} if proof else {}
         self._settings = settings
 
     @classmethod
@@ -123,7 +123,7 @@ class Meta(AdAccount):
             "dsa_beneficiary": told.setting("dsa_beneficiary", "", r".{0,200}", "write who benefits from the ads"),
             "dsa_payor": told.setting("dsa_payor", "", r".{0,200}", "write who pays for the ads"),
         }
-        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        per_minute = told.per_minute(PER_MINUTE)
         told.settings_known(SETTINGS)
         told.require()
         proof = ""
@@ -134,7 +134,7 @@ class Meta(AdAccount):
             authorization=FixedToken(token),
             judge=judge,
             rates=rates,
-            per_minute=int(per_minute),
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(f"act_{number.removeprefix('act_')}", line, proof, settings)
@@ -171,15 +171,10 @@ class Meta(AdAccount):
         wrong = self._wrong(spec, about)
         if wrong is not None:
             return wrong
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
-        if "campaign" in there.value:
-            state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.whole or state.status is Status.ENDED:
-                return there
-            campaign = state.id
-        else:
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
+        if not campaign:
             made = await self._post(f"{self.account}/campaigns", campaign_form(spec, self._settings, about.unit), Made)
             if isinstance(made, Outcome):
                 return made
@@ -199,7 +194,7 @@ class Meta(AdAccount):
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. A campaign that bid by itself bids by the account's `bid_strategy` from then on."""
         about = await self.about()
-        wrong = about if isinstance(about, Outcome) else _inexact(about, micros) or _no_id(campaign)
+        wrong = about if isinstance(about, Outcome) else _inexact(about, micros) or self.no_id(campaign)
         if wrong is not None:
             return wrong
         assert isinstance(about, AboutAccount)
@@ -217,7 +212,9 @@ class Meta(AdAccount):
             return await self._set(
                 campaign, {"bid_strategy": self._settings["bid_strategy"], "adset_bid_amounts": amounts}
             )
-        return await self._set_each(groups, str(amount))
+        return await each_of(
+            groups, "ad sets have the bid", lambda each: self._set(each.id, {"bid_amount": str(amount)})
+        )
 
     async def pause(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
@@ -234,7 +231,7 @@ class Meta(AdAccount):
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""
         about = await self.about()
-        wrong = about if isinstance(about, Outcome) else _no_id(campaign)
+        wrong = about if isinstance(about, Outcome) else self.no_id(campaign)
         if wrong is not None:
             return wrong
         assert isinstance(about, AboutAccount)
@@ -246,13 +243,13 @@ class Meta(AdAccount):
         rows = await self._all(f"{campaign}/insights", asked, Insight)
         if isinstance(rows, Outcome):
             return rows
-        spent = [billed_micros(each.spend) for each in rows]
-        if None in spent:
-            return refused(INVALID, "the platform says a spend that is no amount of money")
+        spent = total_billed(each.spend for each in rows)
+        if isinstance(spent, Outcome):
+            return spent
         return shown_report(
             SpendReport(
                 day=day,
-                spent=sum(each for each in spent if each is not None),
+                spent=spent,
                 impressions=sum(int(each.impressions) for each in rows),
                 clicks=sum(int(each.clicks) for each in rows),
                 conversions=sum(each.number("purchase") for each in rows),
@@ -263,25 +260,7 @@ class Meta(AdAccount):
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
         """See `Platform`. Meta takes events of the last seven days; older ones are rejected here."""
-        oldest = self._clock() - round(EVENT_AGE_MAX.total_seconds()) * SECOND
-        allowed = [each for each in consented(values) if each.at > oldest]
-        if not allowed:
-            return done(accepted=0, rejected=len(values))
-        if not self._settings["pixel"]:
-            return refused(INVALID, "not sent: the plan's setting 'pixel' says where events go")
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        accepted = 0
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            form = {
-                "data": dump([event(each, about.currency, self._settings["value_event"]) for each in batch]).decode()
-            }
-            taken = await self._post(f"{self._settings['pixel']}/events", form, Received)
-            if isinstance(taken, Outcome):
-                return taken
-            accepted += taken.events_received
-        return done(accepted=accepted, rejected=len(values) - accepted)
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
 
     # -- what is sent --------------------------------------------------------------------------------
 
@@ -295,6 +274,16 @@ class Meta(AdAccount):
         if not spec.countries:
             settings.wrong("Meta wants to know where: write countries such as [US]")
         return settings.refusal or _inexact(about, spec.daily_budget, spec.bid)
+
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+        oldest = self._clock() - round(EVENT_AGE_MAX.total_seconds()) * SECOND
+        events = [event(each, currency, self._settings["value_event"]) for each in batch if each.at > oldest]
+        if not events:
+            return 0
+        if not self._settings["pixel"]:
+            return refused(INVALID, "not sent: the plan's setting 'pixel' says where events go")
+        taken = await self._post(f"{self._settings['pixel']}/events", {"data": dump(events).decode()}, Received)
+        return taken if isinstance(taken, Outcome) else taken.events_received
 
     # -- below ---------------------------------------------------------------------------------------
 
@@ -333,18 +322,8 @@ class Meta(AdAccount):
             return found
         return [each for each in found if _status(each.status) is not Status.ENDED]
 
-    async def _set_each(self, groups: Sequence[AdSetFields], amount: str) -> Outcome:
-        for number, each in enumerate(groups):
-            outcome = await self._set(each.id, {"bid_amount": amount})
-            if outcome.is_done:
-                continue
-            if number and outcome.fate is Fate.REFUSED:
-                return unknown("partly", f"{number} of {len(groups)} ad sets have the bid: {outcome.message}")
-            return outcome
-        return done()
-
     async def _set(self, node: str, form: Mapping[str, str]) -> Outcome:
-        wrong = _no_id(node)
+        wrong = self.no_id(node)
         if wrong is not None:
             return wrong
         changed = await self._post(node, form, Changed)
@@ -353,14 +332,10 @@ class Meta(AdAccount):
         return done() if changed.success else unknown("not_said", "Meta says neither success nor why not")
 
     async def _post(self, path: str, form: Mapping[str, str], kind: type[Kind]) -> Kind | Outcome:
-        proof = {"appsecret_proof": self._proof} if self._proof else {}
-        reply = await self.line.send(Request(method="POST", path=path, write=True, form={**form, **proof}))
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
+        return await self.answer(kind, Request(method="POST", path=path, write=True, form={**form, **self._proof}))
 
     async def _get(self, path: str, asked: Mapping[str, str], kind: type[Kind]) -> Kind | Outcome:
-        proof = {"appsecret_proof": self._proof} if self._proof else {}
-        reply = await self.line.send(Request(method="GET", path=path, write=False, params={**asked, **proof}))
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
+        return await self.answer(kind, Request(method="GET", path=path, write=False, params={**asked, **self._proof}))
 
     async def _all(self, path: str, asked: Mapping[str, str], kind: type[Kind]) -> list[Kind] | Outcome:
         """All pages of a list."""
@@ -383,10 +358,3 @@ def _inexact(about: AboutAccount, *amounts: int | None) -> Outcome | None:
 
 def _status(word: str) -> Status:
     return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend
-
-
-def _no_id(node: str) -> Outcome | None:
-    """A refusal of what cannot be an object's id: it would be a path of its own."""
-    if node.isascii() and node.isdigit() and len(node) <= 20:
-        return None
-    return refused(NOT_FOUND, f"not sent: {node[:40]!r} is no campaign of Meta")

@@ -7,31 +7,27 @@ budget; it goes on by itself the next month or day, so here it is an active camp
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, ClassVar, Final, Self, TypeVar
 
-import msgspec
-
-from kiki.clock import Clock, to_datetime, wall_micros
-from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.clock import Clock, wall_micros
+from kiki.flow.plan import Account
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
     about_account,
-    consented,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, dump, exact_micros, whole_currency, wrong_amounts
-from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.flow.platforms.amounts import exact_micros, json_request, whole_currency
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.downloads import Downloads, unzipped
+from kiki.flow.platforms.microsoft_campaign import AD_GROUP, conversion, location, parts_of, plain_date
 from kiki.flow.platforms.microsoft_reply import (
     RATE_PAUSE,
     AccountAnswer,
@@ -60,7 +56,6 @@ from kiki.outbound.exchange import (
     THROTTLED,
     UNREADABLE,
     UNSUPPORTED,
-    Request,
 )
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import OAuth2
@@ -76,26 +71,12 @@ SCOPE: Final = "https://ads.microsoft.com/msads.manage offline_access"
 VERSION: Final = "v13"
 LIMITS: Final = Limits(overdelivery=2.0, budget_min=50_000, report_hours=72)
 
-AD_GROUP: Final = "kiki"
-"""The name of the one ad group of a campaign of ours."""
-NAME_MAX: Final = 128
 UPLOAD_MAX: Final = 1000
 ALL_TYPES: Final = "Search, Shopping, DynamicSearchAds, Audience, Hotel, PerformanceMax, App"
-LOCATIONS: Final[Mapping[str, str]] = {"US": "190", "CA": "32", "GB": "188"}
-"""Ids of countries; of others the plan's `locations` tells."""
-SCHEMES: Final[Mapping[Objective, str]] = {
-    Objective.AWARENESS: "MaxClicks",
-    Objective.TRAFFIC: "MaxClicks",
-    Objective.LEADS: "MaxConversions",
-    Objective.SALES: "MaxConversions",
-}
-"""How the platform bids by itself."""
 
 POLLS: Final = (1.0, 2.0, 4.0)
 """Seconds between looks at a report; what takes longer is asked for again at the next call."""
 ASKED_MAX: Final = 1000
-
-_ID: Final = re.compile(r"[0-9]{1,20}")
 
 
 class Microsoft(AdAccount):
@@ -146,7 +127,7 @@ class Microsoft(AdAccount):
             "conversion_goal", "", r"[^\r\n]{0,100}", "write the name of a goal for offline conversions"
         )
         name = told.account(r"[0-9]{1,20}", "write the account's id, which is a number")
-        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        per_minute = told.per_minute()
         told.settings_known({"version", "conversion_goal", "per_minute"})
         told.require()
         line = Line(
@@ -154,7 +135,7 @@ class Microsoft(AdAccount):
             authorization=OAuth2(token_url, client_id, client_secret, refresh, fields={"scope": SCOPE}),
             headers={"DeveloperToken": developer, "CustomerId": customer, "CustomerAccountId": name},
             judge=judge,
-            per_minute=int(per_minute) if per_minute.isdigit() else None,
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         urls = (url, url, url) if own else (CAMPAIGNS_URL, ACCOUNTS_URL, REPORTS_URL)
@@ -194,24 +175,17 @@ class Microsoft(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        parts = self._parts(spec, about)
+        parts = parts_of(spec, about, self._zone)
         if isinstance(parts, Outcome):
             return parts
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
-        if "campaign" in there.value:
-            state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.whole or state.status is Status.ENDED:
-                return there
-            campaign = state.id
-        else:
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
+        if not campaign:
             body = {"AccountId": self.account, "Campaigns": [parts["campaign"]]}
             made = await self._write(CampaignIds, "POST", "Campaigns", body)
             if isinstance(made, Outcome):
-                # The name was taken since: by an effect that came late, or by another runner.
-                shown = await self.lookup(spec.name) if made.code == CONFLICT else made
-                return shown if "campaign" in shown.value else made
+                return await self.taken_since(made, spec.name)
             if len(made.campaign_ids) != 1 or made.campaign_ids[0] is None:
                 return unknown(UNREADABLE, "the campaign was taken and has no id")
             campaign = made.campaign_ids[0]
@@ -220,12 +194,12 @@ class Microsoft(AdAccount):
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
-        wrong = await self._wrong(micros)
+        wrong = await self.wrong_amount(micros)
         return wrong or await self._update(campaign, {"DailyBudget": whole_currency(micros)})
 
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. The default bid for a click in the campaign's own ad group."""
-        wrong = await self._wrong(micros) or _no_id(campaign)
+        wrong = await self.wrong_amount(micros) or self.no_id(campaign)
         if wrong is not None:
             return wrong
         group = await self._ad_group(campaign)
@@ -250,7 +224,7 @@ class Microsoft(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         asked = (campaign, day)
@@ -277,67 +251,9 @@ class Microsoft(AdAccount):
         """See `Platform`. Needs the account's `conversion_goal`."""
         if not self._goal:
             return refused(UNSUPPORTED, "not sent: values go to a goal; set 'conversion_goal' of the account")
-        allowed = consented(values)
-        if not allowed:
-            return done(accepted=0, rejected=len(values))
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        accepted = 0
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            body = {"OfflineConversions": [self._conversion(each, about.currency) for each in batch]}
-            url = f"{self._campaigns}/OfflineConversions/Apply"
-            taken = await self._call(Updated, "POST", url, body, write=True)
-            if isinstance(taken, Outcome):
-                return taken
-            wrong = {each.index for each in taken.partial_errors or () if each is not None}
-            accepted += len(batch) - len(wrong)
-        return done(accepted=accepted, rejected=len(values) - accepted)
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
 
     # -- campaigns -----------------------------------------------------------------------------------
-
-    def _parts(self, spec: CampaignSpec, about: AboutAccount) -> dict[str, Any] | Outcome:
-        """What a campaign is made of, or why it cannot be made."""
-        settings = CampaignSettings(spec.settings)
-        kind = settings.word("campaign_type", "Search", ("Search", "Audience"))
-        languages = settings.text(
-            "languages", "All", r"[A-Za-z]+(,[A-Za-z]+)*", "write languages such as English,French"
-        )
-        given = settings.text(
-            "locations", "", r"([0-9]{1,10}(,[0-9]{1,10})*)?", "write Microsoft's location ids, such as 190,32"
-        )
-        locations = [each for each in given.split(",") if each] or [LOCATIONS.get(each, "") for each in spec.countries]
-        if "" in locations:
-            named = ", ".join(each for each in spec.countries if each not in LOCATIONS)
-            settings.wrong(f"Microsoft's ids of {named} are not known here; set 'locations' to them")
-        if len(spec.name) > NAME_MAX:
-            settings.wrong(f"its name has {len(spec.name)} letters, and Microsoft takes {NAME_MAX}")
-        objective = Objective(spec.objective)
-        if objective not in SCHEMES:
-            settings.wrong(f"campaigns for {objective} are not made here; the objectives are {', '.join(SCHEMES)}")
-        wrong = settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
-        if wrong is not None:
-            return wrong
-        group: dict[str, Any] = {
-            "Name": AD_GROUP,
-            # Without its countries it would be shown in all.
-            "Status": "Paused" if locations else "Active",
-            "StartDate": _date(spec.starts),
-            "EndDate": _date(spec.ends),
-        }
-        if spec.bid is not None:
-            group["CpcBid"] = {"Amount": whole_currency(spec.bid)}
-        campaign = {
-            "Name": spec.name,
-            "Status": "Paused",
-            "CampaignType": kind,
-            "BudgetType": "DailyBudgetStandard",
-            "DailyBudget": whole_currency(spec.daily_budget),
-            "BiddingScheme": {"Type": "EnhancedCpc" if spec.bid is not None else SCHEMES[objective]},
-            "Languages": languages.split(","),
-            "TimeZone": self._zone,
-        }
-        return {"campaign": campaign, "group": group, "locations": locations}
 
     async def _complete(self, campaign: str, parts: Mapping[str, Any]) -> Outcome | None:
         """The ad group and the countries, as far as they are not there; why not, if that fails."""
@@ -362,7 +278,7 @@ class Microsoft(AdAccount):
             return group or unknown(UNREADABLE, "the ad group was made and is not shown")
         known = {each.criterion.location_id for each in there.campaign_criterions or () if each and each.criterion}
         lacking = [each for each in parts["locations"] if each not in known]
-        criterions = [_location(campaign, each) for each in lacking]
+        criterions = [location(campaign, each) for each in lacking]
         if criterions:
             body = {"CriterionType": "Targets", "CampaignCriterions": criterions}
             added = await self._write(CriterionIds, "POST", "CampaignCriterions", body)
@@ -399,7 +315,7 @@ class Microsoft(AdAccount):
         )
 
     async def _update(self, campaign: str, change: Mapping[str, Any]) -> Outcome:
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         body = {"AccountId": self.account, "Campaigns": [{"Id": campaign, **change}]}
@@ -425,8 +341,8 @@ class Microsoft(AdAccount):
             "Columns": ["TimePeriod", "CampaignId", "Spend", "Impressions", "Clicks", "Conversions", "Revenue"],
             "Scope": {"AccountIds": [self.account], "Campaigns": [{"AccountId": self.account, "CampaignId": campaign}]},
             "Time": {
-                "CustomDateRangeStart": _date(day),
-                "CustomDateRangeEnd": _date(day),
+                "CustomDateRangeStart": plain_date(day),
+                "CustomDateRangeEnd": plain_date(day),
                 "ReportTimeZone": REPORT_ZONES.get(self._zone, self._zone),
             },
         }
@@ -448,57 +364,26 @@ class Microsoft(AdAccount):
                 await self._sleep(pause)
         return refused(NOT_READY, "the report is not made yet", retry_at=self._clock() + RATE_PAUSE)
 
-    def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
-        return {
-            "MicrosoftClickId": value.click,
-            "ConversionName": self._goal,
-            "ConversionTime": to_datetime(value.at).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "ConversionValue": whole_currency(value.value),
-            "ConversionCurrencyCode": currency,
-        }
+    # -- values --------------------------------------------------------------------------------------
+
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+        body = {"OfflineConversions": [conversion(each, currency, self._goal) for each in batch]}
+        taken = await self.answer(
+            Updated, json_request("POST", f"{self._campaigns}/OfflineConversions/Apply", body, write=True)
+        )
+        if isinstance(taken, Outcome):
+            return taken
+        return len(batch) - len({each.index for each in taken.partial_errors or () if each is not None})
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    async def _wrong(self, micros: int) -> Outcome | None:
-        about = await self.about()
-        return about if isinstance(about, Outcome) else wrong_amounts(about.currency, micros)
-
     async def _read(self, kind: type[Kind], url: str, body: Mapping[str, Any]) -> Kind | Outcome:
-        return await self._call(kind, "POST", url, body, write=False)
+        return await self.answer(kind, json_request("POST", url, body, write=False))
 
     async def _write(self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any]) -> Kind | Outcome:
         """One thing changed or none: an error about the one of the list is a refusal of the whole."""
-        sent = Request(
-            method=method, path=f"{self._campaigns}/{path}", write=True, content=dump(body), headers=JSON_HEADERS
-        )
-        reply = await self.line.send(sent)
+        reply = await self.line.send(json_request(method, f"{self._campaigns}/{path}", body, write=True))
         if isinstance(reply, Outcome):
             return reply
         wrong = partly(reply)
         return reply.read(kind) if wrong is None else wrong
-
-    async def _call(
-        self, kind: type[Kind], method: str, url: str, body: Mapping[str, Any], *, write: bool
-    ) -> Kind | Outcome:
-        sent = Request(method=method, path=url, write=write, content=dump(body), headers=JSON_HEADERS)
-        reply = await self.line.send(sent)
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
-
-
-def _no_id(campaign: str) -> Outcome | None:
-    return (
-        None if _ID.fullmatch(campaign) else refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no id of a campaign")
-    )
-
-
-def _date(day: date) -> dict[str, int]:
-    return {"Day": day.day, "Month": day.month, "Year": day.year}
-
-
-def _location(campaign: str, location: str) -> dict[str, Any]:
-    return {
-        "Type": "BiddableCampaignCriterion",
-        "CampaignId": campaign,
-        "Criterion": {"Type": "LocationCriterion", "LocationId": location},
-        "CriterionBid": {"Type": "BidMultiplier", "Multiplier": 0.0},
-    }

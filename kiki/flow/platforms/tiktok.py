@@ -7,6 +7,7 @@ is read back instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar, Final, TypeVar
@@ -15,30 +16,27 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
-    consented,
+    each_of,
     endless,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
 )
 from kiki.flow.platforms.amounts import (
-    JSON_HEADERS,
-    billed_micros,
-    dump,
     exact_micros,
+    json_request,
+    total_billed,
     whole_count,
     whole_currency,
-    wrong_amounts,
 )
-from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.tiktok_campaign import (
     MANUAL,
@@ -50,6 +48,7 @@ from kiki.flow.platforms.tiktok_campaign import (
     bid_field_of,
     campaign_body,
     event_body,
+    wrong_spec,
 )
 from kiki.flow.platforms.tiktok_reply import (
     AdGroupFields,
@@ -64,10 +63,10 @@ from kiki.flow.platforms.tiktok_reply import (
     judge,
 )
 from kiki.money import MICROS
-from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, UNREADABLE, Request
+from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import FixedToken
-from kiki.outbound.outcome import Fate, Outcome, done, refused, unknown
+from kiki.outbound.outcome import Outcome, done, refused, unknown
 
 Kind = TypeVar("Kind")
 
@@ -96,6 +95,7 @@ class TikTok(AdAccount):
     """See `Platform`."""
 
     NAME: ClassVar[str] = "tiktok"
+    CAMPAIGN_ID: ClassVar[re.Pattern[str]] = re.compile(r"[0-9]{1,25}")
 
     def __init__(self, advertiser: str, line: Line, settings: Mapping[str, str]) -> None:
         super().__init__(advertiser, line, LIMITS)
@@ -116,14 +116,14 @@ class TikTok(AdAccount):
             ),
             "value_event": told.setting("value_event", "CompletePayment", r"[A-Za-z]{1,40}", "write an event's name"),
         }
-        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        per_minute = told.per_minute(PER_MINUTE)
         told.settings_known(SETTINGS)
         told.require()
         line = Line(
             f"{url}/open_api/{version}",
             authorization=FixedToken(token, header="Access-Token", scheme=""),
             judge=judge,
-            per_minute=int(per_minute),
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(advertiser, line, settings)
@@ -154,19 +154,13 @@ class TikTok(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        wrong = self._wrong(spec, about)
+        wrong = wrong_spec(spec, about.currency, self._settings["pixel"])
         if wrong is not None:
             return wrong
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
         purpose = PURPOSES[Objective(spec.objective)]
-        campaign = ""
-        if "campaign" in there.value:
-            state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.whole or state.status is Status.ENDED:
-                return there
-            campaign = state.id
         places = await self._places(spec.countries, purpose)
         if isinstance(places, Outcome):
             return places
@@ -210,20 +204,18 @@ class TikTok(AdAccount):
             return groups
         if not groups:
             return refused(INVALID, "not sent: the campaign has no ad group to bid for")
-        for number, each in enumerate(groups):
+
+        async def bid(group: AdGroupFields) -> Outcome:
             body = {
                 "advertiser_id": self.account,
-                "adgroup_id": each.adgroup_id,
+                "adgroup_id": group.adgroup_id,
                 bid_field_of(found.by): whole_currency(micros),
             }
-            if found.by == MANUAL and each.bid_type == "BID_TYPE_NO_BID":
+            if found.by == MANUAL and group.bid_type == "BID_TYPE_NO_BID":
                 body["bid_type"] = "BID_TYPE_CUSTOM"
-            outcome = await self._set(f"{found.by}adgroup/update/", body)
-            if outcome.fate is Fate.REFUSED and number:
-                return unknown("partly", f"{number} of {len(groups)} ad groups have the bid: {outcome.message}")
-            if not outcome.is_done:
-                return outcome
-        return done()
+            return await self._set(f"{found.by}adgroup/update/", body)
+
+        return await each_of(groups, "ad groups have the bid", bid)
 
     async def pause(self, campaign: str, key: str) -> Outcome:
         """See `Platform`."""
@@ -240,7 +232,7 @@ class TikTok(AdAccount):
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`."""
         about = await self.about()
-        wrong = about if isinstance(about, Outcome) else _no_id(campaign)
+        wrong = about if isinstance(about, Outcome) else self.no_id(campaign)
         if wrong is not None:
             return wrong
         assert isinstance(about, AboutAccount)
@@ -258,13 +250,13 @@ class TikTok(AdAccount):
         rows = await self._all("report/integrated/get/", asked, ReportRow)
         if isinstance(rows, Outcome):
             return rows
-        spent = [billed_micros(each.metrics.spend) for each in rows]
-        if None in spent:
-            return refused(UNREADABLE, "the platform says a spend that is no amount of money")
+        spent = total_billed(each.metrics.spend for each in rows)
+        if isinstance(spent, Outcome):
+            return spent
         return shown_report(
             SpendReport(
                 day=day,
-                spent=sum(each for each in spent if each is not None),
+                spent=spent,
                 impressions=sum(whole_count(each.metrics.impressions) for each in rows),
                 clicks=sum(whole_count(each.metrics.clicks) for each in rows),
                 conversions=sum(whole_count(each.metrics.conversion) for each in rows),
@@ -274,37 +266,18 @@ class TikTok(AdAccount):
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
         """See `Platform`."""
-        allowed = consented(values)
-        if not allowed:
-            return done(accepted=0, rejected=len(values))
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
+
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
         if not self._settings["pixel_code"]:
             return refused(INVALID, "not sent: the plan's setting 'pixel_code' says where events go")
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            body = {
-                "event_source": "web",
-                "event_source_id": self._settings["pixel_code"],
-                "data": [event_body(each, about.currency, self._settings["value_event"]) for each in batch],
-            }
-            taken = await self._set("event/track/", body)
-            if not taken.is_done:
-                return taken
-        return done(accepted=len(allowed), rejected=len(values) - len(allowed))
-
-    # -- what is sent --------------------------------------------------------------------------------
-
-    def _wrong(self, spec: CampaignSpec, about: AboutAccount) -> Outcome | None:
-        settings = CampaignSettings(spec.settings)
-        purpose = PURPOSES.get(Objective(spec.objective))
-        if purpose is None:
-            settings.wrong("app campaigns of TikTok are made by hand; kiki can steer them then")
-        elif purpose.event and not self._settings["pixel"]:
-            settings.wrong(f"a campaign for {spec.objective} needs the account's setting 'pixel'")
-        if not spec.countries:
-            settings.wrong("TikTok wants to know where: write countries such as [US]")
-        return settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
+        body = {
+            "event_source": "web",
+            "event_source_id": self._settings["pixel_code"],
+            "data": [event_body(each, currency, self._settings["value_event"]) for each in batch],
+        }
+        taken = await self._set("event/track/", body)
+        return len(batch) if taken.is_done else taken
 
     # -- below ---------------------------------------------------------------------------------------
 
@@ -351,7 +324,7 @@ class TikTok(AdAccount):
         return list(found.values())
 
     async def _campaign(self, campaign: str) -> _Found | Outcome:
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         found = await self._campaigns({"campaign_ids": [campaign]})
@@ -361,10 +334,7 @@ class TikTok(AdAccount):
 
     async def _to_be_set(self, campaign: str, micros: int) -> _Found | Outcome:
         """The campaign as it is, for an amount that its currency can say."""
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        return wrong_amounts(about.currency, micros) or await self._campaign(campaign)
+        return await self.wrong_amount(micros) or await self._campaign(campaign)
 
     async def _ad_groups(self, found: _Found) -> list[AdGroupFields] | Outcome:
         asked = {
@@ -411,19 +381,14 @@ class TikTok(AdAccount):
         return answer if isinstance(answer, Outcome) else done()
 
     async def _post(self, path: str, body: Mapping[str, Any], kind: type[Kind]) -> Kind | Outcome:
-        sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
-        reply = await self.line.send(sent)
-        if isinstance(reply, Outcome):
-            return reply
-        read = reply.read(Envelope[kind])  # type: ignore[valid-type]  # a type at run time
-        return read if isinstance(read, Outcome) else read.data
+        return await self._data(kind, json_request("POST", path, body, write=True))
 
     async def _get(self, path: str, asked: Mapping[str, str], kind: type[Kind]) -> Kind | Outcome:
-        reply = await self.line.send(Request(method="GET", path=path, write=False, params=asked))
-        if isinstance(reply, Outcome):
-            return reply
-        read = reply.read(Envelope[kind])  # type: ignore[valid-type]  # a type at run time
-        return read if isinstance(read, Outcome) else read.data
+        return await self._data(kind, Request(method="GET", path=path, write=False, params=asked))
+
+    async def _data(self, kind: type[Kind], request: Request) -> Kind | Outcome:
+        answer = await self.answer(Envelope[kind], request)  # type: ignore[valid-type]  # a type at run time
+        return answer if isinstance(answer, Outcome) else answer.data
 
     async def _all(self, path: str, asked: Mapping[str, str], kind: type[Kind]) -> list[Kind] | Outcome:
         """All pages of a list."""
@@ -438,12 +403,6 @@ class TikTok(AdAccount):
             if number >= page.page_info.total_page:
                 return found
         return endless(path)
-
-
-def _no_id(campaign: str) -> Outcome | None:
-    if campaign.isascii() and campaign.isdigit() and len(campaign) <= 25:
-        return None
-    return refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no campaign of TikTok")
 
 
 def _json(value: Any) -> str:

@@ -14,7 +14,9 @@ from kiki.clock import SECOND
 from kiki.flow.plan import Objective
 from kiki.flow.platform import CampaignSpec, ValueUpload
 from kiki.flow.platforms.ad_account import day_start
-from kiki.flow.platforms.amounts import whole_currency
+from kiki.flow.platforms.amounts import whole_currency, wrong_amounts
+from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.outbound.outcome import Outcome
 
 PLACEMENTS: Final = ("PLACEMENT_TIKTOK",)
 SMART: Final = "smart_plus/"
@@ -31,11 +33,6 @@ class Purpose(msgspec.Struct, frozen=True):
     event: str = ""
     """The conversion that is optimised for; it needs a pixel."""
 
-    @property
-    def bid_field(self) -> str:
-        """Where a bid is written: for a click or a thousand people, or for a conversion."""
-        return bid_field_of(self.by)
-
 
 PURPOSES: Final = {
     Objective.AWARENESS: Purpose("REACH", "REACH", "CPM"),
@@ -43,6 +40,19 @@ PURPOSES: Final = {
     Objective.LEADS: Purpose("WEB_CONVERSIONS", "CONVERT", "OCPM", SMART, "FORM"),
     Objective.SALES: Purpose("WEB_CONVERSIONS", "CONVERT", "OCPM", SMART, "SHOPPING"),
 }
+
+
+def wrong_spec(spec: CampaignSpec, currency: str, pixel: str) -> Outcome | None:
+    """Why the campaign cannot be made; None: it can."""
+    settings = CampaignSettings(spec.settings)
+    purpose = PURPOSES.get(Objective(spec.objective))
+    if purpose is None:
+        settings.wrong("app campaigns of TikTok are made by hand; kiki can steer them then")
+    elif purpose.event and not pixel:
+        settings.wrong(f"a campaign for {spec.objective} needs the account's setting 'pixel'")
+    if not spec.countries:
+        settings.wrong("TikTok wants to know where: write countries such as [US]")
+    return settings.refusal or wrong_amounts(currency, spec.daily_budget, spec.bid)
 
 
 def campaign_body(spec: CampaignSpec, purpose: Purpose, advertiser: str, key: str) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def ad_group_body(
         "schedule_end_time": _moment(day_start(spec.ends + timedelta(days=1), time_zone)),
     }
     if spec.bid:
-        body[purpose.bid_field] = whole_currency(spec.bid)
+        body[bid_field_of(purpose.by)] = whole_currency(spec.bid)
     if purpose.by == SMART:
         return body | {
             "targeting_spec": {"location_ids": list(places)},

@@ -15,25 +15,25 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 import msgspec
 
 from kiki.clock import Clock, wall_micros
-from kiki.flow.plan import Account, Objective
+from kiki.flow.plan import Account
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
-    day_start,
     endless,
     foremost,
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, dump, exact_micros, whole_currency, wrong_amounts
-from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.flow.platforms.amounts import exact_micros, json_request, whole_currency
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.day_reports import DayReports
 from kiki.flow.platforms.downloads import Downloads
+from kiki.flow.platforms.tradedesk_campaign import AD_GROUP, ad_group, bid_of, campaign_body
 from kiki.flow.platforms.tradedesk_reply import (
     AdGroup,
     AdGroupPayload,
@@ -60,28 +60,16 @@ URL: Final = "https://api.thetradedesk.com"
 VERSION: Final = "v3"
 PER_MINUTE: Final = 300
 LIMITS: Final = Limits(overdelivery=1.2, budget_min=1_000_000, report_hours=48)
-AD_GROUP: Final = "kiki"
-"""The name of the one ad group of a campaign of ours."""
-NAME_MAX: Final = 256
 PAGE: Final = 100
-CHANNELS: Final = ("Display", "Video", "Audio", "TV", "NativeDisplay", "NativeVideo")
-FUNNEL: Final[Mapping[Objective, str]] = {
-    Objective.AWARENESS: "Awareness",
-    Objective.TRAFFIC: "Consideration",
-    Objective.LEADS: "Conversion",
-    Objective.SALES: "Conversion",
-    Objective.APP: "Conversion",
-}
 MADE: Final = "Complete"
 MAKING: Final = {"Pending", "InProgress", "Queued", "Running", "Created"}
-
-_ID: Final = re.compile(r"[0-9a-z]{1,32}")
 
 
 class TradeDesk(AdAccount):
     """See `Platform`. `open` makes one. The account is an advertiser."""
 
     NAME: ClassVar[str] = "tradedesk"
+    CAMPAIGN_ID: ClassVar[re.Pattern[str]] = re.compile(r"[0-9a-z]{1,32}")
 
     def __init__(
         self,
@@ -114,14 +102,14 @@ class TradeDesk(AdAccount):
         template = told.setting("report_template", "", r"[0-9]{0,20}", "write the number of a MyReports template")
         zone = told.setting("time_zone", "UTC", r"[A-Za-z0-9_+/-]{1,64}", "write a zone such as Europe/Vienna")
         name = told.account(r"[0-9a-z]{1,32}", "write the advertiser's id, such as abc123d")
-        per_minute = told.setting("per_minute", str(PER_MINUTE), r"[1-9][0-9]{0,4}", "write calls a minute")
+        per_minute = told.per_minute(PER_MINUTE)
         told.settings_known({"version", "report_template", "time_zone", "per_minute"})
         told.require()
         line = Line(
             url,
             authorization=FixedToken(token, header="TTD-Auth", scheme=""),
             judge=judge,
-            per_minute=int(per_minute) if per_minute.isdigit() else PER_MINUTE,
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, url=url, version=version, template=template, time_zone=zone)
@@ -162,22 +150,15 @@ class TradeDesk(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        group = self._group(spec)
+        group = ad_group(spec, about.currency)
         if isinstance(group, Outcome):
             return group
-        wrong = wrong_amounts(about.currency, spec.daily_budget, spec.bid)
-        if wrong is not None:
-            return wrong
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
-        if "campaign" in there.value:
-            state = msgspec.convert(there.value["campaign"], CampaignState)
-            if state.whole or state.status is Status.ENDED:
-                return there
-            campaign = state.id
-        else:
-            made = await self._write(CampaignPayload, "POST", "campaign", self._campaign(spec, group["channel"]))
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
+        if not campaign:
+            body = campaign_body(spec, group["channel"], self.account, self._time_zone)
+            made = await self._write(CampaignPayload, "POST", "campaign", body)
             if isinstance(made, Outcome):
                 return made
             campaign = made.campaign.id
@@ -193,19 +174,19 @@ class TradeDesk(AdAccount):
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. The daily target of the campaign's own ad group."""
-        wrong = await self._wrong(campaign, micros)
+        wrong = await self.wrong_amount(micros) or self.no_id(campaign)
         if wrong is not None:
             return wrong
         return await self._change_own(campaign, {"budget": {"dailyTargetInAdvertiserCurrency": whole_currency(micros)}})
 
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. For a thousand impressions; base and maximum are one, so that nothing bids above it."""
-        wrong = await self._wrong(campaign, micros)
-        return wrong or await self._change_own(campaign, _bid(micros))
+        wrong = await self.wrong_amount(micros) or self.no_id(campaign)
+        return wrong or await self._change_own(campaign, bid_of(micros))
 
     async def pause(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. Every ad group that is enabled is disabled, whoever made it."""
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         groups = await self._ad_groups(campaign, archived=True)
@@ -225,11 +206,11 @@ class TradeDesk(AdAccount):
 
     async def resume(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. The campaign's own ad group is enabled, nobody else's."""
-        return _no_id(campaign) or await self._change_own(campaign, {"isEnabled": True})
+        return self.no_id(campaign) or await self._change_own(campaign, {"isEnabled": True})
 
     async def archive(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. Without `forceArchive`: what somebody has set to work since is not ended."""
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         ended = await self._write(list[str], "POST", "campaign/archive", [campaign])
@@ -237,7 +218,7 @@ class TradeDesk(AdAccount):
 
     async def spend_report(self, campaign: str, day: date) -> Outcome:
         """See `Platform`. Needs `report_template`; `not_ready` until the day's report is made."""
-        wrong = _no_id(campaign)
+        wrong = self.no_id(campaign)
         if wrong is not None:
             return wrong
         if not self._template:
@@ -255,55 +236,6 @@ class TradeDesk(AdAccount):
         return refused(UNSUPPORTED, "not sent: The Trade Desk takes no values by click id")
 
     # -- campaigns -----------------------------------------------------------------------------------
-
-    def _group(self, spec: CampaignSpec) -> dict[str, Any] | Outcome:
-        """What an ad group is made of, or why the campaign cannot be made."""
-        settings = CampaignSettings(spec.settings)
-        channel = settings.word("channel", "Display", CHANNELS)
-        geography = settings.text("geo_bid_list", "", r"[0-9A-Za-z]{0,40}", "write the id of a bid list")
-        if spec.countries and not geography:
-            settings.wrong(
-                f"countries are bid lists there; set 'geo_bid_list' to one that holds {', '.join(spec.countries)}"
-            )
-        if len(spec.name) > NAME_MAX:
-            settings.wrong(f"its name has {len(spec.name)} letters, and The Trade Desk takes {NAME_MAX}")
-        wrong = settings.refusal
-        if wrong is not None:
-            return wrong
-        lists = [{"bidListId": geography, "isEnabled": True, "isDefaultForDimension": False}] if geography else []
-        return {
-            "name": AD_GROUP,
-            "channel": channel,
-            "funnelLocation": FUNNEL[Objective(spec.objective)],
-            "isEnabled": False,
-            "budget": {
-                "allocationType": "Maximum",
-                "budgetInAdvertiserCurrency": whole_currency(_whole(spec)),
-                "dailyTargetInAdvertiserCurrency": whole_currency(spec.daily_budget),
-            },
-            **(_bid(spec.bid) if spec.bid is not None else {}),
-            **({"associatedBidLists": lists} if lists else {}),
-        }
-
-    def _campaign(self, spec: CampaignSpec, channel: str) -> dict[str, Any]:
-        starts = day_start(spec.starts, self._time_zone)
-        ends = day_start(spec.ends + timedelta(days=1), self._time_zone)
-        return {
-            "primaryInput": {
-                "advertiserId": self.account,
-                "name": spec.name,
-                "primaryChannel": channel,
-                "primaryGoal": {"maximizeReach": True},
-                "timeZone": self._time_zone,
-                "startDateInUtc": starts.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "endDateInUtc": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                # The whole of its days is the most that the campaign ever spends, whatever becomes of its daily target.
-                "budget": {
-                    "pacingMode": "PaceToDailyCap",
-                    "budgetInAdvertiserCurrency": whole_currency(_whole(spec)),
-                },
-            }
-        }
 
     async def _ad_groups(self, campaign: str, *, archived: bool = False) -> list[AdGroup] | Outcome:
         query = {"CampaignId": campaign, "Availabilities": ["Available", "Archived"]}
@@ -390,12 +322,6 @@ class TradeDesk(AdAccount):
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    async def _wrong(self, campaign: str, micros: int) -> Outcome | None:
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        return wrong_amounts(about.currency, micros) or _no_id(campaign)
-
     async def _all(self, kind: type[Kind], path: str, query: Mapping[str, Any]) -> list[Kind] | Outcome:
         """Everything that a query finds, page by page."""
         found: list[Kind] = []
@@ -412,28 +338,15 @@ class TradeDesk(AdAccount):
     async def _rest_read(
         self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> Kind | Outcome:
-        content, headers = (dump(body), JSON_HEADERS) if body is not None else (None, {})
-        asked = Request(method=method, path=f"{self._rest}/{path}", write=False, content=content, headers=headers)
-        reply = await self.line.send(asked)
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
+        path = f"{self._rest}/{path}"
+        if body is None:
+            return await self.answer(kind, Request(method=method, path=path, write=False))
+        return await self.answer(kind, json_request(method, path, body, write=False))
 
     async def _write(
         self, kind: type[Kind], method: str, path: str, body: Mapping[str, Any] | list[str]
     ) -> Kind | Outcome:
-        sent = Request(
-            method=method, path=f"{self._workflows}/{path}", write=True, content=dump(body), headers=JSON_HEADERS
-        )
-        reply = await self.line.send(sent)
-        return reply if isinstance(reply, Outcome) else reply.read(kind)
-
-
-def _whole(spec: CampaignSpec) -> int:
-    return spec.daily_budget * ((spec.ends - spec.starts).days + 1)
-
-
-def _bid(micros: int) -> dict[str, Any]:
-    bid = whole_currency(micros)
-    return {"baseBidCPMInAdvertiserCurrency": bid, "maxBidCPMInAdvertiserCurrency": bid}
+        return await self.answer(kind, json_request(method, f"{self._workflows}/{path}", body, write=True))
 
 
 def _micros(money: Money | None) -> int | None:
@@ -442,9 +355,3 @@ def _micros(money: Money | None) -> int | None:
 
 def _is_archived(shown: CampaignShown | AdGroup) -> bool:
     return shown.availability == "Archived"
-
-
-def _no_id(campaign: str) -> Outcome | None:
-    return (
-        None if _ID.fullmatch(campaign) else refused(NOT_FOUND, f"not sent: {campaign[:40]!r} is no id of a campaign")
-    )

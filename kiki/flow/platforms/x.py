@@ -8,33 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import ClassVar, Final, Self, TypeVar
 from urllib.parse import quote
 
-import msgspec
-
-from kiki.clock import Clock, to_datetime, wall_micros
-from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.clock import Clock, wall_micros
+from kiki.flow.plan import Account
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
     about_account,
-    consented,
     day_start,
     endless,
     foremost,
-    in_batches,
     read_back,
     shown_campaign,
     shown_report,
+    unfinished,
     zone_of,
 )
-from kiki.flow.platforms.amounts import JSON_HEADERS, dump, whole_currency, wrong_amounts
-from kiki.flow.platforms.campaign_settings import CampaignSettings
+from kiki.flow.platforms.amounts import json_request
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.oauth1 import OAuth1
+from kiki.flow.platforms.x_campaign import campaign_params, conversion, line_item
 from kiki.flow.platforms.x_reply import (
     AccountShown,
     CampaignShown,
@@ -58,23 +55,12 @@ Kind = TypeVar("Kind")
 
 URL: Final = "https://ads-api.x.com"
 VERSION: Final = "12"
-NAME_MAX: Final = 255
 PAGE: Final = 1000
 UPLOAD_MAX: Final = 500
 
-OBJECTIVES: Final[Mapping[Objective, str]] = {
-    Objective.AWARENESS: "REACH",
-    Objective.TRAFFIC: "WEBSITE_CLICKS",
-    Objective.LEADS: "WEBSITE_CLICKS",
-    Objective.SALES: "WEBSITE_CLICKS",
-    Objective.APP: "APP_INSTALLS",
-}
 PLACEMENTS: Final = ("ALL_ON_TWITTER", "PUBLISHER_NETWORK")
 """Where money is spent; X reports each by itself."""
 LIMITS: Final = Limits(overdelivery=1.2, report_hours=72)
-
-_WORD: Final = r"[A-Z][A-Z0-9_]{0,39}"
-_WORD_ACCEPTED: Final = "write a word of X's reference such as REACH"
 
 
 class X(AdAccount):
@@ -112,7 +98,7 @@ class X(AdAccount):
         pixel = told.setting("pixel", "", r"[a-z0-9]{0,32}", ids)
         event = told.setting("event", "", r"(tw-[a-z0-9]+-[a-z0-9]+)?", "write an event's id such as tw-abc12-def34")
         name = told.account(r"[a-z0-9]{1,32}", "write the account's id, such as 18ce54d4x5t")
-        per_minute = told.setting("per_minute", "", r"([1-9][0-9]{0,4})?", "write calls a minute")
+        per_minute = told.per_minute()
         told.settings_known({"version", "funding_instrument", "pixel", "event", "per_minute"})
         told.require()
         line = Line(
@@ -120,7 +106,7 @@ class X(AdAccount):
             authorization=OAuth1(consumer_key, consumer_secret, token, token_secret),
             judge=judge,
             rates=rates,
-            per_minute=int(per_minute) if per_minute.isdigit() else None,
+            per_minute=per_minute,
             timeout_seconds=LIMITS.timeout_seconds,
         )
         return cls(name, line, funding_instrument=funding, pixel=pixel, event=event)
@@ -169,47 +155,31 @@ class X(AdAccount):
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        parts = self._line_item_parts(spec, about)
+        parts = line_item(spec, about)
         if isinstance(parts, Outcome):
             return parts
-        there = await self.lookup(spec.name)
-        if not there.is_done:
-            return there
-        if "campaign" not in there.value:
+        campaign = unfinished(await self.lookup(spec.name))
+        if isinstance(campaign, Outcome):
+            return campaign
+        if not campaign:
             funding = await self._funding()
             if isinstance(funding, Outcome):
                 return funding
-            made = await self._one(
-                CampaignShown,
-                "POST",
-                "campaigns",
-                {
-                    "name": spec.name,
-                    "funding_instrument_id": funding.id,
-                    "daily_budget_amount_local_micro": str(spec.daily_budget),
-                    "budget_optimization": "CAMPAIGN",
-                    "entity_status": "PAUSED",
-                    "standard_delivery": "true",
-                },
-            )
+            made = await self._one(CampaignShown, "POST", "campaigns", campaign_params(spec, funding.id))
             if isinstance(made, Outcome):
                 return made
-            campaign = self._state(made, None)
-        else:
-            campaign = msgspec.convert(there.value["campaign"], CampaignState)
-            if campaign.whole or campaign.status is Status.ENDED:
-                return there
-        failure = await self._complete(campaign.id, spec, parts)
+            campaign = made.id
+        failure = await self._complete(campaign, spec, parts)
         return read_back(await self.lookup(spec.name)) if failure is None else failure
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
-        wrong = await self._wrong(micros)
+        wrong = await self.wrong_amount(micros)
         return wrong or await self._put(campaign, {"daily_budget_amount_local_micro": str(micros)})
 
     async def set_bid(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`. The bid of the campaign's own line item."""
-        wrong = await self._wrong(micros)
+        wrong = await self.wrong_amount(micros)
         if wrong is not None:
             return wrong
         shown = await self._one(CampaignShown, "GET", f"campaigns/{_part(campaign)}")
@@ -270,60 +240,9 @@ class X(AdAccount):
         """See `Platform`. Needs the account's `pixel` and `event`."""
         if not self._pixel or not self._event:
             return refused(UNSUPPORTED, "not sent: values go to a pixel; set 'pixel' and 'event' of the account")
-        about = await self.about()
-        if isinstance(about, Outcome):
-            return about
-        allowed, accepted = consented(values), 0
-        for batch in in_batches(allowed, UPLOAD_MAX):
-            body = {"conversions": [self._conversion(each, about.currency) for each in batch]}
-            path = f"measurement/conversions/{self._pixel}"
-            sent = Request(method="POST", path=path, write=True, content=dump(body), headers=JSON_HEADERS)
-            taken = data_of(await self.line.send(sent), Uploaded)
-            if isinstance(taken, Outcome):
-                return taken
-            accepted += taken.conversions_processed
-        return done(accepted=accepted, rejected=len(values) - accepted)
+        return await self.upload(values, UPLOAD_MAX, self._send_values)
 
     # -- parts ---------------------------------------------------------------------------------------
-
-    def _line_item_parts(self, spec: CampaignSpec, about: AboutAccount) -> dict[str, str] | Outcome:
-        """What a line item is made of, or why the campaign cannot be made."""
-        settings = CampaignSettings(spec.settings)
-        objective = settings.text("objective", OBJECTIVES[Objective(spec.objective)], _WORD, _WORD_ACCEPTED)
-        parts = {
-            "objective": objective,
-            "product_type": settings.text("product_type", "PROMOTED_TWEETS", _WORD, _WORD_ACCEPTED),
-            "placements": settings.text("placements", "ALL_ON_TWITTER", rf"{_WORD}(,{_WORD})*", _WORD_ACCEPTED),
-        }
-        for name in ("goal", "pay_by"):
-            word = settings.text(name, "", f"({_WORD})?", _WORD_ACCEPTED)
-            if word:
-                parts[name] = word
-        apps = [
-            (name, settings.text(name, "", r"[A-Za-z0-9._]{0,150}", "write the app's id in its store"))
-            for name in ("ios_app_store_identifier", "android_app_store_identifier")
-        ]
-        parts |= {name: app for name, app in apps if app}
-        if objective.startswith("APP_") and not any(app for _, app in apps):
-            settings.wrong("a campaign for an app needs 'ios_app_store_identifier' or 'android_app_store_identifier'")
-        if len(spec.name) > NAME_MAX:
-            settings.wrong(f"its name has {len(spec.name)} letters, and X takes {NAME_MAX}")
-        wrong = settings.refusal or wrong_amounts(about.currency, spec.daily_budget, spec.bid)
-        if wrong is not None:
-            return wrong
-        bid = {"bid_strategy": "AUTO"}
-        if spec.bid is not None:
-            bid = {"bid_strategy": "MAX", "bid_amount_local_micro": str(spec.bid)}
-        ends = day_start(spec.ends + timedelta(days=1), about.time_zone)
-        return {
-            **parts,
-            **bid,
-            "name": spec.name,
-            # Without its countries it would be shown in all.
-            "entity_status": "PAUSED" if spec.countries else "ACTIVE",
-            "start_time": day_start(spec.starts, about.time_zone).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "end_time": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
 
     async def _complete(self, campaign: str, spec: CampaignSpec, parts: Mapping[str, str]) -> Outcome | None:
         """The line item and its countries, as far as they are not there; why not, if that fails."""
@@ -390,21 +309,13 @@ class X(AdAccount):
             whole=item is not None and item.entity_status == "ACTIVE",
         )
 
-    def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
-        return {
-            "conversion_time": to_datetime(value.at).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
-            "event_id": self._event,
-            "identifiers": [{"twclid": value.click}],
-            "conversion_id": value.order,
-            "price_currency": currency,
-            "value": whole_currency(value.value),
-        }
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+        body = {"conversions": [conversion(each, currency, self._event) for each in batch]}
+        sent = json_request("POST", f"measurement/conversions/{self._pixel}", body, write=True)
+        taken = data_of(await self.line.send(sent), Uploaded)
+        return taken if isinstance(taken, Outcome) else taken.conversions_processed
 
     # -- calls ---------------------------------------------------------------------------------------
-
-    async def _wrong(self, micros: int) -> Outcome | None:
-        about = await self.about()
-        return about if isinstance(about, Outcome) else wrong_amounts(about.currency, micros)
 
     async def _put(self, campaign: str, params: Mapping[str, str]) -> Outcome:
         put = await self._one(CampaignShown, "PUT", f"campaigns/{_part(campaign)}", params)
