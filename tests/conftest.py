@@ -25,7 +25,12 @@ for _name in list(os.environ):
     if _name.upper() in _NAMES or _name.startswith(_PREFIXES):
         del os.environ[_name]
 
-# A deadline would fail a correct example on a busy machine; `ci` looks further, and the same way each time.
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("default"), max_examples=200, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+# A deadline would fail a correct example on a busy machine. Everybody gets the same examples, so that a change is judged by what it
+# changed and not by luck; `pytest --hypothesis-profile=explore` looks for new ones.
+settings.register_profile(
+    "same", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, print_blob=True
+)
+settings.register_profile(
+    "explore", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=1000, print_blob=True
+)
+settings.load_profile("same")

@@ -40,6 +40,7 @@ BACKLOG: Final = 1024
 # lose that request, and a client that is not told (HTTP/1.1 has no way) cannot know whether it was taken.
 QUIET_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.01
+_QUIET_TURNS: Final = 2
 
 
 @dataclass(slots=True)
@@ -134,6 +135,9 @@ class Listening:
         for port in self._ports:
             port.edge.tokens = tokens
 
+    def _unfinished(self) -> int:
+        return sum(port.unfinished() for port in self._ports)
+
     async def drain(self) -> None:
         """Answer what was taken, take nothing more, and close every connection."""
         loop = asyncio.get_running_loop()
@@ -147,11 +151,15 @@ class Listening:
             await port.stop_accepting()
         # Turns of the loop in which what has arrived is read, and new connections are begun.
         await asyncio.sleep(_POLL_SECONDS)
+        quiet_turns = 0
         while (now := loop.time()) < deadline and any(port.http.connections for port in self._ports):
-            if now >= quiet_until and not any(port.unfinished() for port in self._ports):
+            # Twice in a row: where this process had to wait for a processor, the first look may come before what has
+            # arrived meanwhile was read.
+            quiet_turns = quiet_turns + 1 if now >= quiet_until and not self._unfinished() else 0
+            if quiet_turns == _QUIET_TURNS:
                 break
             await asyncio.sleep(_POLL_SECONDS)
-        if lost := sum(port.unfinished() for port in self._ports):
+        if lost := self._unfinished():
             log_event(logger, logging.ERROR, "requests were cut off at the end of KIKI_DRAIN_SECONDS", requests=lost)
         for port in self._ports:
             # From here on aiohttp drops what arrives, so it comes only after the last answer.

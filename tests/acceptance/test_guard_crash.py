@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+from kiki.errors import SpendDenied
 from kiki.ledger.ledger import read_entries
 from kiki.ledger.sqlite import SqliteReader
 from kiki.shield.budget_guard import BudgetGuard
@@ -59,8 +61,8 @@ for thread in threads:
 """
 
 
-def run_and_kill(path, round_, seconds):
-    """What a spender acknowledged before it was killed; a line that was torn does not count."""
+def run_and_kill(path, round_, seconds, least=0):
+    """What a spender acknowledged before it was killed, after so long and so many lines; a torn line does not count."""
     with subprocess.Popen(
         [sys.executable, "-c", SPENDER, str(path), str(round_)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -70,7 +72,7 @@ def run_and_kill(path, round_, seconds):
             if killer is None:
                 killer = time.monotonic() + seconds
             lines.append(line)
-            if time.monotonic() >= killer:
+            if time.monotonic() >= killer and len(lines) > least:
                 process.send_signal(signal.SIGKILL)
                 break
         lines += list(process.stdout)
@@ -113,7 +115,9 @@ def test_kill_9_at_random_moments(tmp_path):
     chance, path = random.Random(20), tmp_path / "shield.db"
     acknowledged = set()
     for round_ in range(20):
-        acknowledged.update(run_and_kill(path, round_, chance.uniform(0, 0.25)))
+        # Half of them after some work, however slow the machine is; the first leaves holds to their deadlines.
+        least = 0 if round_ % 2 else 40 if round_ else 100
+        acknowledged.update(run_and_kill(path, round_, chance.uniform(0, 0.25), least))
     assert len(acknowledged) > 200
 
     reader = SqliteReader(path)
@@ -129,23 +133,22 @@ def test_kill_9_at_random_moments(tmp_path):
     assert any(isinstance(fact, Settled) and fact.verb == EXPIRE for _, fact in facts)
 
     with BudgetGuard.open(path, limit="20", window="2s") as guard:
+        before = guard.decider.clock()
         (status,) = guard.status()
-        now = guard.decider.clock()
+        after = guard.decider.clock()
         open_now = {hold.id: hold.amount for hold in guard.holds()}
         for hold, amount in holds.items():
             assert open_now.get(hold, amount) == amount  # gone only when its deadline has passed meanwhile
         assert set(open_now) <= set(holds)
         assert status.held <= sum(holds.values())
         # The clock moves: what is counted lies between the exact sums around the moment of looking.
-        slack = UNIT
-        late = sum(micros for at, micros in spends if at > now - SPAN + slack)
-        assert (
-            late
-            <= status.spent
-            <= sum(micros for at, micros in spends if at > now - SPAN - slack) + sum(holds.values())
-        )
+        slot = -(-SPAN // 600)
+        late = sum(micros for at, micros in spends if at > after - SPAN)
+        early = sum(micros for at, micros in spends if at > before - SPAN - slot)
+        assert late <= status.spent <= early + sum(holds.values())
         assert status.spent + status.held <= LIMIT
-        guard.spend("0.000001", key="after")
+        with suppress(SpendDenied):  # a fast machine may have filled the window
+            guard.spend("0.000001", key="after")
 
 
 def test_a_frozen_moment_is_counted_exactly_after_a_crash(tmp_path):

@@ -47,6 +47,8 @@ class Terminals:
     def environ(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KIKI_", "PORT", "REDIS_"))}
         kept |= {"PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        # A busy machine's Redis may answer late; the guide's lines say nothing of how long that is waited for.
+        kept |= {"KIKI_REDIS_TIMEOUT_SECONDS": "30"}
         return kept | {"LTV_GRPC_ADDR": f"localhost:{free_port()}"} | more
 
     @contextmanager

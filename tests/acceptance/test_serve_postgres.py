@@ -30,7 +30,7 @@ def environ(postgres, redis):
         "KIKI_MASTER_KEY": KEY,
         "KIKI_REDIS": "auto",
         "REDIS_ADDR": redis.address,
-        "KIKI_REDIS_TIMEOUT_SECONDS": "5",
+        "KIKI_REDIS_TIMEOUT_SECONDS": "30",
     }
 
 
@@ -46,7 +46,7 @@ def replicas(tmp_path, environ):
 def kiki(environ, *arguments):
     command = [sys.executable, "-m", "kiki", *arguments]
     found = {**os.environ, **environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=found, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=found, capture_output=True, text=True, timeout=200, check=False)
 
 
 def post(shield: Shield, path: str, body: object) -> int:

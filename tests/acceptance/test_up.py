@@ -86,6 +86,18 @@ def states(frame: dict[str, Any]) -> dict[str, str]:
     return {each["service"]: each["state"] for each in frame["services"]}
 
 
+def restarts(frame: dict[str, Any]) -> dict[str, int]:
+    return {each["service"]: each["restarts"] for each in frame["services"]}
+
+
+def command_line(pid: int) -> bytes:
+    """Empty when the process has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -93,21 +105,17 @@ def children(pid: int) -> list[int]:
 def test_a_demonstration_lives_heals_and_ends(tmp_path):
     with up(tmp_path, "--demo", KIKI_FLOW_SANDBOX_DAY_SECONDS="1") as found:
         found.until(lambda frame: {"ready"} == set(states(frame).values()) and 4 == len(frame["services"]))
-        alive = found.until(lambda frame: frame["admitted"] > 20 and frame["predictions"] > 3 and frame["runs"])
-        assert {"search-brand", "social", "short-videos", "decision-makers"} <= {
-            run["campaign"] for run in alive["runs"]
-        }
-        assert alive["decisions"]
+        campaigns = {"search-brand", "social", "short-videos", "decision-makers"}
+        found.until(lambda frame: frame["admitted"] > 20 and frame["predictions"] > 3 and frame["decisions"])
+        found.until(lambda frame: campaigns <= {run["campaign"] for run in frame["runs"]})
         found.until(lambda frame: sum(frame["messages"].values()) > 0)
 
         pids = children(found.process.pid)
         assert 4 <= len(pids)
-        engage = next(pid for pid in pids if b"engage" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        engage = next(pid for pid in pids if b"engage" in command_line(pid))
         os.kill(engage, signal.SIGKILL)
-        found.until(lambda frame: states(frame)["engage"] != "ready")
-        healed = found.until(lambda frame: states(frame)["engage"] == "ready")
-        assert 1 == next(each["restarts"] for each in healed["services"] if each["service"] == "engage")
-        assert any("engage ended with -9" in line for line in found.talk)
+        found.until(lambda frame: restarts(frame)["engage"] == 1 and states(frame)["engage"] == "ready")
+        found.until(lambda _: any("engage ended with -9" in line for line in [*found.talk]))
 
         found.process.send_signal(signal.SIGTERM)
         assert 0 == found.process.wait(60)
@@ -158,9 +166,11 @@ def test_all_four_fit_into_one_process(tmp_path):
                     assert process.poll() is None, log.read_text()
                     assert time.monotonic() < deadline, log.read_text()
                     time.sleep(0.1)
-        assert [] == children(process.pid) or all(
-            b"audit" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process.pid)
-        )
+        deadline = time.monotonic() + 60
+        # The view of the audit is a process of its own; for a moment after its start it has its parent's name.
+        while not all(b"audit" in command_line(pid) for pid in children(process.pid)):
+            assert time.monotonic() < deadline, [command_line(pid) for pid in children(process.pid)]
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(60), log.read_text()
     finally:

@@ -223,7 +223,7 @@ def test_many_threads_keep_the_same_records_once(store):
 moments = st.integers(0, 5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), moments), max_size=8))
 def test_suppression_follows_the_newest_word_whatever_the_order(told):
     """Of an opt-out and an opt-in of one moment the opt-in holds when it was told last, the opt-out when it was."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from kiki.ledger import group_commit
 from kiki.ledger.group_commit import AsyncLead, GroupCommit
 
 
@@ -199,10 +202,16 @@ def test_an_interrupted_waiter_does_not_take_the_others_turn():
     def interrupted(number, frame):
         raise KeyboardInterrupt
 
+    this = threading.get_ident()
+
+    def interrupt():
+        while sys._current_frames()[this].f_code.co_filename != group_commit.__file__:
+            time.sleep(0.001)  # until it waits: it does so until it is interrupted
+        signal.pthread_kill(this, signal.SIGUSR1)
+
     before = signal.signal(signal.SIGUSR1, interrupted)
     try:
-        this = threading.get_ident()
-        threading.Timer(0.2, signal.pthread_kill, (this, signal.SIGUSR1)).start()
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             mine.result()
     finally:

@@ -375,6 +375,7 @@ ledger = Ledger(SqliteStore(root / "ledger.db"), seed=bytes(range(32)))
 shipper = Shipper(
     Owner(ledger), ledger.store, Archive(root / "archive"), ledger.signer, seconds=0.02, entries=500, scratch=root
 )
+ledger.append_all([Append(Noted("the first"))])
 print("started", flush=True)
 threading.Thread(target=shipper.run, args=(threading.Event(),), daemon=True).start()
 while True:

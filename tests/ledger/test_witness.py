@@ -82,7 +82,7 @@ def test_the_request_is_as_the_specification_has_it(witness, client):
     assert "" == lines[1 + len(log.proof(4, 6))]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
 def test_any_growth_is_cosigned(witness, client, steps):
     witness.largest.clear()

@@ -99,7 +99,7 @@ def test_the_demo_of_the_guide(place, guard):
 
 def test_everything_may_be_in_memory():
     """Without a path nothing is written to a disk, and all verbs work."""
-    with BudgetGuard.open(limit=10, window="1s") as guard:
+    with BudgetGuard.open(limit=10, window="60s") as guard:
         guard.spend(10)
         assert not guard.check().allowed
 

@@ -17,7 +17,7 @@ from kiki.shield.policy import single_budget
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """No answer of Redis comes too late, however busy the machine is."""
-    monkeypatch.setattr(budget_guard, "open_decider", partial(open_decider, redis_timeout=5.0))
+    monkeypatch.setattr(budget_guard, "open_decider", partial(open_decider, redis_timeout=30.0))
 
 
 @pytest.fixture
@@ -78,15 +78,20 @@ def test_a_hold_that_ran_out_is_not_remembered(opened):
 
 def test_a_restart_keeps_the_window_and_knows_the_epoch(opened, tmp_path, redis):
     """The shared window goes on, and an emptied Redis is not taken for a new one."""
-    guard = opened("one", window="1s")
+    guard = opened("one", window="3s")
     guard.spend("100")
     guard.close()
     redis.flush()
-    again = BudgetGuard.open(tmp_path / "one" / "shield.db", limit="100", window="1s", redis=redis.url)
-    with pytest.raises(WindowUnavailable):
-        again.spend("1")
-    time.sleep(1.2)
-    assert again.spend("100").allowed
+    began = time.monotonic()
+    again = BudgetGuard.open(tmp_path / "one" / "shield.db", limit="100", window="3s", redis=redis.url)
+    while time.monotonic() - began < 60:
+        try:
+            assert again.spend("100").allowed
+            break
+        except WindowUnavailable:
+            time.sleep(0.1)
+    # It may have been over when it was asked, and was not before.
+    assert 3 <= time.monotonic() - began < 60
     again.close()
 
 

@@ -38,7 +38,7 @@ def receiver(served) -> SubjectReceiver:
 
 @pytest.fixture
 def crm(served, receiver) -> RemoteData:
-    config = SystemConfig("crm", served[1], Secret(SECRET), ("shop",), 2)
+    config = SystemConfig("crm", served[1], Secret(SECRET), ("shop",), 60)
     return RemoteData(config, patience_seconds=0.2, sleep=lambda _: None)
 
 
