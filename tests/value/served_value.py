@@ -36,7 +36,7 @@ tokens:
 """
 ROOT = Path(kiki.__file__).resolve().parents[1]
 # Nothing waits so long unless something is wrong: a busy machine may be ten times slower than an idle one.
-START_SECONDS = END_SECONDS = 60.0
+START_SECONDS = END_SECONDS = 120.0
 
 
 @cache

@@ -358,6 +358,6 @@ class TestDeadlines:
         orders = [pb.Order(date=str(LAST_DAY - timedelta(days=day % 300)), amount_micros=10**7) for day in range(9_000)]
         request = pb.PredictRequest(history=pb.History(orders=orders, as_of=LAST_DAY.isoformat()))
         async with running(tmp_path) as service:
-            code, _ = await service.refused(PREDICT, request, timeout=0.002)
+            code, _ = await service.refused(PREDICT, request, timeout=0.0005)
             assert grpc.StatusCode.DEADLINE_EXCEEDED is code
             assert pb.SOURCE_SCORED == (await predicted(service, customer_id="c1")).source
