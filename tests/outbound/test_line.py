@@ -111,6 +111,16 @@ def fate(answer: Reply | Outcome) -> tuple[str, str]:
     return answer.fate.value, answer.code
 
 
+async def once_got(server: Server, request: Request, seconds: float) -> Reply | Outcome:
+    """What a request comes to that the server got. A machine that stands still may run out of time before anything is sent."""
+    before = len(server.got)
+    while True:
+        async with Line(server.url, timeout_seconds=seconds) as line:
+            answer = await line.send(request)
+        if len(server.got) > before or not isinstance(answer, Outcome) or answer.fate is Fate.UNKNOWN:
+            return answer
+
+
 async def test_a_good_reply_is_handed_over_as_it_came(server: Server) -> None:
     server.script = [http(201, {"id": 7}, X_RestLi_Id="urn:1")]
     async with Line(server.url + "/v1", headers={"X-Version": "3"}) as line:
@@ -200,15 +210,13 @@ async def test_a_write_on_a_kept_connection_that_was_closed_meanwhile_is_not_sen
 
 async def test_an_answer_that_takes_too_long_is_unknown(server: Server) -> None:
     server.script = [never, never]
-    async with Line(server.url, timeout_seconds=1.0) as line:
-        assert ("unknown", "timeout") == fate(await line.send(WRITE))
-        assert ("refused", "unavailable") == fate(await line.send(READ))
+    assert ("unknown", "timeout") == fate(await once_got(server, WRITE, 0.5))
+    assert ("refused", "unavailable") == fate(await once_got(server, READ, 0.5))
 
 
 async def test_a_trickling_answer_does_not_prolong_the_time(server: Server) -> None:
     server.script = [trickle]
-    async with Line(server.url, timeout_seconds=0.3) as line:
-        assert ("unknown", "timeout") == fate(await asyncio.wait_for(line.send(WRITE), 50))
+    assert ("unknown", "timeout") == fate(await asyncio.wait_for(once_got(server, WRITE, 0.3), 50))
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"", b"[1, 2", b'{"id": "seven"}', b"\xff\xfe", b"[" * 100_000])
@@ -255,7 +263,7 @@ async def test_while_a_platform_wants_to_hear_nothing_nothing_is_sent(server: Se
 async def test_headers_that_tell_of_a_limit_slow_the_account_down_before_it_is_refused(server: Server) -> None:
     server.script = [http(200, {}, X_Remaining="0")]
     async with Line(
-        server.url, rates=lambda reply: reply.now + 9 * SECOND if reply.headers.get("x-remaining") == "0" else None
+        server.url, rates=lambda reply: reply.now + 900 * SECOND if reply.headers.get("x-remaining") == "0" else None
     ) as line:
         assert isinstance(await line.send(READ), Reply)
         assert ("refused", "throttled") == fate(await line.send(READ))
@@ -384,12 +392,15 @@ async def test_a_token_endpoint_that_is_down_means_that_nothing_was_sent(server:
 
 
 async def test_a_token_endpoint_that_hangs_after_a_401_leaves_nothing_unknown(server: Server) -> None:
-    async with Server(http(200, {"access_token": "one"}), never) as tokens:
-        server.script = [http(401)]
-        async with Line(server.url, authorization=_oauth(tokens), timeout_seconds=0.5) as line:
-            answer = await line.send(WRITE)
-        assert isinstance(answer, Outcome)
-        assert answer.fate is Fate.REFUSED
+    asked = 0
+    while asked < 2:  # a machine that stands still may run out of time before that
+        async with Server(http(200, {"access_token": "one"}), never) as tokens:
+            server.script = [http(401)]
+            async with Line(server.url, authorization=_oauth(tokens), timeout_seconds=0.5) as line:
+                answer = await line.send(WRITE)
+            asked = len(tokens.got)
+    assert isinstance(answer, Outcome)
+    assert answer.fate is Fate.REFUSED
 
 
 async def test_many_calls_at_once_renew_one_token_once(server: Server) -> None:

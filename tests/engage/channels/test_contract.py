@@ -10,7 +10,7 @@ from kiki.engage.channels.twilio import TwilioChannel
 from kiki.engage.channels.webhook import WebhookChannel
 from kiki.outbound.outcome import Fate, Outcome
 from kiki.settings import Secret
-from tests.engage.fakes.service import Answer, FakeService, Fault
+from tests.engage.fakes.service import SHORT_SECONDS, Answer, FakeService, Fault, once_taken
 
 MESSAGE = Message(
     action="act-1",
@@ -33,18 +33,23 @@ class Mad(FakeService):
 
 
 CHANNELS = {
-    "sendgrid": lambda url: SendGridChannel(Secret("k"), "shop@example.com", base_url=url, timeout_seconds=0.5),
-    "twilio": lambda url: TwilioChannel(
-        "AC1", Secret("t"), "+1555", public_url="https://k.example", base_url=url, timeout_seconds=0.5
+    "sendgrid": lambda url, **time: SendGridChannel(Secret("k"), "shop@example.com", base_url=url, **time),
+    "twilio": lambda url, **time: TwilioChannel(
+        "AC1", Secret("t"), "+1555", public_url="https://k.example", base_url=url, **time
     ),
-    "webhook": lambda url: WebhookChannel(f"{url}/in", Secret("x" * 32), timeout_seconds=0.5),
+    "webhook": lambda url, **time: WebhookChannel(f"{url}/in", Secret("x" * 32), **time),
 }
 
 
 @pytest.fixture(params=CHANNELS)
-def made(request):
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def made(kind):
     with Mad() as mad:
-        yield mad, mad.closing(CHANNELS[request.param](mad.url))
+        yield mad, mad.closing(CHANNELS[kind](mad.url, timeout_seconds=60.0))
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 400, 404, 409])
@@ -61,10 +66,12 @@ def test_nonsense_is_an_outcome(made, status):
 
 
 @pytest.mark.parametrize("fault", list(Fault)[:3])
-def test_what_was_taken_and_not_answered_is_unknown_after_one_attempt(made, fault):
-    mad, channel = made
-    mad.faults.append(fault)
-    assert (Fate.UNKNOWN, 1) == (channel.send(MESSAGE).fate, len(mad.calls))
+def test_what_was_taken_and_not_answered_is_unknown_after_one_attempt(kind, fault):
+    with Mad() as mad:
+        mad.faults.append(fault)
+        seconds = SHORT_SECONDS if fault is Fault.SILENCE_AFTER_TAKING else 60.0
+        attempt = lambda: mad.closing(CHANNELS[kind](mad.url, timeout_seconds=seconds)).send(MESSAGE)
+        assert (Fate.UNKNOWN, 1) == (once_taken(mad, attempt).fate, len(mad.calls))
 
 
 def test_a_number_of_attempts_is_the_number_of_messages(made):

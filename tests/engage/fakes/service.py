@@ -12,11 +12,16 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
+
+from kiki.outbound.outcome import Fate, Outcome
+
+SHORT_SECONDS = 0.5
+"""The patience of a caller who is to see silence; all others wait until a busy machine has answered."""
 
 
 class Fault(StrEnum):
@@ -160,6 +165,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _meet  # noqa: N815  # the names that http.server asks for
+
+
+def once_taken(fake: FakeService, attempt: Callable[[], Outcome]) -> Outcome:
+    """What a call comes to that has come here.
+
+    A machine that stands still for a moment runs out of time before anything is sent, and says so: then it is tried again,
+    on a line of its own, which knows nothing of that.
+    """
+    while True:
+        outcome = attempt()
+        if outcome.fate is Fate.UNKNOWN:
+            until(lambda: fake.calls)
+        if fake.calls or outcome.code != "unavailable":
+            return outcome
 
 
 def until(check, seconds: float = 60.0) -> None:
