@@ -37,7 +37,7 @@ from kiki.outbound.outcome import Fate
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import Bill, Said
 from tests.flow.fakes.google_ads import FAILURE, GoogleAdsFake, failure
-from tests.flow.test_platform_contract import KEY, NAME, TODAY, campaign, spec, value
+from tests.flow.test_platform_contract import KEY, NAME, campaign, spec, today, value
 
 REQUESTS = {
     "googleAds:search": (SearchGoogleAdsRequest, SearchGoogleAdsResponse),
@@ -79,8 +79,8 @@ async def everything(platform: Platform, fake: GoogleAdsFake) -> None:
         ):
             assert (await call).is_done
         assert 3 * MICROS == campaign(await platform.lookup(f"{NAME}-{number}")).bid
-    await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1, 9_990_000))
-    assert (await platform.spend_report(state.id, TODAY)).is_done
+    await fake.bill(state.id, today(), Bill(1_500_000, 10, 2, 1, 9_990_000))
+    assert (await platform.spend_report(state.id, today())).is_done
     assert (
         await platform.upload_values(state.id, [value("o-1"), value("o-2", click="bad"), value("o-1")], KEY)
     ).is_done
@@ -162,11 +162,11 @@ async def test_a_campaign_and_its_budget_are_made_in_one_mutate_or_not_at_all(
 
 
 async def test_a_campaign_whose_first_day_has_passed_begins_today(platform: Platform, fake: GoogleAdsFake) -> None:
-    await platform.ensure_campaign(spec(fake, starts=TODAY - timedelta(days=9)), KEY)
+    await platform.ensure_campaign(spec(fake, starts=today() - timedelta(days=9)), KEY)
     wanted = fake.writes[-1].json["mutateOperations"][1]["campaignOperation"]["create"]
     began = date.fromisoformat(wanted["startDateTime"][:10])
-    assert timedelta() <= TODAY - began <= timedelta(days=1)
-    assert f"{TODAY + timedelta(days=14)} 23:59:59" == wanted["endDateTime"]
+    assert timedelta() <= today() - began <= timedelta(days=1)
+    assert f"{today() + timedelta(days=14)} 23:59:59" == wanted["endDateTime"]
 
 
 @pytest.mark.parametrize(

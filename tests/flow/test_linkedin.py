@@ -24,7 +24,7 @@ from kiki.outbound.outcome import Fate
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import TOKEN, Bill
 from tests.flow.fakes.linkedin import ACCOUNT, VERSION, LinkedInFake, error
-from tests.flow.test_platform_contract import KEY, NAME, TODAY, campaign, spec, value
+from tests.flow.test_platform_contract import KEY, NAME, campaign, spec, today, value
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ async def test_queries_are_encoded_as_linkedins_client_encodes_them(platform: Pl
     theirs = encoder.param_encode({"q": "search", "search": wanted, "pageSize": 100})
     assert sorted(searched.split("&")) == sorted(theirs.split("&"))
 
-    await platform.spend_report(state.id, TODAY)
-    day = {"year": TODAY.year, "month": TODAY.month, "day": TODAY.day}
+    await platform.spend_report(state.id, today())
+    day = {"year": today().year, "month": today().month, "day": today().day}
     theirs = encoder.param_encode(
         {
             "q": "analytics",
@@ -275,6 +275,6 @@ def test_without_tokens_both_ways_are_named() -> None:
 
 async def test_reports_are_exact(platform: Platform, fake: LinkedInFake) -> None:
     state = campaign(await platform.ensure_campaign(spec(fake), KEY))
-    await fake.bill(state.id, TODAY, Bill(12_345_678, 10, 2, 1, 5_500_000))
-    told = await platform.spend_report(state.id, TODAY)
+    await fake.bill(state.id, today(), Bill(12_345_678, 10, 2, 1, 5_500_000))
+    told = await platform.spend_report(state.id, today())
     assert (12_345_678, 1, 5_500_000) == tuple(told.value["report"][each] for each in ("spent", "conversions", "value"))

@@ -32,7 +32,7 @@ from kiki.outbound.outcome import Fate
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import TOKEN, Bill, Got
 from tests.flow.fakes.meta import PIXEL, PROOF, SECRET, MetaFake, error
-from tests.flow.test_platform_contract import KEY, NAME, TODAY, campaign, spec, value
+from tests.flow.test_platform_contract import KEY, NAME, campaign, spec, today, value
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ async def everything(platform: Platform, fake: MetaFake) -> None:
         ):
             assert (await call).is_done
         assert 4 * MICROS == campaign(await platform.lookup(f"{NAME}-{number}")).bid
-    await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1, 9_990_000))
-    assert (await platform.spend_report(state.id, TODAY)).is_done
+    await fake.bill(state.id, today(), Bill(1_500_000, 10, 2, 1, 9_990_000))
+    assert (await platform.spend_report(state.id, today())).is_done
     assert (await platform.upload_values(state.id, [value("o-1")], KEY)).is_done
     assert (await platform.archive(state.id, KEY)).is_done
 

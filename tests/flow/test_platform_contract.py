@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -45,8 +45,12 @@ CASES: dict[str, Callable[..., Fake]] = {
     "tradedesk": TradeDeskFake,
 }
 NAME = campaign_name("spring-sale", "search-brand")
-TODAY = datetime.now(UTC).date()
 KEY = "0123456789abcdef0123456789abcdef"
+
+
+def today() -> date:
+    """Asked anew by each test: a suite may run past midnight."""
+    return datetime.now(UTC).date()
 
 
 @pytest.fixture(params=[*CASES])
@@ -68,8 +72,8 @@ def spec(fake: Fake, **changes: Any) -> CampaignSpec:
         "objective": "traffic",
         "daily_budget": fake.BUDGET * MICROS,
         "bid": 2 * MICROS,
-        "starts": TODAY + timedelta(days=1),
-        "ends": TODAY + timedelta(days=14),
+        "starts": today() + timedelta(days=1),
+        "ends": today() + timedelta(days=14),
         "countries": ("US",),
         "settings": dict(fake.SETTINGS),
     }
@@ -269,7 +273,7 @@ async def test_a_read_that_is_not_answered_is_a_refusal(fake: Fake, platform: Pl
         assert ("refused", "unavailable") == fate(await platform.lookup(NAME))
         await fake.forgive()
     await fake.fail(faults.GARBLED, read=True)
-    assert ("refused", "unreadable") == fate(await platform.spend_report(state.id, TODAY))
+    assert ("refused", "unreadable") == fate(await platform.spend_report(state.id, today()))
 
 
 @pytest.mark.parametrize("name", [name for name in ADAPTERS if name in CASES])
@@ -284,7 +288,7 @@ async def test_where_nobody_listens_nothing_is_said_to_have_happened(name: str) 
             await platform.ensure_campaign(spec(fake), KEY),
             await platform.set_budget("12345", 130 * MICROS, KEY),
             await platform.pause("12345", KEY),
-            await platform.spend_report("12345", TODAY),
+            await platform.spend_report("12345", today()),
         ):
             assert ("refused", "unavailable") == fate(outcome)
             assert outcome.is_transient
@@ -365,8 +369,9 @@ async def test_money_in_other_currencies_is_exact(case: str, currency: str) -> N
             assert ("refused", "invalid") == fate(refused)
             if fake.BILLS:
                 spent = 123 * MICROS + unit
-                await fake.bill(state.id, TODAY, Bill(spent))
-                assert spent == report(await platform.spend_report(state.id, TODAY)).spent
+                day = today()
+                await fake.bill(state.id, day, Bill(spent))
+                assert spent == report(await platform.spend_report(state.id, day)).spent
         finally:
             await platform.close()
 
@@ -378,11 +383,12 @@ def report(outcome: Outcome) -> SpendReport:
 
 async def test_what_was_billed(fake: Fake, platform: Platform) -> None:
     state = await made(platform, fake)
-    nothing = report(await platform.spend_report(state.id, TODAY))
-    assert (TODAY, 0, False) == (nothing.day, nothing.spent, nothing.final)
+    day = today()
+    nothing = report(await platform.spend_report(state.id, day))
+    assert (day, 0, False) == (nothing.day, nothing.spent, nothing.final)
     if not fake.BILLS:
         return
-    long_ago = TODAY - timedelta(days=40)
+    long_ago = day - timedelta(days=40)
     await fake.bill(state.id, long_ago, Bill(12_340_000, 1000, 25, 3, 99_500_000))
     await fake.bill(state.id, long_ago - timedelta(days=1), Bill(1_000_000))
     told = report(await platform.spend_report(state.id, long_ago))
@@ -394,7 +400,7 @@ async def test_what_was_billed(fake: Fake, platform: Platform) -> None:
         told.final,
     )
     # Before the day has ended in the account's time zone no report is final.
-    assert not report(await platform.spend_report(state.id, TODAY)).final
+    assert not report(await platform.spend_report(state.id, day)).final
 
 
 def value(order: str, **changes: Any) -> ValueUpload:

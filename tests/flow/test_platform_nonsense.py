@@ -12,7 +12,7 @@ from kiki.flow.platform import Platform
 from kiki.money import MICROS
 from kiki.outbound.outcome import Fate, Outcome
 from tests.flow.fakes.fake import Bill, Fake
-from tests.flow.test_platform_contract import CASES, KEY, NAME, TODAY, campaign, spec, value
+from tests.flow.test_platform_contract import CASES, KEY, NAME, campaign, spec, today, value
 
 JUNK: tuple[Any, ...] = (
     *(
@@ -70,7 +70,7 @@ def _places(told: Any) -> Any:
 async def test_nonsense_has_an_outcome_too(fake: Fake) -> None:
     platform = fake.open()
     state = campaign(await platform.ensure_campaign(spec(fake), KEY))
-    await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1, 9_990_000))
+    await fake.bill(state.id, today(), Bill(1_500_000, 10, 2, 1, 9_990_000))
     await platform.close()
     for seed in range(SEEDS):
         chance = random.Random(seed)
@@ -91,7 +91,7 @@ async def _everything(platform: Platform, fake: Fake, campaign_id: str) -> list[
     made = [
         await platform.lookup(NAME),
         await platform.ensure_campaign(spec(fake), KEY),
-        await platform.spend_report(campaign_id, TODAY),
+        await platform.spend_report(campaign_id, today()),
         await platform.set_budget(campaign_id, 150 * MICROS, KEY),
         await platform.set_bid(campaign_id, 3 * MICROS, KEY),
         await platform.pause(campaign_id, KEY),

@@ -22,7 +22,7 @@ from kiki.outbound.outcome import Fate
 from tests.flow.fakes import fake as faults
 from tests.flow.fakes.fake import TOKEN, Bill
 from tests.flow.fakes.tiktok import ADVERTISER, TikTokFake, envelope
-from tests.flow.test_platform_contract import KEY, NAME, TODAY, campaign, spec, value
+from tests.flow.test_platform_contract import KEY, NAME, campaign, spec, today, value
 
 MODELS = {
     "campaign/create/": kit.CampaignCreateBody,
@@ -69,8 +69,8 @@ async def everything(platform: Platform, fake: TikTokFake) -> None:
             assert (await call).is_done
         if bid is not None or objective != "leads":
             assert 3_500_000 == campaign(await platform.lookup(name)).bid
-    await fake.bill(state.id, TODAY, Bill(1_500_000, 10, 2, 1))
-    assert (await platform.spend_report(state.id, TODAY)).is_done
+    await fake.bill(state.id, today(), Bill(1_500_000, 10, 2, 1))
+    assert (await platform.spend_report(state.id, today())).is_done
     assert (await platform.upload_values(state.id, [value("o-1")], KEY)).is_done
     assert (await platform.archive(state.id, KEY)).is_done
 
