@@ -113,6 +113,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After how long an unanswered call is given up as unknown."""
     late_seconds: float = 900.0
     """For how long after that its effect may still come."""
+    values_at_once: int = 500
+    """So many values go out in one request at most."""
+    values_again_hours: float | None = None
+    """For so long an order whose value comes again is known there, and counts once; None: for good, 0: not at all."""
 
 
 class Platform(Protocol):
@@ -175,7 +179,10 @@ class Platform(Protocol):
         ...
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
-        """Tell what conversions were worth; `accepted` and `rejected` say how many."""
+        """Tell what conversions were worth; `accepted` and `rejected` say how many.
+
+        `orders` has the `Fate` of each one, by its order; what became of one that is missing there nobody knows.
+        """
         ...
 
     async def close(self) -> None:

@@ -269,6 +269,7 @@ async def test_a_conversion_that_google_has_already_counts_as_taken(platform: Pl
     state = campaign(await platform.ensure_campaign(spec(fake), KEY))
     told = await platform.upload_values(state.id, [value("o-1"), value("o-2", click="bad-click")], KEY)
     assert (1, 1) == (told.value["accepted"], told.value["rejected"])
+    assert {"o-1": "done", "o-2": "refused"} == told.value["orders"]
     told = await platform.upload_values(state.id, [value("o-1"), value("o-3")], KEY)
     assert (2, 0) == (told.value["accepted"], told.value["rejected"])
 

@@ -206,6 +206,7 @@ async def test_pages_are_turned(platform: Platform, fake: LinkedInFake) -> None:
 async def test_a_part_of_the_conversions_may_be_refused(platform: Platform, fake: LinkedInFake) -> None:
     told = await platform.upload_values("1", [value("o-1"), value("o-2", click="bad")], KEY)
     assert (1, 1) == (told.value["accepted"], told.value["rejected"])
+    assert {"o-1": "done", "o-2": "refused"} == told.value["orders"]
     assert {"o-1"} == {*fake.uploads}
 
 

@@ -278,6 +278,7 @@ async def test_events_that_are_too_old_are_rejected_here(platform: Platform, fak
     old = value("o-2", at=value("o-1").at - 8 * 86400 * SECOND)
     told = await platform.upload_values("1", [value("o-1"), old], KEY)
     assert (1, 1) == (told.value["accepted"], told.value["rejected"])
+    assert {"o-1": "done", "o-2": "refused"} == told.value["orders"]
     assert {"o-1"} == {*fake.uploads}
 
 

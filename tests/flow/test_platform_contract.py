@@ -425,6 +425,7 @@ async def test_values_go_out_with_consent_only(fake: Fake, platform: Platform) -
     told = await platform.upload_values(state.id, given, KEY)
     assert told.is_done, told
     assert (2, 1) == (told.value["accepted"], told.value["rejected"])
+    assert {"o-1": "done", "o-3": "done"} == told.value["orders"]
     assert {"o-1": 49_990_000, "o-3": 125_000_000} == await fake.uploaded()
     assert not [each for each in fake.got if b"o-2" in each.content or "o-2" in each.raw_query]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -19,6 +19,8 @@ from kiki.outbound.outcome import Fate, Outcome, done, refused, unknown
 
 Kind = TypeVar("Kind")
 Named = TypeVar("Named")
+Fates = Mapping[str, Fate]
+"""What became of orders; one that is missing may have been taken or not."""
 
 PAGES_MAX: Final = 100
 """A list with more pages than so many is no list of what was asked for."""
@@ -134,25 +136,26 @@ class AdAccount:
         self,
         values: Sequence[ValueUpload],
         most: int,
-        send: Callable[[Sequence[ValueUpload], str], Awaitable[int | Outcome]],
+        send: Callable[[Sequence[ValueUpload], str], Awaitable[Fates | Outcome]],
     ) -> Outcome:
-        """Let values leave that may: with consent, an order and a click to tell them by.
+        """Let values leave that may.
 
-        `send` takes at most so many at once, with the account's currency, and says how many the platform took.
+        `send` takes at most so many at once, with the account's currency, and says what became of each order, as far as
+        the platform tells it.
         """
-        allowed = [each for each in values if each.consented and each.order and each.click and each.value >= 0]
+        allowed = consented(values)
         if not allowed:
-            return done(accepted=0, rejected=len(values))
+            return uploaded(values, {})
         about = await self.about()
         if isinstance(about, Outcome):
             return about
-        accepted = 0
+        orders: dict[str, Fate] = {}
         for start in range(0, len(allowed), most):
             taken = await send(allowed[start : start + most], about.currency)
             if isinstance(taken, Outcome):
                 return taken
-            accepted += taken
-        return done(accepted=accepted, rejected=len(values) - accepted)
+            orders |= taken
+        return uploaded(values, orders)
 
     def today(self, time_zone: str) -> date:
         """The day that it is in the account."""
@@ -226,6 +229,23 @@ def endless(what: str) -> Outcome:
 def shown_report(report: SpendReport) -> Outcome:
     """A report as `spend_report` answers it."""
     return done(report=msgspec.to_builtins(report))
+
+
+def consented(values: Sequence[ValueUpload]) -> list[ValueUpload]:
+    """The values that may leave: with consent, an order and a click to tell them by."""
+    return [each for each in values if each.consented and each.order and each.click and each.value >= 0]
+
+
+def fates_of(batch: Sequence[ValueUpload], wrong: Collection[int] = ()) -> Fates:
+    """The fates of values that were all taken but those in the places `wrong`."""
+    return {each.order: Fate.REFUSED if place in wrong else Fate.DONE for place, each in enumerate(batch)}
+
+
+def uploaded(values: Sequence[ValueUpload], orders: Fates) -> Outcome:
+    """What became of values as `upload_values` answers it."""
+    accepted = sum(each.consented and orders.get(each.order) is Fate.DONE for each in values)
+    told = {order: fate.value for order, fate in orders.items()}
+    return done(accepted=accepted, rejected=len(values) - accepted, orders=told)
 
 
 def zone_of(name: str) -> ZoneInfo:

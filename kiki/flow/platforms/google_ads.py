@@ -18,8 +18,10 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
+    Fates,
     about_account,
     endless,
+    fates_of,
     foremost,
     read_back,
     shown_campaign,
@@ -320,14 +322,14 @@ class GoogleAds(AdAccount):
             account=self.account,
         )
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         action, click_id = self._conversion_action, self._click_id
         if not action:
             return refused(INVALID, "not sent: the plan's setting 'conversion_action' says which conversions these are")
         told = [conversion(each, currency, customer=self.account, action=action, click_id=click_id) for each in batch]
         body = {"conversions": told, "partialFailure": True}
         taken = await self._write(f"customers/{self.account}:uploadClickConversions", body, Uploaded)
-        return taken if isinstance(taken, Outcome) else taken.accepted(len(batch))
+        return taken if isinstance(taken, Outcome) else fates_of(batch, taken.failed(len(batch)))
 
     async def _set(self, campaign: str, change: Mapping[str, Any], mask: str) -> Outcome:
         wrong = self.no_id(campaign)

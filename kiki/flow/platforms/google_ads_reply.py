@@ -151,15 +151,14 @@ class Uploaded(_Camel):
     results: list[dict[str, Any]] = []
     partial_failure_error: dict[str, Any] | None = None
 
-    def accepted(self, sent: int) -> int:
-        """How many of the conversions Google has now; one that it had already counts."""
+    def failed(self, sent: int) -> set[int]:
+        """The places of the conversions that Google does not have; one that it had already it has."""
         if self.partial_failure_error is None:
-            return sent
+            return set()
         errors = [*_errors(self.partial_failure_error)]
         if not any(error.places for error in errors):
-            return sum(bool(each) for each in self.results)
-        failed = {place for error in errors if error.reason not in _THERE_ALREADY for place in error.places}
-        return sent - len(failed)
+            return {place for place in range(sent) if not any(self.results[place : place + 1])}
+        return {place for error in errors if error.reason not in _THERE_ALREADY for place in error.places}
 
 
 class GoogleError(msgspec.Struct):

@@ -21,6 +21,7 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
+    Fates,
     about_account,
     day_start,
     endless,
@@ -45,7 +46,7 @@ from kiki.money import MICROS
 from kiki.outbound.exchange import INVALID, Reply, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import Authorization, FixedToken, OAuth2
-from kiki.outbound.outcome import Outcome, done, refused
+from kiki.outbound.outcome import Fate, Outcome, done, refused
 
 Kind = TypeVar("Kind")
 
@@ -54,7 +55,9 @@ TOKEN_URL: Final = "https://www.linkedin.com/oauth/v2/accessToken"
 VERSION: Final = "202608"
 PER_MINUTE: Final = 400
 UPLOAD_MAX: Final = 5000
-LIMITS: Final = Limits(overdelivery=1.5, report_hours=48, timeout_seconds=60.0, late_seconds=900.0)
+LIMITS: Final = Limits(
+    overdelivery=1.5, report_hours=48, timeout_seconds=60.0, late_seconds=900.0, values_again_hours=0
+)
 BUDGET_MIN_USD: Final = 10 * MICROS
 SETTINGS: Final = (
     "version",
@@ -271,13 +274,17 @@ class LinkedIn(AdAccount):
         }
         return body | ({"unitCost": _money(spec.bid, about.currency)} if spec.bid else {})
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         if not self._settings["conversion"]:
             return refused(INVALID, "not sent: the plan's setting 'conversion' says which conversions these are")
         body = {"elements": [self._conversion(each, currency) for each in batch]}
         answer = await self._send("POST", "conversionEvents", body, "BATCH_CREATE")
         taken = answer if isinstance(answer, Outcome) else answer.read(TakenAll)
-        return taken if isinstance(taken, Outcome) else sum(200 <= each.status < 300 for each in taken.elements)
+        if isinstance(taken, Outcome):
+            return taken
+        meant = {2: Fate.DONE, 4: Fate.REFUSED}
+        told = zip(batch, taken.elements, strict=False)
+        return {each.order: meant[one.status // 100] for each, one in told if one.status // 100 in meant}
 
     def _conversion(self, value: ValueUpload, currency: str) -> dict[str, Any]:
         return {

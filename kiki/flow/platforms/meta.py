@@ -20,8 +20,10 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
+    Fates,
     each_of,
     endless,
+    fates_of,
     foremost,
     read_back,
     shown_campaign,
@@ -56,7 +58,7 @@ from kiki.money import MICROS
 from kiki.outbound.exchange import INVALID, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import FixedToken
-from kiki.outbound.outcome import Outcome, done, refused, unknown
+from kiki.outbound.outcome import Fate, Outcome, done, refused, unknown
 from kiki.settings import Secret
 
 Kind = TypeVar("Kind")
@@ -67,7 +69,9 @@ PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 1000
 EVENT_AGE_MAX: Final = timedelta(days=7)
 """One older event makes Meta refuse all that came with it."""
-LIMITS: Final = Limits(overdelivery=1.75, report_hours=72, timeout_seconds=60.0, late_seconds=900.0)
+LIMITS: Final = Limits(
+    overdelivery=1.75, report_hours=72, timeout_seconds=60.0, late_seconds=900.0, values_again_hours=48
+)
 
 STATUS: Final = {
     "ACTIVE": Status.ACTIVE,
@@ -275,15 +279,21 @@ class Meta(AdAccount):
             settings.wrong("Meta wants to know where: write countries such as [US]")
         return settings.refusal or _inexact(about, spec.daily_budget, spec.bid)
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         oldest = self._clock() - round(EVENT_AGE_MAX.total_seconds()) * SECOND
+        old = {place for place, each in enumerate(batch) if each.at <= oldest}
         events = [event(each, currency, self._settings["value_event"]) for each in batch if each.at > oldest]
         if not events:
-            return 0
+            return fates_of(batch, old)
         if not self._settings["pixel"]:
             return refused(INVALID, "not sent: the plan's setting 'pixel' says where events go")
         taken = await self._post(f"{self._settings['pixel']}/events", {"data": dump(events).decode()}, Received)
-        return taken if isinstance(taken, Outcome) else taken.events_received
+        if isinstance(taken, Outcome):
+            return taken
+        # Meta counts, and names none: where some are missing nobody knows which.
+        if taken.events_received == len(events):
+            return fates_of(batch, old)
+        return {batch[place].order: Fate.REFUSED for place in old}
 
     # -- below ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport,
 from kiki.flow.platforms.ad_account import (
     AboutAccount,
     AdAccount,
+    Fates,
     about_account,
+    fates_of,
     foremost,
     read_back,
     shown_campaign,
@@ -366,14 +368,14 @@ class Microsoft(AdAccount):
 
     # -- values --------------------------------------------------------------------------------------
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         body = {"OfflineConversions": [conversion(each, currency, self._goal) for each in batch]}
         taken = await self.answer(
             Updated, json_request("POST", f"{self._campaigns}/OfflineConversions/Apply", body, write=True)
         )
         if isinstance(taken, Outcome):
             return taken
-        return len(batch) - len({each.index for each in taken.partial_errors or () if each is not None})
+        return fates_of(batch, {each.index for each in taken.partial_errors or () if each and each.index is not None})
 
     # -- calls ---------------------------------------------------------------------------------------
 

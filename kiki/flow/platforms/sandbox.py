@@ -18,7 +18,7 @@ from kiki.clock import SECOND
 from kiki.errors import PlatformUnreachable
 from kiki.flow.plan_calendar import QuickCalendar
 from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
-from kiki.flow.platforms.ad_account import foremost, shown_campaign
+from kiki.flow.platforms.ad_account import consented, fates_of, foremost, shown_campaign, uploaded
 from kiki.outbound.breaker import BreakerRule
 from kiki.outbound.exchange import CONFLICT, INVALID, Reply, Request
 from kiki.outbound.line import Line
@@ -65,8 +65,8 @@ class _Spend(msgspec.Struct):
 
 
 class _Taken(msgspec.Struct):
-    accepted: int
-    rejected: int
+    refused: list[str]
+    """The orders that it would not have."""
 
 
 class SandboxPlatform:
@@ -206,9 +206,16 @@ class SandboxPlatform:
 
     async def upload_values(self, campaign: str, values: Sequence[ValueUpload], key: str) -> Outcome:
         """See `Platform`."""
+        allowed = consented(values)
+        if not allowed:
+            return uploaded(values, {})
         path = f"campaigns/{quote(campaign, safe='')}/values"
-        taken = await self._write("POST", path, {"values": msgspec.to_builtins(values)}, key, _Taken)
-        return taken if isinstance(taken, Outcome) else done(accepted=taken.accepted, rejected=taken.rejected)
+        taken = await self._write("POST", path, {"values": msgspec.to_builtins(allowed)}, key, _Taken)
+        if isinstance(taken, Outcome):
+            return taken
+        refusals = {*taken.refused}
+        wrong = {place for place, each in enumerate(allowed) if each.order in refusals}
+        return uploaded(values, fates_of(allowed, wrong))
 
     async def close(self) -> None:
         """See `Platform`."""

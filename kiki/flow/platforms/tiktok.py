@@ -21,9 +21,11 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
+    Fates,
     about_account,
     each_of,
     endless,
+    fates_of,
     foremost,
     read_back,
     shown_campaign,
@@ -75,7 +77,9 @@ VERSION: Final = "v1.3"
 PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 1000
 PAGE: Final = 100
-LIMITS: Final = Limits(overdelivery=1.25, report_hours=48, timeout_seconds=60.0, late_seconds=900.0)
+LIMITS: Final = Limits(
+    overdelivery=1.25, report_hours=48, timeout_seconds=60.0, late_seconds=900.0, values_again_hours=48
+)
 BUDGET_MIN_USD: Final = 50 * MICROS
 """Of a campaign, a day; TikTok has other sums for other currencies, and refuses what is less."""
 
@@ -268,7 +272,7 @@ class TikTok(AdAccount):
         """See `Platform`."""
         return await self.upload(values, UPLOAD_MAX, self._send_values)
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         if not self._settings["pixel_code"]:
             return refused(INVALID, "not sent: the plan's setting 'pixel_code' says where events go")
         body = {
@@ -277,7 +281,7 @@ class TikTok(AdAccount):
             "data": [event_body(each, currency, self._settings["value_event"]) for each in batch],
         }
         taken = await self._set("event/track/", body)
-        return len(batch) if taken.is_done else taken
+        return fates_of(batch) if taken.is_done else taken
 
     # -- below ---------------------------------------------------------------------------------------
 

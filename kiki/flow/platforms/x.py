@@ -18,9 +18,11 @@ from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
     AdAccount,
+    Fates,
     about_account,
     day_start,
     endless,
+    fates_of,
     foremost,
     read_back,
     shown_campaign,
@@ -60,7 +62,7 @@ UPLOAD_MAX: Final = 500
 
 PLACEMENTS: Final = ("ALL_ON_TWITTER", "PUBLISHER_NETWORK")
 """Where money is spent; X reports each by itself."""
-LIMITS: Final = Limits(overdelivery=1.2, report_hours=72)
+LIMITS: Final = Limits(overdelivery=1.2, report_hours=72, values_again_hours=0)
 
 
 class X(AdAccount):
@@ -309,11 +311,14 @@ class X(AdAccount):
             whole=item is not None and item.entity_status == "ACTIVE",
         )
 
-    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> int | Outcome:
+    async def _send_values(self, batch: Sequence[ValueUpload], currency: str) -> Fates | Outcome:
         body = {"conversions": [conversion(each, currency, self._event) for each in batch]}
         sent = json_request("POST", f"measurement/conversions/{self._pixel}", body, write=True)
         taken = data_of(await self.line.send(sent), Uploaded)
-        return taken if isinstance(taken, Outcome) else taken.conversions_processed
+        if isinstance(taken, Outcome):
+            return taken
+        # X counts, and names none: where some are missing nobody knows which.
+        return fates_of(batch) if taken.conversions_processed == len(batch) else {}
 
     # -- calls ---------------------------------------------------------------------------------------
 

@@ -210,10 +210,12 @@ async def _values(request: web.Request) -> web.StreamResponse:
         good = [
             (each.order, each.value)
             for each in given.values
-            if each.consented and each.order and 0 <= each.value <= MICROS_MAX
+            if each.consented and each.order and each.click and 0 <= each.value <= MICROS_MAX
         ]
         books.convert(campaign, good, key)
-        return {"accepted": len(good), "rejected": len(given.values) - len(good)}
+        taken = {order for order, _ in good}
+        refused = [each.order for each in given.values if each.order not in taken]
+        return {"accepted": len(good), "rejected": len(given.values) - len(good), "refused": refused}
 
     return await _answer(request, whose, "values", effect)
 
