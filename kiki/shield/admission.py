@@ -21,9 +21,9 @@ from kiki.shield.consent_gate import missing_consents
 from kiki.shield.decided_fact import first_answer, request_of, without
 from kiki.shield.decision import Decision
 from kiki.shield.fact import ConsentUsed
-from kiki.shield.persons import PERSONAL_PREFIXES, referenced
+from kiki.shield.persons import referenced
 from kiki.shield.projections import fact_at
-from kiki.shield.scope import Scopes
+from kiki.shield.scope import PERSONAL_PREFIXES, Scopes
 from kiki.shield.settlement import SETTLING
 from kiki.shield.window import Ask, Verb
 

@@ -31,7 +31,7 @@ from kiki.ledger.store import Reader
 from kiki.settings import Secret
 from kiki.shield.audit_view_process import AuditViewProcess, spawn_audit_view
 from kiki.shield.evidence import chain_of, find_event, parse_event_id, read_in_chunks
-from kiki.shield.evidence_row import CSV_HEADER, csv_lines
+from kiki.shield.evidence_csv import CSV_HEADER, csv_lines
 
 __all__ = ["BYTES_MAX", "RETENTION_DAYS", "AuditView", "AuditViewProcess", "follow", "main", "spawn_audit_view"]
 

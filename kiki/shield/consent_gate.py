@@ -7,9 +7,9 @@ from collections.abc import Callable
 from kiki.shield.budget import Reason, Refusal
 from kiki.shield.call import Call
 from kiki.shield.fact import ConsentUsed
-from kiki.shield.persons import PERSONAL_PREFIXES, UNKNOWN
+from kiki.shield.persons import UNKNOWN
 from kiki.shield.policy import Policy
-from kiki.shield.scope import Scopes
+from kiki.shield.scope import PERSONAL_PREFIXES, Scopes
 from kiki.shield.window import Verb
 
 _ASKING = (Verb.SPEND, Verb.CHECK, Verb.RESERVE)

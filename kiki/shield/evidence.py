@@ -19,9 +19,11 @@ from kiki.errors import InvalidInput, InvalidScope
 from kiki.ledger.entry import Entry, decode_entry
 from kiki.ledger.ledger import META, first_recorded_since
 from kiki.ledger.store import Reader
-from kiki.shield.evidence_row import APPROVED, CSV_HEADER, OUTCOMES, Row, csv_lines, rows
+from kiki.shield.evidence_csv import CSV_HEADER, csv_line, csv_lines
+from kiki.shield.evidence_row import Row, rows
+from kiki.shield.evidence_words import APPROVED, OUTCOMES
 from kiki.shield.fact import Decided, decode_fact
-from kiki.shield.scope import PERSONAL_KINDS, parse_scopes
+from kiki.shield.scope import PERSONAL_KINDS, is_reference, parse_scopes
 
 __all__ = [
     "CSV_HEADER",
@@ -76,7 +78,7 @@ class Wanted(msgspec.Struct, frozen=True):
         if scope is not None:
             (scope,) = parse_scopes([scope])
             kind, _, value = scope.partition(":")
-            if kind in PERSONAL_KINDS and not (len(value) == 32 and set(value) <= set("0123456789abcdef")):
+            if kind in PERSONAL_KINDS and not is_reference(value):
                 raise InvalidScope(
                     f"evidence knows a {kind} by reference only: write {kind}: and the 32 hexadecimal digits "
                     "of customer_id_hash"
@@ -301,7 +303,7 @@ def export(
             return _all_lines(one, wanted, end - 1, retention_days, passed)
         found = _forward(one, wanted, 0, end - 1, passed)
         if format == "csv":
-            return ((row.at, [row.as_csv(retention_days)]) for row in found)
+            return ((row.at, [csv_line(row, retention_days)]) for row in found)
         encode = msgspec.json.Encoder().encode
         return ((row.at, [f"{encode(row.as_dict()).decode()}\n"]) for row in found)
 

@@ -38,7 +38,8 @@ from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.decider import Decider
 from kiki.shield.evidence import chain_of
-from kiki.shield.evidence_row import COLUMNS, rows
+from kiki.shield.evidence_csv import COLUMNS, csv_line
+from kiki.shield.evidence_row import rows
 from kiki.shield.fact import ConsentChanged, Decided, Halted, LegalHeld, Noted, RequestChanged, decode_fact
 from kiki.shield.replay import reach
 from kiki.shield.request_package import SUFFIX, discard_package
@@ -182,7 +183,7 @@ class EvidenceData(_Own):
             for row in rows(entry, chain_of(reader)):
                 if row.customer == task.subject and row.is_decision:
                     row.actor = ""
-                    yield row.as_csv(self._retention_days).encode()
+                    yield csv_line(row, self._retention_days).encode()
 
     def _opened(self, sealed: Sealed) -> object:
         try:

@@ -8,9 +8,8 @@ from kiki.errors import PolicyError
 from kiki.ledger.subjects import Person
 from kiki.shield.call import Call, Switch
 from kiki.shield.policy import Policy
-from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
+from kiki.shield.scope import PERSONAL_KINDS, PERSONAL_PREFIXES, Scopes, kind_of
 
-PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 NOBODY: tuple[Scopes, ...] = ((),)
 UNKNOWN = "?"
 """In the place of a reference, for somebody who has none and gets none by being looked at."""

@@ -27,7 +27,7 @@ from kiki.ledger.tiling import TileReader
 from kiki.shield.compliance_report import Probe, RequestLine, Verdict
 from kiki.shield.evidence import chain_of
 from kiki.shield.fact import Decided, Settled, decode_fact
-from kiki.shield.scope import PERSONAL_KINDS
+from kiki.shield.scope import PERSONAL_PREFIXES, is_reference
 
 CHECKPOINT_AGE_MAX: Final = 300 * SECOND
 ARCHIVE_LAG_SECONDS_MAX: Final = 900.0
@@ -120,7 +120,7 @@ def sealed(around: Surroundings) -> Probe:
     for _, body in around.reader.entries(max(around.reader.first_seq(), end - _LATEST)):
         entry = decode_entry(body)
         looked += 1
-        named = [scope for scope in _scopes(entry) if not _is_reference(scope)]
+        named = [scope for scope in _scopes(entry) if not is_reference(scope.partition(":")[2])]
         if named:
             kind = named[0].partition(":")[0]
             return _failed(sealed, f"entry {entry.seq} names a {kind} in clear", "stop the service and report this")
@@ -141,12 +141,7 @@ def sealed(around: Surroundings) -> Probe:
 def _scopes(entry: Entry) -> list[str]:
     fact = decode_fact(entry)
     given = fact.scopes if isinstance(fact, Decided | Settled) else []
-    return [scope for scopes in given for scope in scopes if scope.partition(":")[0] in PERSONAL_KINDS]
-
-
-def _is_reference(scope: str) -> bool:
-    value = scope.partition(":")[2]
-    return len(value) == 32 and set(value) <= set("0123456789abcdef")
+    return [scope for scopes in given for scope in scopes if scope.startswith(PERSONAL_PREFIXES)]
 
 
 def _opened(entry: Entry, subjects: Subjects | None) -> list[list[bytes]]:

@@ -13,10 +13,9 @@ from kiki.money import format_micros
 from kiki.shield.budget import SLOTS, MeterRule
 from kiki.shield.policy import Policy
 from kiki.shield.redis_script import SUM_MAX, Lane
-from kiki.shield.scope import PERSONAL_KINDS, Scopes, kind_of
+from kiki.shield.scope import PERSONAL_PREFIXES, Scopes, kind_of
 from kiki.shield.window_rebuild import Past
 
-_PERSONAL = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 # Shows in a key that the value of a scope stands for a person.
 _HASHED = "~"
 _LANES_KNOWN_MAX = 10_000
@@ -81,7 +80,7 @@ class RedisLanes:
                 _count(limits, window_name(rule, "*"), rule.limit)
             for scope in scopes:
                 name = scope
-                if scope.startswith(_PERSONAL):
+                if scope.startswith(PERSONAL_PREFIXES):
                     personal = True
                     name = self.hashed(scope, persons.get(scope, scope))
                 shared.append(name)
@@ -115,7 +114,7 @@ class RedisLanes:
 
     def referenced(self, scope: str) -> str:
         """The reference again, of a name that was given here; any other as it is."""
-        return self._references.get(scope, scope) if scope.startswith(_PERSONAL) else scope
+        return self._references.get(scope, scope) if scope.startswith(PERSONAL_PREFIXES) else scope
 
     def forget_many(self) -> None:
         """Keep the memory of references bounded; called where none is needed any more."""
@@ -170,7 +169,7 @@ class RedisLanes:
 
 def is_personal(scope: str) -> bool:
     """Whether a scope or pattern is of a kind that names persons."""
-    return scope.startswith(_PERSONAL)
+    return scope.startswith(PERSONAL_PREFIXES)
 
 
 def window_name(rule: MeterRule, scope: str) -> str:

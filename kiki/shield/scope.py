@@ -18,6 +18,9 @@ VALUE_LENGTH_MAX = 128
 
 PERSONAL_KINDS = frozenset({"customer"})
 """Kinds whose value names a person: they are replaced by a reference before anything is stored."""
+PERSONAL_PREFIXES = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
+is_reference = re.compile("[0-9a-f]{32}").fullmatch
+"""Whether the value of such a scope is a reference: it names nobody to who has no key store."""
 
 ACCEPTED = (
     f"write kind:value, the kind in lower case (letters, digits, _; at most 32), the value printable and "

@@ -20,11 +20,10 @@ from kiki.shield.fact import Decided, Halted, Settled, decode_fact
 from kiki.shield.policy import Policy
 from kiki.shield.projections import HALTS, LAPSED, fact_at, open_holds, scopes_of, settled_key
 from kiki.shield.replay import admitted, reach
-from kiki.shield.scope import PERSONAL_KINDS, Scopes
+from kiki.shield.scope import PERSONAL_PREFIXES, Scopes
 from kiki.shield.window import OpenHold, Verb
 
 NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
-_PERSONAL = tuple(f"{kind}:" for kind in PERSONAL_KINDS)
 
 
 class Past(NamedTuple):
@@ -112,7 +111,7 @@ class EpochAuthority:
         return Past(spends, holds, self._persons(named), halts)
 
     def _persons(self, found: Iterable[Iterable[str]]) -> dict[str, str]:
-        named = {scope for scopes in found for scope in scopes if scope.startswith(_PERSONAL)}
+        named = {scope for scopes in found for scope in scopes if scope.startswith(PERSONAL_PREFIXES)}
         known = {scope: self._subjects.identity(scope.partition(":")[2]) for scope in named}
         # Somebody who was erased meanwhile has a new, empty budget if he ever comes back: nobody can tell that it is he.
         return {scope: identity for scope, identity in known.items() if identity is not None}

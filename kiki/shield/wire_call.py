@@ -34,7 +34,7 @@ from kiki.shield.call import (
     spend_many_call,
     switch,
 )
-from kiki.shield.evidence_row import OUTCOMES
+from kiki.shield.evidence_words import OUTCOMES
 from kiki.shield.scope import Pattern, parse_scopes
 from kiki.shield.window import Verb
 from kiki.shield.wire import KEY_HEADER

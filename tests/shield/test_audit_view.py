@@ -21,7 +21,7 @@ from kiki.ledger.sqlite import SqliteReader
 from kiki.shield import audit_view
 from kiki.shield.audit_view import AuditView, AuditViewProcess, spawn_audit_view
 from kiki.shield.evidence import find_rows
-from kiki.shield.evidence_row import CSV_HEADER
+from kiki.shield.evidence_csv import CSV_HEADER
 
 NAME = "shield_audit_gdpr.csv"
 ROOT = Path(__file__).resolve().parents[2]

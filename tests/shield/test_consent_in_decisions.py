@@ -19,6 +19,7 @@ from kiki.shield.consent import CONSENT, LEASE_HELD, State, consent_key
 from kiki.shield.consent_change import consent_change
 from kiki.shield.consent_view import ConsentView
 from kiki.shield.decider import new_hold_id
+from kiki.shield.evidence_csv import csv_line
 from kiki.shield.evidence_row import rows
 from kiki.shield.fact import ConsentChanged, ConsentUsed, Decided, decode_fact
 from kiki.shield.policy import Policy, parse_policy
@@ -282,7 +283,7 @@ def test_the_row_shows_the_consent_and_no_name(guard):
         (each["customer"], each["purpose"], each["given"]) for each in given.as_dict()["consents"]
     ]
     assert (missing.outcome, missing.reason_code, missing.purpose) == ("DENIED", "consent_missing", "marketing")
-    line = missing.as_csv(2555)
+    line = csv_line(missing, 2555)
     assert "DENIED" in line
     assert "Consent is missing" in line
     assert not [name for name in ("alice", "bob") if name in f"{given.as_dict()}{missing.as_dict()}{line}"]

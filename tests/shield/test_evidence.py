@@ -17,7 +17,7 @@ from kiki.ledger.ledger import Ledger
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
 from kiki.shield.evidence import export, find_event, find_rows, page, read_in_chunks, tail
-from kiki.shield.evidence_row import CSV_HEADER, csv_lines
+from kiki.shield.evidence_csv import CSV_HEADER, csv_lines
 from kiki.shield.fact import Decided, Halted, Opened, PolicyUsed, Refused
 
 START = 1_795_341_600_000_000

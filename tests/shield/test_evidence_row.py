@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiki.ledger.entry import Entry, decode_entry, encode_entry
-from kiki.shield import evidence_row
-from kiki.shield.evidence_row import COLUMNS, CSV_HEADER, OUTCOMES, csv_lines, rows
+from kiki.shield import evidence_csv
+from kiki.shield.evidence_csv import COLUMNS, CSV_HEADER, csv_line, csv_lines
+from kiki.shield.evidence_row import rows
+from kiki.shield.evidence_words import OUTCOMES
 from kiki.shield.fact import Decided, Halted, Opened, PolicyUsed, Refused, Settled
 
 AT = 1_795_341_600_000_001  # 2026-11-22T10:00:00.000001Z
@@ -30,11 +32,11 @@ def utc(monkeypatch):
 def in_zone(monkeypatch, zone):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
-    evidence_row._local.cache_clear()
+    evidence_csv._local.cache_clear()
     yield
     monkeypatch.undo()
     time.tzset()
-    evidence_row._local.cache_clear()
+    evidence_csv._local.cache_clear()
 
 
 def entry_of(fact, seq: int = 7) -> Entry:
@@ -170,7 +172,7 @@ def test_each_kind_has_its_line(name: str):
     fact, line = CASES[name]
     expected = f"2026-11-22T10:00:00Z,0000000000070000{line}\n"
     assert csv_lines(entry_of(fact), CHAIN, 2555) == [expected]
-    assert [row.as_csv(2555) for row in rows(entry_of(fact), CHAIN)] == [expected]
+    assert [csv_line(row, 2555) for row in rows(entry_of(fact), CHAIN)] == [expected]
 
 
 def test_the_header_is_the_originals():
@@ -201,7 +203,7 @@ def test_what_decides_nothing_has_no_line(fact):
     assert csv_lines(entry_of(fact), CHAIN, 2555) == []
     assert not row.is_decision
     with pytest.raises(ValueError, match="no decision"):
-        row.as_csv(2555)
+        csv_line(row, 2555)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +346,7 @@ facts = (
 def test_whatever_was_written_a_decision_is_one_line_of_thirteen_harmless_fields(fact):
     lines = csv_lines(entry_of(fact), CHAIN, 2555)
     found = rows(entry_of(fact), CHAIN)
-    assert lines == [row.as_csv(2555) for row in found]
+    assert lines == [csv_line(row, 2555) for row in found]
     assert len(lines) == len(getattr(fact, "amounts", [0]))
     whole = "".join(lines)
     assert whole.count("\n") == len(lines)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kiki import BudgetGuard
 from kiki.errors import InvalidInput, KeyReused, Unreadable
-from kiki.shield import evidence_row
+from kiki.shield.evidence_csv import csv_line
+from kiki.shield.evidence_row import rows
 from kiki.shield.fact import Noted, decode_fact
 from kiki.shield.note import DETAILS_MAX, NOTES_MAX, TEXT_LENGTH_MAX, Note, parse_note
 
@@ -24,14 +25,14 @@ def test_a_note_stands_in_the_ledger_as_it_was_said(tmp_path: Path) -> None:
     with BudgetGuard.open(tmp_path / "ledger.db", limit=100) as guard:
         kept = guard.note("flow.step_done", {"campaign": "spring"}, {"platform": "meta", "attempt": 2})
         (entry,) = entries(guard)
-        (row,) = evidence_row.rows(entry)
+        (row,) = rows(entry)
 
     assert kept.event_id == row.event_id
     found = row.as_dict()
     assert found["resource"] == "flow.step_done"
     assert found["scopes"] == ["campaign:spring"]
     assert found["detail"] == {"platform": "meta", "attempt": 2}
-    assert row.as_csv(2555).endswith(
+    assert csv_line(row, 2555).endswith(
         ",INFO,service_note,,,flow.step_done,campaign:spring,NOTED,Said by another service,,[detail],2555\n"
     )
 

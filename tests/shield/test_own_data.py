@@ -19,7 +19,7 @@ from kiki.ledger.subjects import SUBJECTS
 from kiki.shield.audit_view import AuditView
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.dsr import Kind, State
-from kiki.shield.evidence_row import COLUMNS
+from kiki.shield.evidence_csv import COLUMNS
 from kiki.shield.origin import origin_of
 from kiki.shield.own_data import AuditViewData, ConsentData, EvidenceData
 from kiki.shield.request_desk import RequestDesk
