@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
-import json
 import logging
 import re
 import secrets
@@ -30,7 +29,8 @@ from aiohttp.web_protocol import RequestHandler
 from kiki import tracing
 from kiki.errors import Forbidden, KikiError, Unauthenticated
 from kiki.settings import ListenSettings, is_loopback
-from kiki.telemetry import METHODS, HttpMetrics, log_event, render, request_id
+from kiki.telemetry import METHODS, log_event, request_id
+from kiki.web.gate import Gate
 from kiki.web.rate import RateLimit
 from kiki.web.refusals import (
     BodyLate,
@@ -42,15 +42,14 @@ from kiki.web.refusals import (
     RouteUnknown,
     status_of,
 )
-from kiki.web.reply import JSON, SECURITY_HEADERS, Reply, json_reply, plain, problem, refusal
+from kiki.web.reply import SECURITY_HEADERS, Reply, plain, problem, refusal
 from kiki.web.request import Request, wants_json
-from kiki.web.routes import Check, Entry, Route, Service, Table
+from kiki.web.routes import Entry, Route
 from kiki.web.tokens import Principal, Tokens
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("kiki.access")
 
-CHECKS_SECONDS_MAX: Final = 5.0
 KEEP_ALIVE_SECONDS: Final = 75.0
 HEAD_BYTES_MAX: Final = 128 * 1024
 # How long the rest of a refused body is read and thrown away, so that its sender comes to read the refusal.
@@ -80,71 +79,6 @@ class _Quiet(logging.Filter):
 
 _server_logger = logging.getLogger("kiki.web.server")
 _server_logger.addFilter(_Quiet())
-
-
-class Gate:
-    """What the two ports of one service share: its routes, its numbers, and whether it is draining."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.draining = False
-        self.metrics = HttpMetrics(service.name, service.registry)
-        self.table = Table([*service.routes, *self._own_routes()], self.metrics)
-        self._openapi = json.dumps(service.openapi).encode() if service.openapi is not None else b""
-
-    def _own_routes(self) -> list[Route]:
-        taken = {route.path for route in self.service.routes}
-        ways = ("GET", "HEAD")
-        own = [
-            Route("/livez", self._livez, ways, plain=True, probe=True),
-            Route("/readyz", self._readyz, ways, probe=True),
-            Route("/metrics", self._metrics, ways, role="read", anonymous_inside=True, plain=True, probe=True),
-        ]
-        if self.service.openapi is not None:
-            own.append(Route("/openapi.json", self._describe, ways, role="read", anonymous_inside=True))
-        return [route for route in own if route.path not in taken]
-
-    async def nothing(self, _request: Request) -> Reply:
-        """The handler of no route; never called."""
-        raise RouteUnknown
-
-    async def _livez(self, _request: Request) -> Reply:
-        """The event loop turns; nothing else is asked."""
-        return plain("alive")
-
-    async def _readyz(self, _request: Request) -> Reply:
-        """Every part by name, 200 when all work and nothing is being shut down."""
-        checks = (
-            [Check("draining", ok=False, detail="the service is stopping")] if self.draining else await self._checks()
-        )
-        ready = all(check.ok for check in checks)
-        return json_reply(
-            {
-                "ready": ready,
-                "checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks],
-            },
-            200 if ready else 503,
-            () if ready else (("Retry-After", "1"),),
-        )
-
-    async def _checks(self) -> list[Check]:
-        try:
-            async with asyncio.timeout(CHECKS_SECONDS_MAX):
-                return list(await self.service.checks())
-        except TimeoutError:
-            return [Check("checks", ok=False, detail=f"no answer within {CHECKS_SECONDS_MAX:g} seconds")]
-        except KikiError as error:
-            return [Check("checks", ok=False, detail=str(error))]
-        except Exception as error:
-            log_event(logger, logging.ERROR, "the readiness checks failed", exc_info=error)
-            return [Check("checks", ok=False, detail=type(error).__name__)]
-
-    async def _metrics(self, _request: Request) -> Reply:
-        body, content_type = render(self.service.registry)
-        return Reply(body, content_type)
-
-    async def _describe(self, _request: Request) -> Reply:
-        return Reply(self._openapi, JSON)
 
 
 class Edge:

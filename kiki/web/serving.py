@@ -29,7 +29,8 @@ from kiki import otlp
 from kiki.errors import ConfigurationError
 from kiki.settings import ListenSettings, is_loopback
 from kiki.telemetry import log_event
-from kiki.web.edge import Edge, Gate
+from kiki.web.edge import Edge
+from kiki.web.gate import Gate
 from kiki.web.routes import Service
 from kiki.web.tokens import Tokens, load_tokens
 

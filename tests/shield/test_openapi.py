@@ -23,7 +23,7 @@ from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.openapi import openapi
 from kiki.shield.service import ShieldService
 from kiki.web import listening
-from kiki.web.edge import Gate
+from kiki.web.gate import Gate
 
 # FUZZ_EXAMPLES=500 looks further, by hand.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
