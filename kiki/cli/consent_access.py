@@ -18,9 +18,9 @@ from kiki.errors import AccessDenied, ConsentDenied, InvalidInput, ShieldUnreach
 
 if TYPE_CHECKING:
     from kiki.shield.consent_change import Given
+    from kiki.shield.consent_client import Consents
     from kiki.shield.consent_record import ConsentRecord
     from kiki.shield.consent_store import ConsentStore
-    from kiki.shield.privacy_client import Consents
     from kiki.shield.wire_consent import ConsentReply
 
 

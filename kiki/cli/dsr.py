@@ -357,7 +357,7 @@ def proof(
     with open_requests(ledger, url, token_file) as requests:
         text = requests.proof(number)
     if output is not None:
-        from kiki.shield.privacy_client import new_file
+        from kiki.shield.new_file import new_file
 
         with new_file(output) as file:
             file.write(text.encode())

@@ -102,7 +102,7 @@ class Local:
 
     def write_package(self, request: str, file: Path) -> None:
         """Write the person's copy to a new file."""
-        from kiki.shield.privacy_client import new_file
+        from kiki.shield.new_file import new_file
 
         with new_file(file) as out:
             for piece in self._desk.package(request):

@@ -1,27 +1,24 @@
 """How a client of SyncShield talks: what it sends, how patiently, and which error a reply stands for.
 
-Each conversation is written once, as a generator that yields what to send and receives what came back; `Line` and
-`AsyncLine` only drive it. What may be sent again is, with growing and jittered waits, after connections that
+Each conversation is written once, as a generator that yields what to send and receives what came back; the lines in
+`http_line` only drive it. What may be sent again is, with growing and jittered waits, after connections that
 fail, timeouts, and 502, 503, 504. `Retry-After` is honoured up to `RETRY_AFTER_MAX`; a service that asks for longer is not
 kept waiting for, its error is raised. Every other status is an answer. All tries and waits together end at `deadline`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, NoReturn, Self, TypeVar
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeVar
 
-import httpx
 import msgspec
 
-from kiki import __version__, tracing
+from kiki import __version__
 from kiki.errors import (
     Conflict,
     Forbidden,
@@ -32,7 +29,7 @@ from kiki.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kiki.settings import checked_token, is_loopback, parse_url
+from kiki.settings import checked_token, parse_url
 from kiki.shield import wire, wire_problem
 from kiki.shield.client_settings import default_token, default_url
 from kiki.shield.wire import OutcomeReply
@@ -45,14 +42,13 @@ DEADLINE = 20.0
 """Seconds for a call with all its tries and waits."""
 RETRY_AFTER_MAX = 5.0
 """Seconds that a service may ask to be left alone for before its refusal is raised instead."""
+DOWNLOAD_SECONDS = 3600.0
+"""Seconds for what is made for the caller and then sent, a bundle or a copy."""
 WAIT_FIRST = 0.1
 WAIT_MAX = 2.0
-REPLY_BYTES_MAX = 64 * 1024 * 1024
-"""A reply that is longer is no reply of SyncShield's."""
 
-_TRACED_AS = {"peer.service": "syncshield"}
 _PASSING = frozenset({502, 503, 504})
-_DETAIL_LENGTH = 200
+DETAIL_LENGTH = 200
 
 Value = TypeVar("Value")
 
@@ -120,22 +116,6 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
-
-    def _options(self) -> dict[str, Any]:
-        """How httpx is set up for this address."""
-        import ssl
-
-        url = httpx.URL(self.url)
-        options: dict[str, Any] = {
-            "base_url": self.url,
-            "follow_redirects": False,
-            # A proxy from the environment is for the world outside; what goes to this machine stays on it.
-            "trust_env": not is_loopback(url.host),
-        }
-        if url.scheme == "http":
-            # Loading all certificates takes longer than everything else here; this context trusts nobody.
-            options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return options
 
     # -- one request, patiently
 
@@ -215,7 +195,7 @@ class Conversation:
     def nonsense(self, reply: Reply, why: str) -> ShieldUnreachable:
         """The error for a reply that nobody understands."""
         return ShieldUnreachable(
-            f"{self.url} answered {reply.status} with something that SyncShield does not say: {why[:_DETAIL_LENGTH]}",
+            f"{self.url} answered {reply.status} with something that SyncShield does not say: {why[:DETAIL_LENGTH]}",
             hint="is this really SyncShield's address?",
         )
 
@@ -250,8 +230,8 @@ def outcome_of(error: SpendDenied) -> OutcomeReply | None:
 
 def _by_status(reply: Reply, text: str, url: str) -> KikiError:
     """The error for a reply without a code that we know, from something in between or a newer service."""
-    said = text or " ".join(reply.content[: 4 * _DETAIL_LENGTH].decode("utf-8", "replace").split())
-    said = "".join(letter for letter in said if letter.isprintable())[:_DETAIL_LENGTH]
+    said = text or " ".join(reply.content[: 4 * DETAIL_LENGTH].decode("utf-8", "replace").split())
+    said = "".join(letter for letter in said if letter.isprintable())[:DETAIL_LENGTH]
     message = f"{url} answered {reply.status}" + (f": {said}" if said else "")
     match reply.status:
         case 401:
@@ -284,168 +264,3 @@ def _retry_after(reply: Reply) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-
-
-class Line(Conversation):
-    """A conversation that waits."""
-
-    def __init__(
-        self,
-        url: str | None,
-        token: str | None,
-        timeout: float,
-        retries: int,
-        deadline: float,
-        transport: httpx.BaseTransport | None,
-    ) -> None:
-        super().__init__(url, token, timeout, retries, deadline)
-        self._http = httpx.Client(**self._options(), transport=transport)
-        self._sleep = time.sleep
-
-    def drive(self, flow: Flow[Value]) -> Value:
-        """What a flow comes to."""
-        heard: Heard = None
-        while True:
-            try:
-                step = flow.send(heard)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # the flow's own return type
-            if isinstance(step, Wait):
-                self._sleep(step.seconds)
-                heard = None
-            else:
-                heard = self._send(step)
-
-    def _send(self, step: Send) -> Reply | Failure:
-        end = self._clock() + step.timeout
-        try:
-            with (
-                tracing.child(step.method, tracing.Kind.CLIENT, _TRACED_AS),
-                self._http.stream(
-                    step.method,
-                    step.path,
-                    params=list(step.params) or None,
-                    content=step.content,
-                    headers=tracing.carried(step.headers),
-                    timeout=step.timeout,
-                ) as response,
-            ):
-                content = _Content(step, response)
-                for part in response.iter_bytes():
-                    if not content.take(part):
-                        return Failure("its reply is too long")
-                    if self._clock() > end:
-                        return Failure(f"its reply took longer than {step.timeout:g} s")
-                return Reply(response.status_code, response.headers, bytes(content.kept))
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
-            return Failure(_why(error, step))
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncLine(Conversation):
-    """A conversation on an event loop."""
-
-    def __init__(
-        self,
-        url: str | None,
-        token: str | None,
-        timeout: float,
-        retries: int,
-        deadline: float,
-        transport: httpx.AsyncBaseTransport | None,
-    ) -> None:
-        super().__init__(url, token, timeout, retries, deadline)
-        self._http = httpx.AsyncClient(**self._options(), transport=transport)
-        self._sleep = asyncio.sleep
-
-    async def drive(self, flow: Flow[Value]) -> Value:
-        """What a flow comes to."""
-        heard: Heard = None
-        while True:
-            try:
-                step = flow.send(heard)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # the flow's own return type
-            if isinstance(step, Wait):
-                await self._sleep(step.seconds)
-                heard = None
-            else:
-                heard = await self._send(step)
-
-    async def _send(self, step: Send) -> Reply | Failure:
-        try:
-            with tracing.child(step.method, tracing.Kind.CLIENT, _TRACED_AS):
-                async with (
-                    asyncio.timeout(step.timeout),
-                    self._http.stream(
-                        step.method,
-                        step.path,
-                        params=list(step.params) or None,
-                        content=step.content,
-                        headers=tracing.carried(step.headers),
-                        timeout=step.timeout,
-                    ) as response,
-                ):
-                    content = _Content(step, response)
-                    async for part in response.aiter_bytes():
-                        if not content.take(part):
-                            return Failure("its reply is too long")
-                    return Reply(response.status_code, response.headers, bytes(content.kept))
-        except TimeoutError:
-            return Failure(f"it did not answer within {step.timeout:g} s")
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
-            return Failure(_why(error, step))
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-class _Content:
-    """What comes back, gathered in memory, or in the caller's file when it is what the caller asked for."""
-
-    def __init__(self, step: Send, response: httpx.Response) -> None:
-        self.kept = bytearray()
-        self._sink = step.sink if response.is_success else None
-        if self._sink is not None:
-            # Of an earlier try there may be a part.
-            self._sink.seek(0)
-            self._sink.truncate()
-
-    def take(self, part: bytes) -> bool:
-        """Keep a part; False when that is more than a reply can be."""
-        if self._sink is not None:
-            self._sink.write(part)
-            return True
-        self.kept += part
-        return len(self.kept) <= REPLY_BYTES_MAX
-
-
-def _why(error: Exception, step: Send) -> str:
-    """Why nothing came back; no URL in it, since a query may name a person."""
-    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return f"no connection within {step.timeout:g} s"
-    if isinstance(error, httpx.TimeoutException):
-        return f"it did not answer within {step.timeout:g} s"
-    if isinstance(error, httpx.ConnectError):
-        return str(error)[:_DETAIL_LENGTH] or "no connection"
-    return f"{type(error).__name__}: {error}"[:_DETAIL_LENGTH]

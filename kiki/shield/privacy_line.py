@@ -8,17 +8,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kiki.shield.conversation import AsyncLine, Line
+from kiki.shield.http_line import AsyncLine, Line
 
 if TYPE_CHECKING:
-    from kiki.shield.privacy_client import (
-        AsyncCompliance,
-        AsyncConsents,
-        AsyncEvidence,
-        Compliance,
-        Consents,
-        Evidence,
-    )
+    from kiki.shield.compliance_client import AsyncCompliance, Compliance
+    from kiki.shield.consent_client import AsyncConsents, Consents
+    from kiki.shield.evidence_client import AsyncEvidence, Evidence
     from kiki.shield.request_client import AsyncRequests, Requests
 
 
@@ -28,7 +23,7 @@ class PrivacyLine(Line):
     @cached_property
     def consents(self) -> Consents:
         """Who consented to what."""
-        from kiki.shield.privacy_client import Consents
+        from kiki.shield.consent_client import Consents
 
         return Consents(self)
 
@@ -42,14 +37,14 @@ class PrivacyLine(Line):
     @cached_property
     def compliance(self) -> Compliance:
         """The compliance report and the register of breaches."""
-        from kiki.shield.privacy_client import Compliance
+        from kiki.shield.compliance_client import Compliance
 
         return Compliance(self)
 
     @cached_property
     def evidence(self) -> Evidence:
         """Checkpoints, proofs and bundles."""
-        from kiki.shield.privacy_client import Evidence
+        from kiki.shield.evidence_client import Evidence
 
         return Evidence(self)
 
@@ -60,7 +55,7 @@ class AsyncPrivacyLine(AsyncLine):
     @cached_property
     def consents(self) -> AsyncConsents:
         """Who consented to what."""
-        from kiki.shield.privacy_client import AsyncConsents
+        from kiki.shield.consent_client import AsyncConsents
 
         return AsyncConsents(self)
 
@@ -74,13 +69,13 @@ class AsyncPrivacyLine(AsyncLine):
     @cached_property
     def compliance(self) -> AsyncCompliance:
         """The compliance report and the register of breaches."""
-        from kiki.shield.privacy_client import AsyncCompliance
+        from kiki.shield.compliance_client import AsyncCompliance
 
         return AsyncCompliance(self)
 
     @cached_property
     def evidence(self) -> AsyncEvidence:
         """Checkpoints, proofs and bundles."""
-        from kiki.shield.privacy_client import AsyncEvidence
+        from kiki.shield.evidence_client import AsyncEvidence
 
         return AsyncEvidence(self)

@@ -15,10 +15,12 @@ from typing import Any, BinaryIO, Final, Unpack
 from uuid import uuid4
 
 from kiki.errors import InvalidInput, KikiError
-from kiki.shield.conversation import AsyncLine, Conversation, Flow, Line, Wait
+from kiki.shield.conversation import DOWNLOAD_SECONDS, Conversation, Flow, Wait
 from kiki.shield.dsr import State, parse_request_id
-from kiki.shield.privacy_client import DOWNLOAD_SECONDS, iso_of, new_file
+from kiki.shield.http_line import AsyncLine, Line
+from kiki.shield.new_file import new_file
 from kiki.shield.request_intake import Given
+from kiki.shield.wire_moment import iso_of
 from kiki.shield.wire_request import (
     HoldReply,
     LegalHoldsReply,

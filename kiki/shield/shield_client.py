@@ -1,27 +1,22 @@
 """`ShieldClient` and `AsyncShieldClient`: a `BudgetGuard` that lives behind HTTP, with the same names and errors.
 
-A call that changes something always carries an idempotency key, made here when the caller gives none, so that trying
-again is the same spend and never a second one. `consents`, `requests` and `evidence` hold what concerns persons and
-proofs: see `privacy_client`. How patiently all of it is asked for stands in `conversation`.
+What is said for each verb stands in `guard_conversation`, and how patiently it is asked in `conversation`. `consents`, `requests`,
+`compliance` and `evidence` hold what concerns persons and proofs: see `privacy_line`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 
-from kiki.errors import InvalidInput
-from kiki.shield import wire, wire_call, wire_simulation
+from kiki.shield import wire_call
 from kiki.shield.call import (
     Amount,
-    Call,
     ScopesGiven,
-    Switch,
     check_call,
     commit_call,
     record_call,
@@ -33,29 +28,20 @@ from kiki.shield.call import (
 )
 from kiki.shield.client_hold import AsyncClientHold, ClientHold
 from kiki.shield.client_settings import default_token, default_url, read_token
-from kiki.shield.conversation import (
-    DEADLINE,
-    RETRIES,
-    TIMEOUT,
-    Conversation,
-    Flow,
-    denied_of,
-    outcome_of,
-)
+from kiki.shield.conversation import DEADLINE, RETRIES, TIMEOUT, outcome_of
+from kiki.shield.guard_conversation import GuardConversation
 from kiki.shield.note import Detail, Note, parse_note
 from kiki.shield.privacy_line import AsyncPrivacyLine, PrivacyLine
 from kiki.shield.simulation import Simulation
 from kiki.shield.window import OpenHold
 from kiki.shield.wire import (
-    BatchReply,
     BudgetsReply,
     DecisionsReply,
     HaltReply,
     OutcomeReply,
-    ReservationReply,
     SettlementReply,
 )
-from kiki.shield.wire_note import NoteReply, NotesReply, note_json
+from kiki.shield.wire_note import NoteReply
 
 __all__ = [
     "DEADLINE",
@@ -72,136 +58,11 @@ __all__ = [
 ]
 
 
-class _Flows(Conversation):
-    """Every call as a generator."""
-
-    def _spend(self, call: Call) -> Flow[OutcomeReply]:
-        outcome = yield from self.post("/v1/spends", wire_call.call_json(_keyed(call)), OutcomeReply)
-        # A service that said 200 to a refusal would be mistaken for one that took the money.
-        if not outcome.allowed:
-            raise denied_of(outcome)
-        return outcome
-
-    def _spend_many(self, call: Call) -> Flow[BatchReply]:
-        reply = yield from self.ask("POST", "/v1/spends:batch", wire_call.batch_json(_keyed(call)))
-        batch = self.read(reply, BatchReply)
-        if len(batch.outcomes) != len(call.amounts):
-            raise self.nonsense(reply, f"{len(batch.outcomes)} outcomes for {len(call.amounts)} amounts")
-        return batch
-
-    def _check(self, call: Call, *, any_amount: bool) -> Flow[OutcomeReply]:
-        body = wire_call.call_json(call)
-        if any_amount:
-            del body["amount"]
-        return self.post("/v1/checks", body, OutcomeReply)
-
-    def _reserve(self, call: Call) -> Flow[ReservationReply]:
-        return self.post("/v1/reservations", wire_call.call_json(_keyed(call)), ReservationReply)
-
-    def _settle(self, call: Call) -> Flow[SettlementReply]:
-        path = f"/v1/reservations/{call.hold}/{call.verb.value}"
-        return self.post(path, wire_call.call_json(call), SettlementReply)
-
-    def _record(self, call: Call) -> Flow[OutcomeReply]:
-        return self.post("/v1/records", wire_call.call_json(_keyed(call)), OutcomeReply)
-
-    def _note(self, notes: Sequence[Note]) -> Flow[list[NoteReply]]:
-        body = {"notes": [note_json(each if each.key else each._replace(key=uuid4().hex)) for each in notes]}
-        reply = yield from self.ask("POST", "/v1/notes", body)
-        found = self.read(reply, NotesReply).notes
-        if len(found) != len(notes):
-            raise self.nonsense(reply, f"{len(found)} places for {len(notes)} notes")
-        return found
-
-    def _switch(self, turn: Switch) -> Flow[HaltReply]:
-        if turn.on:
-            body = {"pattern": turn.pattern} | ({"note": turn.note} if turn.note else {})
-            return self.post("/v1/halts", body, HaltReply)
-        return self._resume(turn.pattern)
-
-    def _resume(self, pattern: str) -> Flow[HaltReply]:
-        return self.read((yield from self.ask("DELETE", "/v1/halts", params=[("pattern", pattern)])), HaltReply)
-
-    def _budgets(self, budget: str | None, scope: str | None, limit: int | None) -> Flow[BudgetsReply]:
-        params = [("budget", budget), ("scope", scope), ("limit", None if limit is None else str(limit))]
-        reply = yield from self.ask("GET", "/v1/budgets", params=params)
-        found = self.read(reply, BudgetsReply)
-        self.understood(reply, found.meters)
-        return found
-
-    def _halts(self) -> Flow[list[str]]:
-        return (yield from self.get("/v1/halts", wire.HaltsReply)).halts
-
-    def _reservations(self) -> Flow[list[OpenHold]]:
-        reply = yield from self.ask("GET", "/v1/reservations")
-        found = self.read(reply, wire.ReservationsReply)
-        return self.understood(reply, lambda: [each.hold() for each in found.reservations])
-
-    def _decisions(self, params: list[tuple[str, str | None]]) -> Flow[DecisionsReply]:
-        return self.get("/v1/decisions", DecisionsReply, params)
-
-    def _decision(self, event_id: str) -> Flow[dict[str, Any]]:
-        return self.get(f"/v1/decisions/{wire_call.parse_event_id(event_id)}", dict[str, Any])
-
-    def _simulate(self, policy: str | Path, since: datetime | None) -> Flow[Simulation]:
-        body = {"policy": _policy_text(policy)} | ({} if since is None else {"since": _moment(since)})
-        reply = yield from self.ask("POST", "/v1/policies:simulate", body)
-        figures = self.read(reply, dict[str, Any])
-        return self.understood(reply, lambda: wire_simulation.parse_simulation(figures))
-
-    def _health(self) -> Flow[dict[str, Any]]:
-        return self.get("/health", dict[str, Any])
-
-
-def _keyed(call: Call) -> Call:
-    """The call with a key, so that sending it again is the same call."""
-    if not call.key:
-        call.key = uuid4().hex
-    return call
-
-
-def _policy_text(policy: str | Path) -> str:
-    from kiki.errors import PolicyError
-
-    try:
-        return Path(policy).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError([f"{policy}: cannot be read: {error}"]) from None
-
-
-def _moment(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        raise InvalidInput("a moment needs a time zone: datetime.now(UTC), not datetime.now()")
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _span(seconds: float | None) -> int | None:
-    return None if seconds is None else wire_call.parse_seconds(seconds)
-
-
 _NO_HOLD = "0" * 32
 """Where the service will put an id of its own."""
 
 
-def _page(
-    after: str | None,
-    limit: int | None,
-    since: datetime | None,
-    until: datetime | None,
-    outcome: str | None,
-    scope: str | None,
-) -> list[tuple[str, str | None]]:
-    return [
-        ("after", after),
-        ("limit", None if limit is None else str(limit)),
-        ("since", None if since is None else _moment(since)),
-        ("until", None if until is None else _moment(until)),
-        ("outcome", outcome),
-        ("scope", scope),
-    ]
-
-
-class ShieldClient(_Flows, PrivacyLine):
+class ShieldClient(GuardConversation, PrivacyLine):
     """A guard behind HTTP. Thread-safe; keeps its connections until it is closed.
 
     `url` is by default `KIKI_SHIELD_URL`, then `SHIELD_URL`, then http://localhost:8081; `token` is by default
@@ -320,7 +181,7 @@ class ShieldClient(_Flows, PrivacyLine):
         scope: str | None = None,
     ) -> DecisionsReply:
         """A page of the audit, oldest first; give its `next` as `after` for the one behind it."""
-        return self.drive(self._decisions(_page(after, limit, since, until, outcome, scope)))
+        return self.drive(self._decisions(after, limit, since, until, outcome, scope))
 
     def decision(self, event_id: str) -> dict[str, Any]:
         """One row of the audit; raises `NotFound`."""
@@ -335,7 +196,7 @@ class ShieldClient(_Flows, PrivacyLine):
         return self.drive(self._health())
 
 
-class AsyncShieldClient(_Flows, AsyncPrivacyLine):
+class AsyncShieldClient(GuardConversation, AsyncPrivacyLine):
     """`ShieldClient` for an event loop: the same calls, awaited."""
 
     def __init__(
@@ -450,7 +311,7 @@ class AsyncShieldClient(_Flows, AsyncPrivacyLine):
         scope: str | None = None,
     ) -> DecisionsReply:
         """A page of the audit, oldest first; give its `next` as `after` for the one behind it."""
-        return await self.drive(self._decisions(_page(after, limit, since, until, outcome, scope)))
+        return await self.drive(self._decisions(after, limit, since, until, outcome, scope))
 
     async def decision(self, event_id: str) -> dict[str, Any]:
         """One row of the audit; raises `NotFound`."""
@@ -463,3 +324,11 @@ class AsyncShieldClient(_Flows, AsyncPrivacyLine):
     async def health(self) -> dict[str, Any]:
         """What the service says of itself."""
         return await self.drive(self._health())
+
+
+def _span(seconds: float | None) -> int | None:
+    return None if seconds is None else wire_call.parse_seconds(seconds)
+
+
+_NO_HOLD = "0" * 32
+"""Where the service will put an id of its own."""

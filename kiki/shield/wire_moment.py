@@ -6,17 +6,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from kiki.clock import SECOND
-from kiki.errors import (
-    InvalidInput,
-)
+from kiki.errors import InvalidInput
 from kiki.shield.wire_members import quoted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 _MICROSECOND = timedelta(microseconds=1)
-
-
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -29,6 +23,15 @@ def parse_moment(text: str) -> datetime:
             pass
     plus = "; in a URL write + as %2B" if re.search(r" \d\d:\d\d$", text) else ""
     raise InvalidInput(f"{quoted(text)} is not a moment: write RFC 3339 such as 2026-11-22T10:00:00Z{plus}")
+
+
+def iso_of(moment: datetime | None) -> str | None:
+    """A moment, where there is one, as the wire has it; raises `InvalidInput` without a time zone."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidInput("a moment needs a time zone: datetime.now(UTC), not datetime.now()")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def moment_micros(text: str) -> int:

@@ -25,9 +25,12 @@ from kiki.errors import (
 )
 from kiki.ledger.bundle_verifier import verify_bundle
 from kiki.ledger.proof_verifier import verify_proof
-from kiki.shield import consent_lease, privacy_client
+from kiki.shield import consent_lease
+from kiki.shield.compliance_client import AsyncCompliance, Compliance
+from kiki.shield.consent_client import AsyncConsents, Consents
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.enforcer import Enforcer
+from kiki.shield.evidence_client import AsyncEvidence, Evidence
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient
 from tests.shield.served import TOKENS, Running, Served
 
@@ -40,9 +43,7 @@ class InStep:
 
     def __getattr__(self, name: str):
         found = getattr(self._part, name)
-        if isinstance(
-            found, privacy_client.AsyncConsents | privacy_client.AsyncCompliance | privacy_client.AsyncEvidence
-        ):
+        if isinstance(found, AsyncConsents | AsyncCompliance | AsyncEvidence):
             return InStep(found, self._loop)
 
         def call(*given, **named):
@@ -248,9 +249,10 @@ def test_tokens_and_roles():
         running.close()
 
 
-@pytest.mark.parametrize("name", ["Consents", "Compliance", "Evidence"])
-def test_both_colours_have_the_same_face(name: str):
-    one, other = getattr(privacy_client, name), getattr(privacy_client, f"Async{name}")
+@pytest.mark.parametrize(
+    ("one", "other"), [(Consents, AsyncConsents), (Compliance, AsyncCompliance), (Evidence, AsyncEvidence)]
+)
+def test_both_colours_have_the_same_face(one: type, other: type):
     for verb, member in vars(one).items():
         if not verb.startswith("_"):
             twin = getattr(other, verb)
@@ -260,7 +262,5 @@ def test_both_colours_have_the_same_face(name: str):
 
 def test_the_names_are_the_stores():
     for name in ("grant", "deny", "revoke", "check"):
-        mine, stores = (
-            inspect.signature(getattr(kind, name)).parameters for kind in (privacy_client.Consents, ConsentStore)
-        )
+        mine, stores = (inspect.signature(getattr(kind, name)).parameters for kind in (Consents, ConsentStore))
         assert list(stores) == list(mine)

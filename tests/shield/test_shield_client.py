@@ -35,7 +35,7 @@ from kiki.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kiki.shield import shield_client, wire_answer, wire_call
+from kiki.shield import http_line, shield_client, wire_answer, wire_call
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.shield_client import AsyncShieldClient, ShieldClient, outcome_of
 from kiki.web.reply import describe_error
@@ -547,7 +547,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
     for url, trusted in (("http://localhost:8081", False), ("http://127.0.0.2:1", False), ("http://[::1]:1", False), ("http://shield:80", True)):  # fmt: skip
         with ShieldClient(url) as client:
-            assert client._options()["trust_env"] is trusted
+            assert http_line.httpx_options(client.url)["trust_env"] is trusted
 
 
 def test_importing_the_client_loads_no_face():

@@ -1,4 +1,4 @@
-"""Consent, compliance and evidence of a SyncShield behind HTTP, in two colours: `client.consents.grant(...)`.
+"""Consent of a SyncShield behind HTTP, in two colours: `client.consents.grant(...)`.
 
 Everything here may be sent again when nobody answers, because saying the same twice is saying it once: a repeated
 grant or withdrawal writes nothing new, and a repeated question changes nothing.
@@ -6,25 +6,20 @@ grant or withdrawal writes nothing new, and a repeated question changes nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, BinaryIO, Final, Unpack
+from typing import Any, Final, Unpack
 from urllib.parse import quote
 
 import msgspec
 
 from kiki.clock import to_iso, wall_micros
-from kiki.errors import InvalidInput, KikiError
-from kiki.shield.compliance_report import ComplianceReport
+from kiki.errors import InvalidInput
 from kiki.shield.consent import State, parse_customer_id
 from kiki.shield.consent_change import Given
-from kiki.shield.conversation import AsyncLine, Conversation, Flow, Line
+from kiki.shield.conversation import Conversation, Flow
 from kiki.shield.enforcer import Leased
-from kiki.shield.wire_call import parse_event_id
-from kiki.shield.wire_compliance import BreachReply
+from kiki.shield.http_line import AsyncLine, Line
 from kiki.shield.wire_consent import (
     ConsentAnswer,
     ConsentAnswersReply,
@@ -35,14 +30,11 @@ from kiki.shield.wire_consent import (
     CustomerConsentsReply,
     RecallsReply,
 )
-from kiki.shield.wire_evidence import CheckpointsReply, EvidenceReply
+from kiki.shield.wire_moment import iso_of
 
 Body = dict[str, Any]
 Pair = tuple[str, str]
 
-DOWNLOAD_SECONDS: Final = 3600.0
-"""How long a bundle may take, made and sent."""
-REPORT_SECONDS: Final = 300.0
 _MOMENTS: Final = ("expires_at", "said_at")
 
 
@@ -80,7 +72,12 @@ def _history(line: Conversation, customer: str, purpose: str | None) -> Flow[lis
 def _page(
     line: Conversation, after: str | None, limit: int | None, purpose: str | None, state: str | None
 ) -> Flow[ConsentPageReply]:
-    params = [("after", after), ("limit", _number(limit)), ("purpose", purpose), ("state", state)]
+    params = [
+        ("after", after),
+        ("limit", None if limit is None else str(limit)),
+        ("purpose", purpose),
+        ("state", state),
+    ]
     return line.get("/v1/consents", ConsentPageReply, params)
 
 
@@ -99,46 +96,6 @@ def _check(line: Conversation, pairs: list[Pair], holder: str | None) -> Flow[li
 def _confirm(line: Conversation, holder: str, confirmed: Iterable[ConsentRecall]) -> Flow[list[ConsentRecall]]:
     body = {"holder": holder, "confirmed": [msgspec.to_builtins(each) for each in confirmed]}
     return (yield from line.post("/v1/consents:confirm", body, RecallsReply)).recalls
-
-
-def _report(
-    line: Conversation, period: str | None, since: datetime | None, until: datetime | None
-) -> Flow[ComplianceReport]:
-    params = [("period", period), ("from", iso_of(since)), ("to", iso_of(until))]
-    reply = yield from line.ask("GET", "/v1/compliance/report", params=params, seconds=REPORT_SECONDS)
-    return line.read(reply, ComplianceReport)
-
-
-def _breach(
-    line: Conversation,
-    reference: str,
-    found_at: datetime | None,
-    notified_at: datetime | None,
-    affected: int | None,
-) -> Flow[BreachReply]:
-    given = {"found_at": iso_of(found_at), "notified_at": iso_of(notified_at), "affected": affected}
-    told = {name: value for name, value in given.items() if value is not None}
-    return line.post("/v1/breaches", {"reference": reference, **told}, BreachReply)
-
-
-def _standing(line: Conversation) -> Flow[EvidenceReply]:
-    return line.get("/v1/evidence", EvidenceReply)
-
-
-def _checkpoints(line: Conversation, after: int | None, limit: int | None, chain: str | None) -> Flow[CheckpointsReply]:
-    params = [("after", _number(after)), ("limit", _number(limit)), ("chain", chain)]
-    return line.get("/v1/evidence/checkpoints", CheckpointsReply, params)
-
-
-def _proof(line: Conversation, event_id: str, chain: str | None) -> Flow[str]:
-    path = f"/v1/evidence/{parse_event_id(event_id)}/proof"
-    reply = yield from line.ask("GET", path, params=[("chain", chain)])
-    return reply.content.decode("utf-8", "replace")
-
-
-def _bundle(line: Conversation, file: BinaryIO, since: datetime | None, until: datetime | None) -> Flow[None]:
-    params = [("from", iso_of(since)), ("to", iso_of(until))]
-    yield from line.ask("GET", "/v1/evidence/bundle", params=params, seconds=DOWNLOAD_SECONDS, sink=file)
 
 
 def _of(customer: str) -> str:
@@ -165,34 +122,7 @@ def _moment(value: object) -> str:
     raise InvalidInput("a moment is an aware datetime, a span from now, or microseconds since 1970")
 
 
-def iso_of(moment: datetime | None) -> str | None:
-    """A moment as the wire has it; raises `InvalidInput` without a time zone."""
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise InvalidInput("a moment needs a time zone: datetime.now(UTC), not datetime.now()")
-    return moment.isoformat()
-
-
-def _number(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-@contextmanager
-def new_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file that was not there before, that nobody else may read, and that is there afterwards only when it is whole."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b") as file:
-            try:
-                yield file
-            except BaseException:
-                Path(path).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise KikiError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-# -- consent -----------------------------------------------------------------------------------------
+# -- in two colours ----------------------------------------------------------------------------------
 
 
 class Consents:
@@ -330,112 +260,3 @@ class AsyncConsents:
     async def confirm(self, holder: str, confirmed: Iterable[ConsentRecall] = ()) -> list[ConsentRecall]:
         """Say which answers this holder acts on no more, and hear which ones it must drop."""
         return await self._line.drive(_confirm(self._line, holder, confirmed))
-
-
-# -- compliance and evidence -------------------------------------------------------------------------
-
-
-class Compliance:
-    """The compliance report of a service, and its register of breaches."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def report(
-        self, period: str | None = None, *, since: datetime | None = None, until: datetime | None = None
-    ) -> ComplianceReport:
-        """The report of a named period up to now (by default the last month), or between two moments."""
-        return self._line.drive(_report(self._line, period, since, until))
-
-    def declare_breach(
-        self,
-        reference: str,
-        *,
-        found_at: datetime | None = None,
-        notified_at: datetime | None = None,
-        affected: int | None = None,
-    ) -> BreachReply:
-        """Write down a breach of personal data, or more about one that was declared under this reference."""
-        return self._line.drive(_breach(self._line, reference, found_at, notified_at, affected))
-
-
-class AsyncCompliance:
-    """The compliance report of a service, and its register of breaches."""
-
-    def __init__(self, line: AsyncLine) -> None:
-        self._line = line
-
-    async def report(
-        self, period: str | None = None, *, since: datetime | None = None, until: datetime | None = None
-    ) -> ComplianceReport:
-        """The report of a named period up to now (by default the last month), or between two moments."""
-        return await self._line.drive(_report(self._line, period, since, until))
-
-    async def declare_breach(
-        self,
-        reference: str,
-        *,
-        found_at: datetime | None = None,
-        notified_at: datetime | None = None,
-        affected: int | None = None,
-    ) -> BreachReply:
-        """Write down a breach of personal data, or more about one that was declared under this reference."""
-        return await self._line.drive(_breach(self._line, reference, found_at, notified_at, affected))
-
-
-class Evidence:
-    """The evidence of a service's ledger."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def standing(self) -> EvidenceReply:
-        """Where the ledger stands: its chain, its last checkpoint, the key to verify it, the archive's lag."""
-        return self._line.drive(_standing(self._line))
-
-    def checkpoints(
-        self, *, after: int | None = None, limit: int | None = None, chain: str | None = None
-    ) -> CheckpointsReply:
-        """Signed checkpoints over more than `after` entries; of another replica's chain if it is named."""
-        return self._line.drive(_checkpoints(self._line, after, limit, chain))
-
-    def proof(self, event_id: str, chain: str | None = None) -> str:
-        """The document that proves one event; check it with `kiki audit verify --proof`.
-
-        `chain` is the one that came with the event id, where several replicas write one each.
-        """
-        return self._line.drive(_proof(self._line, event_id, chain))
-
-    def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
-        """Write the bundle of everything that was recorded in that time to a new file."""
-        with new_file(path) as file:
-            self._line.drive(_bundle(self._line, file, since, until))
-
-
-class AsyncEvidence:
-    """The evidence of a service's ledger."""
-
-    def __init__(self, line: AsyncLine) -> None:
-        self._line = line
-
-    async def standing(self) -> EvidenceReply:
-        """Where the ledger stands: its chain, its last checkpoint, the key to verify it, the archive's lag."""
-        return await self._line.drive(_standing(self._line))
-
-    async def checkpoints(
-        self, *, after: int | None = None, limit: int | None = None, chain: str | None = None
-    ) -> CheckpointsReply:
-        """Signed checkpoints over more than `after` entries; of another replica's chain if it is named."""
-        return await self._line.drive(_checkpoints(self._line, after, limit, chain))
-
-    async def proof(self, event_id: str, chain: str | None = None) -> str:
-        """The document that proves one event; check it with `kiki audit verify --proof`.
-
-        `chain` is the one that came with the event id, where several replicas write one each.
-        """
-        return await self._line.drive(_proof(self._line, event_id, chain))
-
-    async def bundle(self, path: str | Path, *, since: datetime | None = None, until: datetime | None = None) -> None:
-        """Write the bundle of everything that was recorded in that time to a new file."""
-        with new_file(path) as file:
-            await self._line.drive(_bundle(self._line, file, since, until))
