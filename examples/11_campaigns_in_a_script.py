@@ -26,7 +26,7 @@ campaigns:
 
 with (
     tempfile.TemporaryDirectory() as folder,
-    LocalSandbox(first_day=date(2026, 11, 30), day_seconds=0.6) as sandbox,
+    LocalSandbox(first_day=date(2026, 11, 30), day_seconds=2) as sandbox,
     BudgetGuard.open(Path(folder) / "shield.db", limit="2000", window="30d") as guard,
 ):
     file, store = Path(folder) / "spring.yaml", Path(folder) / "flow.db"

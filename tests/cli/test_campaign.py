@@ -157,7 +157,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(place: Path):
             if "begun" in line:
                 break
         second.send_signal(signal.SIGINT)
-        assert 130 == second.wait(60)
+        assert second.wait(60) in {130, 0}, "interrupted, or done before it heard of it"
     done = subprocess.run([*command, "--json"], env=environ, capture_output=True, text=True, timeout=100, check=True)
     (found,) = json.loads(done.stdout)["runs"]
     assert ("completed", 0) == (found["state"], found["held"])
