@@ -1,7 +1,8 @@
 """A YAML text that a person wrote, read so that every mistake can be named by its line. Pure.
 
 Only events are read, never constructors; tags, directives, merge keys and several documents are refused, and size,
-depth and number of values are limited. What a text may hold is the reader's business: `Reader` is where one begins.
+depth and number of values are limited, with every alias counted as what it stands for. What a text may hold is the
+reader's business: `Reader` is where one begins.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 TEXT_BYTES_MAX: Final = 2**20
 DEPTH_MAX: Final = 16
@@ -107,8 +108,8 @@ def _built(events: Any, what: str) -> Node | None:
     import yaml
 
     root: list[Node] = []
-    path: list[tuple[list[Node], str | None, Node]] = []  # the collections that are open, outermost first
-    anchors: dict[str, Node | None] = {}  # None: still open
+    path: list[_Open] = []  # the collections that are open, outermost first
+    anchors: dict[str, _Anchored | None] = {}  # None: still open
     documents = values = 0
     for event in events:
         line: int = event.start_mark.line + 1
@@ -117,16 +118,24 @@ def _built(events: Any, what: str) -> Node | None:
             if documents > 1:
                 raise Unreadable(line, f"a second document begins; write one {what} without --- inside")
         elif isinstance(event, yaml.CollectionEndEvent):
-            _, anchor, node = path.pop()
-            if anchor is not None:
-                anchors[anchor] = node
+            closed = path.pop()
+            if path:
+                path[-1].levels = max(path[-1].levels, closed.levels + 1)
+            if closed.anchor is not None:
+                anchors[closed.anchor] = _Anchored(closed.node, values - closed.before, closed.levels)
         elif isinstance(event, yaml.NodeEvent):
-            values += 1
+            known = _aliased(event.anchor or "", anchors, line) if isinstance(event, yaml.AliasEvent) else None
+            before = values
+            values += known.values if known is not None else 1
             if values > VALUES_MAX:
                 raise Unreadable(line, f"there are too many values; write at most {VALUES_MAX}")
-            into = path[-1][0] if path else root
-            if isinstance(event, yaml.AliasEvent):
-                into.append(_aliased(event.anchor or "", anchors, line))
+            into = path[-1].items if path else root
+            if known is not None:
+                if len(path) + known.levels > DEPTH_MAX:
+                    raise Unreadable(line, f"values are nested too deep; write at most {DEPTH_MAX} levels")
+                if path:
+                    path[-1].levels = max(path[-1].levels, known.levels + 1)
+                into.append(replace(known.node, line=line))
                 continue
             tag = getattr(event, "tag", None)
             if tag is not None:
@@ -135,28 +144,49 @@ def _built(events: Any, what: str) -> Node | None:
                 scalar = Text(line, event.value, not event.style)
                 into.append(scalar)
                 if event.anchor is not None:
-                    anchors[event.anchor] = scalar
+                    anchors[event.anchor] = _Anchored(scalar, 1, 0)
                 continue
             if len(path) == DEPTH_MAX:
                 raise Unreadable(line, f"values are nested too deep; write at most {DEPTH_MAX} levels")
             items: list[Node] = []
             made = Map(line, items) if isinstance(event, yaml.MappingStartEvent) else List(line, items)
             into.append(made)
-            path.append((items, event.anchor, made))
+            path.append(_Open(items, event.anchor, made, before))
             if event.anchor is not None:
                 anchors[event.anchor] = None
     return root[0] if root else None
 
 
-def _aliased(name: str, anchors: Mapping[str, Node | None], line: int) -> Node:
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come yet."""
+
+    items: list[Node]
+    anchor: str | None
+    node: Node
+    before: int
+    """How many values there were before it."""
+    levels: int = 1
+    """How deep it nests so far, itself included."""
+
+
+class _Anchored(NamedTuple):
+    """What an alias stands for, and how much that is: whoever reads the tree goes through all of it each time."""
+
+    node: Node
+    values: int
+    levels: int
+
+
+def _aliased(name: str, anchors: Mapping[str, _Anchored | None], line: int) -> _Anchored:
     if name not in anchors:
         raise Unreadable(
             line, f'the alias *{name} stands for nothing; write &{name} before it, or "*{name}" when it is text'
         )
-    node = anchors[name]
-    if node is None:
+    known = anchors[name]
+    if known is None:
         raise Unreadable(line, f"the alias *{name} contains itself; write the value out")
-    return replace(node, line=line)
+    return known
 
 
 class Reader:
@@ -164,6 +194,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._noted: dict[tuple[int, str], None] = {}
+        self._lines: set[int] = set()
 
     @property
     def problems(self) -> list[tuple[int, str]]:
@@ -173,6 +204,11 @@ class Reader:
     def wrong(self, node: Node, problem: str) -> None:
         """Note a mistake."""
         self._noted[node.line, problem] = None
+        self._lines.add(node.line)
+
+    def is_wrong(self, node: Node) -> bool:
+        """Whether a mistake was noted on its line."""
+        return node.line in self._lines
 
     def fields(self, node: Map, owner: str, known: tuple[str, ...]) -> dict[str, Node]:
         """The values of a mapping by their keys; notes every key that is not `known`, with the nearest that is."""
@@ -191,7 +227,8 @@ class Reader:
                 hint = "a comma ends a value inside braces, so write 1000 instead of 1,000"
                 self.wrong(key, f"{owner} has the unknown key {shown(key.text)}; {hint} ({accepted})")
             else:
-                near = get_close_matches(key.text[:64].lower(), known, n=1)
+                # Looking for what was meant is slow, and so many mistakes nobody reads.
+                near = get_close_matches(key.text[:64].lower(), known, n=1) if len(self._noted) < PROBLEMS_MAX else []
                 meant = f"did you mean '{near[0]}'? {accepted}" if near else accepted
                 self.wrong(key, f"{owner} has the unknown key {shown(key.text)}; {meant}")
         return fields

@@ -172,7 +172,7 @@ class PlaybookReader(Reader):
         if "event" in fields:
             return self._happened(one, fields)
         if len(fields) != 1:
-            if not any(kept for kept in self.problems if kept[0] == one.line):
+            if not self.is_wrong(one):
                 self.wrong(one, f"a condition says one thing, and this one says {len(fields)}; join them with 'all'")
             return None
         ((key, value),) = fields.items()

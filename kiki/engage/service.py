@@ -314,14 +314,14 @@ class EngageService:
     async def _preview(self, request: Request) -> Reply:
         _only(request)
         body = wire.read(await _json(request), wire.PreviewBody)
-        maker = MessageMaker(self._read(body.playbook))
+        maker = await _blocking(lambda: MessageMaker(self._read(body.playbook)))
         if body.customer_id is None:
-            return json_reply(preview(maker, body.offer))
+            return json_reply(await _blocking(lambda: preview(maker, body.offer)))
         customer = body.customer_id
         person = await _blocking(lambda: self._store.profile(customer))
         if person is None:
             raise NotFound(f"there is no customer {customer[:40]!r}")
-        return json_reply(preview(maker, body.offer, person))
+        return json_reply(await _blocking(lambda: preview(maker, body.offer, person)))
 
     async def _sync(self, request: Request) -> Reply:
         given = _only(request, "write_back", "tag")
@@ -356,7 +356,8 @@ class EngageService:
         return Reply(text.encode(), "text/csv")
 
     async def _named(self, request: Request) -> Playbook:
-        return self._read(wire.read(await _json(request), wire.PlaybookBody).playbook)
+        body = wire.read(await _json(request), wire.PlaybookBody)
+        return await _blocking(lambda: self._read(body.playbook))
 
     def _read(self, text: str) -> Playbook:
         if text in self._playbooks or "\n" not in text:

@@ -11,7 +11,7 @@ is printed is an error with its name; `default` says what else to print, and `{%
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from kiki.engage.channel import Content
@@ -19,6 +19,7 @@ from kiki.errors import ConfigurationError, InvalidInput, MissingExtra
 
 try:
     import jinja2
+    import jinja2.filters
     import jinja2.meta
     import jinja2.nodes
     import jinja2.runtime
@@ -30,6 +31,9 @@ except ModuleNotFoundError as error:  # pragma: no cover - the extra is installe
 PART_CHARS_MAX: Final = 200_000
 """The longest template, and the longest text that one may make."""
 SUBJECT_CHARS_MAX: Final = 300
+DECIMALS_MAX: Final = 12
+MENTIONS_MAX: Final = 1_000
+"""How often the fields may be named in one part: each time may be a long text."""
 FILTERS: Final = (
     *("abs", "capitalize", "default", "e", "escape", "first", "float", "forceescape", "int", "join", "last", "length"),
     *("lower", "round", "sort", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode"),
@@ -83,9 +87,10 @@ class MessageTemplate:
         environment = _HTML if part == "html" else _TEXT
         try:
             tree = environment.parse(source)
-            problems += [f"{where}, line {line}: {what}" for line, what in _forbidden(tree)]
             self.fields |= jinja2.meta.find_undeclared_variables(tree)
-            return environment.from_string(source)
+            forbidden = [f"{where}, line {line}: {what}" for line, what in _forbidden(tree)]
+            problems += forbidden
+            return None if forbidden else environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             problems.append(f"{where}, line {error.lineno}: {error.message}")
         except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError, SyntaxError) as error:
@@ -108,7 +113,15 @@ class MessageTemplate:
             raise
         except jinja2.TemplateError as error:
             raise InvalidInput(f"{self.name}: {part}: {error}") from None
-        except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        except (
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+            MemoryError,
+            NameError,
+            AssertionError,
+        ) as error:
             raise InvalidInput(f"{self.name}: {part} cannot be made: {type(error).__name__}") from None
         return "".join(made)
 
@@ -138,6 +151,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         super().__init__(autoescape=autoescape, undefined=_Missing, keep_trailing_newline=False)
         self.globals = {}
         self.filters = {name: self.filters[name] for name in FILTERS if name in self.filters}
+        self.filters |= {"join": _joined, "round": _rounded}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """None is but those of a loop: the values are plain."""
@@ -155,6 +169,24 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+@jinja2.pass_eval_context
+def _joined(
+    context: jinja2.nodes.EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None
+) -> str:
+    """Jinja's `join`, without what grows by multiplying: every letter of a text with another text behind it."""
+    items = list(value)
+    if len(items) * len(str(d)) > PART_CHARS_MAX:
+        raise jinja2.TemplateRuntimeError(f"join makes more than {PART_CHARS_MAX} characters")
+    return str(jinja2.filters.sync_do_join(context, items, d, attribute))
+
+
+def _rounded(value: float, precision: int = 0, method: str = "common") -> float:
+    """Jinja's `round`, which takes ten to the power of whatever precision it is told."""
+    if not -DECIMALS_MAX <= precision <= DECIMALS_MAX:
+        raise jinja2.TemplateRuntimeError(f"round works with at most {DECIMALS_MAX} decimals")
+    return jinja2.filters.do_round(value, precision, method)  # type: ignore[arg-type]  # it looks at the method itself
+
+
 _TEXT: Final = _Environment(autoescape=False)
 _HTML: Final = _Environment(autoescape=True)
 
@@ -169,6 +201,8 @@ _NOT_HERE: Final = {
     jinja2.nodes.CallBlock: "call is not possible",
     jinja2.nodes.Assign: "set is not possible",
     jinja2.nodes.AssignBlock: "set is not possible",
+    jinja2.nodes.With: "with is not possible",
+    jinja2.nodes.FilterBlock: "filter is not possible around a block: write {{ field | upper }}",
     jinja2.nodes.Pow: "** is not possible",
 }
 
@@ -183,6 +217,10 @@ def _forbidden(tree: jinja2.nodes.Template) -> list[tuple[int, str]]:
                 found.append((node.lineno, what))
     nested = [inner for outer in tree.find_all(jinja2.nodes.For) for inner in outer.find_all(jinja2.nodes.For)]
     found += [(node.lineno, "a loop within a loop is not possible") for node in nested]
+    mentions = list(tree.find_all(jinja2.nodes.Name))
+    if len(mentions) > MENTIONS_MAX:
+        line = mentions[MENTIONS_MAX].lineno
+        found.append((line, f"fields are named {len(mentions)} times: at most {MENTIONS_MAX}"))
     return sorted(set(found))
 
 

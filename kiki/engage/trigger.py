@@ -17,6 +17,7 @@ from kiki.clock import to_iso
 from kiki.engage.retention import Risk, Trigger
 from kiki.errors import InvalidInput
 from kiki.shield.consent import parse_customer_id
+from kiki.shield.consent_csv import guarded
 
 INVALID: Final = "Invalid request body"
 COLUMNS: Final = ("timestamp", "customer_id", "trigger_type", "action", "message", "discount_pct", "predicted_ltv")
@@ -108,10 +109,10 @@ def _moment(text: str, name: str) -> int:
 
 
 def audit_row(answer: Answer, local: datetime) -> list[str]:
-    """The line of the audit; `local` is the moment with the offset of this machine."""
+    """The line of the audit; `local` is the moment with the offset of this machine. No spreadsheet computes an id in it."""
     return [
         local.isoformat(timespec="seconds"),
-        answer.customer_id,
+        guarded(answer.customer_id),
         answer.trigger.trigger_type,
         answer.trigger.action,
         answer.trigger.message,

@@ -16,6 +16,7 @@ from typing import Final
 
 from kiki.engage.trigger import COLUMNS, Answer, audit_row
 from kiki.errors import StoreUnavailable
+from kiki.shield.consent_csv import unguarded
 
 ERASED: Final = "erased"
 """What stands in the place of a customer who was erased."""
@@ -50,18 +51,19 @@ class TriggerAudit:
     def lines_about(self, customer: str) -> list[str]:
         """The lines that name a customer."""
         with self._turn:
-            return [_line(row) for row in self._rows() if row[_CUSTOMER] == customer]
+            return [_line(row) for row in self._rows() if unguarded(row[_CUSTOMER]) == customer]
 
     def forget(self, customer: str) -> int:
         """Take a customer's name out of the file, whose other words stay; how many lines had it."""
         with self._turn:
-            if not any(row[_CUSTOMER] == customer for row in self._rows()):
+            if not any(unguarded(row[_CUSTOMER]) == customer for row in self._rows()):
                 return 0
             count, draft = 0, self._path.with_name(f".{self._path.name}.{os.getpid()}")
             try:
-                with draft.open("w", encoding="utf-8", newline="") as file:
+                number = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with os.fdopen(number, "w", encoding="utf-8", newline="") as file:
                     for row in self._rows():
-                        is_theirs = row[_CUSTOMER] == customer
+                        is_theirs = unguarded(row[_CUSTOMER]) == customer
                         count += is_theirs
                         file.write(_line([*row[:_CUSTOMER], ERASED, *row[_CUSTOMER + 1 :]] if is_theirs else row))
                     file.flush()

@@ -61,7 +61,7 @@ def parse_header(fields: Sequence[str]) -> list[str]:
 
 def said_of_row(row: Mapping[str, str], now: int, purposes: Collection[str], actor: str = "") -> Said:
     """What a row says, as an import; raises `InvalidInput` for the first thing wrong in it."""
-    fields = {name: _unguarded(text) for name, text in row.items()}
+    fields = {name: unguarded(text) for name, text in row.items()}
     given: Given = {"imported": True, "actor": actor}
     if fields.get("said_at"):
         given["said_at"] = parse_when(fields["said_at"])
@@ -114,7 +114,7 @@ def row_of(record: ConsentRecord) -> list[str]:
         "yes" if record.overrides else "",
         "yes" if record.signal else "",
     )
-    return [_guarded(field) for field in fields]
+    return [guarded(field) for field in fields]
 
 
 def parse_when(text: str) -> int:
@@ -133,9 +133,11 @@ def _yes_or_no(name: str, text: str) -> bool:
     return answer
 
 
-def _guarded(text: str) -> str:
+def guarded(text: str) -> str:
+    """The text as a spreadsheet takes it for text."""
     return f"'{text}" if text[:1] in _FORMULA and text else text
 
 
-def _unguarded(text: str) -> str:
+def unguarded(text: str) -> str:
+    """The text that was guarded."""
     return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA and len(text) > 1 else text

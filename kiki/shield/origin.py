@@ -24,7 +24,9 @@ class Origin(NamedTuple):
 @lru_cache(4096)
 def origin_of(ip: str, agent: str) -> Origin:
     """The origin of a call from `ip` by `agent`."""
-    return Origin(coarsened(ip), msgspec.msgpack.encode({"ip": ip, "agent": agent[:AGENT_LENGTH_MAX]}))
+    # A header need not be text: bytes that are no UTF-8 come as what no encoding can hold.
+    readable = agent[:AGENT_LENGTH_MAX].encode("utf-8", "backslashreplace").decode()[:AGENT_LENGTH_MAX]
+    return Origin(coarsened(ip), msgspec.msgpack.encode({"ip": ip, "agent": readable}))
 
 
 def read_origin(text: bytes) -> dict[str, str]:

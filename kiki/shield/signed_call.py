@@ -57,7 +57,7 @@ def check(
     if not (_SECONDS.fullmatch(given) and _NONCE.fullmatch(nonce) and signature.startswith(_VERSION)):
         raise Unauthenticated(f"the call is not signed: {TIMESTAMP}, {NONCE} and {SIGNATURE} must be there")
     expected = _digest(secret, given, nonce, method, path, body)
-    if not hmac.compare_digest(expected.encode(), signature.removeprefix(_VERSION).encode()):
+    if not hmac.compare_digest(expected.encode(), signature.removeprefix(_VERSION).encode("utf-8", "surrogatepass")):
         raise Unauthenticated("the signature is not that of this call and secret")
     if abs(now - int(given)) > REPLAY_SECONDS:
         raise Unauthenticated(

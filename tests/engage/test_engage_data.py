@@ -132,6 +132,17 @@ def test_after_an_erasure_no_byte_of_the_person_is_left_and_the_figures_stay(own
         assert not own.is_suppressed(tx, "another-id", "sms", "ann@example.com")
 
 
+def test_no_spreadsheet_computes_an_id_in_the_audit_and_who_has_it_is_erased_alone(tmp_path):
+    audit = TriggerAudit(tmp_path / "syncengage_audit.csv")
+    for customer in ("=HYPERLINK(1)", "'=HYPERLINK(1)", "@x", "c-1"):
+        audit.write(answer(customer))
+    lines = (tmp_path / "syncengage_audit.csv").read_text().splitlines()
+    told = [row["customer_id"] for row in csv.DictReader(lines)]
+    assert ["'=HYPERLINK(1)", "''=HYPERLINK(1)", "'@x", "c-1"] == told
+    assert 1 == len(audit.lines_about("=HYPERLINK(1)")) == audit.forget("=HYPERLINK(1)")
+    assert ([], 1) == (audit.lines_about("=HYPERLINK(1)"), len(audit.lines_about("'=HYPERLINK(1)")))
+
+
 def test_the_shield_s_desk_runs_a_deletion_over_it(tmp_path, clock):
     guard = BudgetGuard.open(tmp_path / "shield.db", limit=10)
     store = CustomerStore(open_database(tmp_path / "engage.db"), Keyring.of_guard(guard.decider), clock)

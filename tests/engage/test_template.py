@@ -69,6 +69,9 @@ def test_a_subject_stays_one_line():
         ("{{ first_name | tojson }}", "tojson"),
         ("{% for a in products %}{% for b in products %}{% endfor %}{% endfor %}", "loop within a loop"),
         ("{% macro a() %}{% endmacro %}", "macro"),
+        ("{% with a = first_name ~ first_name %}{{ a ~ a }}{% endwith %}", "with is not possible"),
+        ("{% filter upper %}{% for a in products %}{{ text }}{% endfor %}{% endfilter %}", "filter is not possible"),
+        ("{{ a" + " ~ a" * 1000 + " }}", "fields are named 1001 times"),
     ],
 )
 def test_what_a_template_may_not_say(source, problem):
@@ -87,6 +90,29 @@ def test_every_mistake_is_told_at_once():
 def test_tricks_at_run_time_are_refused(source):
     with pytest.raises((InvalidInput, ConfigurationError)):
         rendered(source, {"first_name": "Ann"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 1 | round(999999, 'ceil') }}",
+        "{{ 1 | round(-999999) }}",
+        "{{ long | join(long) }}",
+        "{{ long | sort | join(long) }}",
+        "{{ [long, long] | join(long) | join(long) }}",
+        "{{ '1e999' | float | int }}",
+        "{{ 'ab' | truncate(-1) }}",
+    ],
+)
+def test_what_would_never_end_or_fit_is_refused(source):
+    with pytest.raises(InvalidInput):
+        rendered(source, {"long": "y" * 10_000})
+
+
+def test_join_and_round_do_what_they_should():
+    assert "tea, cups" == rendered("{{ products | join(', ') }}", {"products": ("tea", "cups")}).text
+    assert "&lt;b&gt; c" == rendered("x", {"a": ("<b>", "c")}, html="{{ a | join(' ') }}").html
+    assert "2.35 3.0" == rendered("{{ 2.345678 | round(2) }} {{ 2.1 | round(0, 'ceil') }}").text
 
 
 def test_a_message_has_an_end():

@@ -159,6 +159,12 @@ def test_it_is_sealed_under_the_key_of_the_one_person_it_is_about(guard):
             assert f"agent-{number}" == read_origin(guard.decider.subjects.open(entry.sealed[0]))["agent"]
 
 
+def test_an_agent_that_is_no_text_is_read_as_far_as_it_is():
+    """Bytes of a header that are no UTF-8 arrive as lone surrogates: such a caller may spend like any other."""
+    assert {"ip": IP, "agent": "Caf\\udce9"} == read_origin(origin_of(IP, "Caf\udce9").text)
+    assert AGENT_LENGTH_MAX == len(read_origin(origin_of(IP, "\udce9" * 10_000).text)["agent"])
+
+
 def test_a_call_from_a_script_has_no_origin(guard):
     guard.spend(1, {"customer": "alice"})
     guard.halt("customer:alice")

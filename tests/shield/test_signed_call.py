@@ -47,6 +47,13 @@ def test_nonces_are_forgotten_once_their_calls_are_too_old():
     assert {"new", NONCE} == set(seen)
 
 
+def test_a_signature_that_is_no_text_is_none():
+    """Bytes of a header that are no UTF-8 arrive as lone surrogates."""
+    for name in HEADERS:
+        with pytest.raises(Unauthenticated):
+            check(SECRET, "POST", "/erase", HEADERS | {name: "v1=\udcff"}, b"{}", now=NOW, seen={})
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "secret"),
     [
