@@ -60,7 +60,7 @@ def pages(tmp_path_factory) -> Iterator[dict[str, str]]:
 
 
 def _port(log: Path, process: subprocess.Popen[bytes]) -> int:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         for line in log.read_text().split("\n")[:-1]:
             told = json.loads(line) if line.startswith("{") else {}

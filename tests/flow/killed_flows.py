@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from kiki.flow.campaign_runner import CampaignRunner
+from kiki.flow.journal_writer import JournalWriter
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.reconcile import Kind
-from kiki.flow.run_rows import RUNNING, Told
+from kiki.flow.run_rows import RUNNING, RunRow, Told
 from kiki.flow.run_status import RunStatus
 from kiki.flow.run_store import RunStore
 from kiki.shield.budget_guard import BudgetGuard
@@ -44,6 +46,8 @@ FAULTS = {
 }
 LEASE_SECONDS, GRACE_SECONDS = 1.0, 1.2
 FUSE_MAX = 30
+BROKEN = "broken"
+"""Where a runner leaves word that it did not die by a signal: then nothing was measured."""
 LIFE_SECONDS = 1.8
 """So long that a creation can be done, which after a death waits for what may still come of the one before."""
 
@@ -177,8 +181,13 @@ class Arena:
         run, done = _begun(watched, self.plan), 0
         try:
             while done < kills and watched.run(run).state == RUNNING:
-                own_hand = self.chance.random() < 0.5
+                own_hand, epoch = self.chance.random() < 0.5, watched.run(run).epoch
                 child = self.fork("a", self.chance.randint(1, FUSE_MAX) if own_hand else 0)
+                if self.chance.random() < 0.8:
+                    # Most lives are counted from when they have the run: on a slow machine, too, something is done in them.
+                    _until(
+                        lambda child=child, epoch=epoch: not _lives(child) or _has_moved(watched.run(run), epoch), 120
+                    )
                 _end(child, LIFE_SECONDS if own_hand else self.chance.uniform(0.05, LIFE_SECONDS))
                 done += 1
             child = self.fork("a")
@@ -217,6 +226,8 @@ class Arena:
 
     def judge(self, verdict: Verdict) -> Verdict:
         """Compare all books, after a reconciliation."""
+        broken = self.folder / BROKEN
+        assert not broken.exists(), broken.read_text()
         self._ask("PUT", "faults", {})
         books = self._ask("GET", "books")
         guard = ShieldClient(self.shield) if self.service else self._embedded()
@@ -263,6 +274,11 @@ class Arena:
         return sum(self._ask("GET", "faults")["met"].values())
 
 
+def _has_moved(row: RunRow, epoch: int) -> bool:
+    """Whether somebody took the run since, or it has ended."""
+    return row.epoch > epoch or row.state != RUNNING
+
+
 def _begun(store: RunStore, plan: Any) -> str:
     store.create("killed-1", plan)
     return "killed-1"
@@ -272,9 +288,9 @@ def _light(fuse: int) -> None:
     """Die immediately before or after the answer with that number is handed to the disk."""
     if not fuse:
         return
-    append, left = RunStore.append, [fuse]
+    append, left = JournalWriter.append, [fuse]
 
-    def dying(self: RunStore, *given: Any, **named: Any) -> Any:
+    def dying(self: JournalWriter, *given: Any, **named: Any) -> Any:
         left[0] -= 1
         if not left[0] and fuse % 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -284,7 +300,7 @@ def _light(fuse: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return kept
 
-    RunStore.append = dying  # type: ignore[method-assign]
+    JournalWriter.append = dying  # type: ignore[method-assign]
 
 
 def _end(child: int, seconds: float) -> None:
@@ -323,8 +339,9 @@ def nursery(store: str, sandbox: str, shield: str, ledger: str, limit: str) -> N
             CampaignRunner.open(store, guard=guard, executor=executor, sandbox=sandbox, **seconds).work()
             while True:
                 time.sleep(60)
-        except BaseException as error:
-            print(f"runner {executor}: {error!r}", file=sys.stderr, flush=True)
+        except BaseException:
+            with Path(ledger).with_name(BROKEN).open("a") as broken:
+                broken.write(f"runner {executor}: {traceback.format_exc()}\n")
         finally:
             os._exit(1)
 

@@ -50,17 +50,14 @@ def test_a_run_is_made_once_with_a_lane_for_each_campaign(store: RunStore) -> No
 
 def test_a_run_has_one_owner_until_the_lease_and_the_grace_are_over(store: RunStore) -> None:
     made(store, "run-1")
-    assert {"run-1": 1} == store.take("a", 0.2, grace=0.2)
-    assert {} == store.take("b", 5, grace=0.2)
+    assert {"run-1": 1} == store.take("a", 3600, grace=3600)
+    assert {} == store.take("b", 3600, grace=0)
     store.fence("run-1", 1)
-    assert set() == store.renew("a", 0.2, {"run-1": 1})
-
-    taken: dict[str, int] = {}
-    while not taken:
-        taken = store.take("b", 5, grace=0.2)
-
-    assert {"run-1": 2} == taken
-    assert {"run-1"} == store.renew("a", 5, {"run-1": 1})
+    # As if it had ended half an hour ago.
+    assert set() == store.renew("a", -1800, {"run-1": 1})
+    assert {} == store.take("b", 3600, grace=3600)
+    assert {"run-1": 2} == store.take("b", 3600, grace=1700)
+    assert {"run-1"} == store.renew("a", 3600, {"run-1": 1})
     with pytest.raises(RunTaken):
         store.fence("run-1", 1)
     store.fence("run-1", 2)
@@ -106,7 +103,7 @@ def test_one_place_of_a_journal_is_written_once(store: RunStore) -> None:
     store.take("a", 60, grace=60)
     appends = [store.journal.append("run-1", 1, "run-1/social", 0, Entry(f"{n}", b"{}")) for n in range(3)]
 
-    results = [each.exception(10) for each in appends]
+    results = [each.exception(60) for each in appends]
     assert 1 == sum(each is None for each in results)
     assert all(isinstance(each, RunTaken) for each in results if each is not None)
 
