@@ -128,7 +128,7 @@ def rotate_key(
 
 def _rotate(store: Store, old: KeySource, new: MasterKey) -> bool:
     from kiki.errors import MasterKeyError
-    from kiki.ledger.subjects import is_locked_with, rotate_master_key
+    from kiki.ledger.locked_secrets import is_locked_with, rotate_master_key
 
     if is_locked_with(store, new):
         store.compact()  # what a stop may have left of the old locks

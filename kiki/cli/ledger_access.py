@@ -75,7 +75,7 @@ class Access(NamedTuple):
 
     def seed(self) -> bytes:
         """What signs this ledger's checkpoints; raises `MasterKeyError`."""
-        from kiki.ledger.subjects import read_signing_seed
+        from kiki.ledger.locked_secrets import read_signing_seed
 
         with contextlib.closing(self.key_reader()) as reader:
             return read_signing_seed(reader, self.keys)

@@ -1,15 +1,13 @@
 """Who a person is in the ledger: a random reference, and a key that erasure destroys.
 
 The directory from a keyed hash of the person to the reference, the persons' keys, and the secrets of the ledger
-live in a store of their own, the key store, apart from the ledger: the ledger, the window and the audit view
+(`locked_secrets`) live in a store of their own, the key store, apart from the ledger: the ledger, the window and the audit view
 hold only references and ciphertext, so forgetting a person rewrites none of them.
 
     master key (from outside)
       └─ wraps the secrets: lookup, suppression, signing, wrapping
            └─ wraps the key of each person, and of each segment for what belongs to nobody
                 └─ seals what is personal in an entry (`kiki.ledger.sealing`)
-
-A new master key wraps the four secrets anew and touches nothing else.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kiki.clock import SECOND, Clock, wall_micros
-from kiki.errors import LedgerCorrupt, LedgerUnavailable, MasterKeyError, Unreadable
+from kiki.errors import LedgerCorrupt, LedgerUnavailable, Unreadable
 from kiki.ledger.entry import UNDECODABLE, Sealed
-from kiki.ledger.master_key import KeySource, MasterKey
+from kiki.ledger.locked_secrets import unlock
+from kiki.ledger.master_key import KeySource
 from kiki.ledger.sealing import ID_BYTES, KEY_BYTES, NONCE_BYTES, seal, unseal
-from kiki.ledger.store import SHARED, Reader, Store, Write
+from kiki.ledger.store import SHARED, Store, Write
 
-SECRETS: Final = SHARED + "secret"
 LEDGER: Final = SHARED + "ledger"
 """Which chain a key store of one ledger was made for."""
 DIRECTORY: Final = SHARED + "directory"
@@ -48,13 +46,12 @@ LEASE_SECONDS: Final = 2.0
 """How long a key of a shared key store is used without asking again whether it still exists."""
 SEGMENT_SEALS_MAX: Final = 65_536
 SEGMENT_SPAN: Final = 3600 * SECOND
-_NAMES: Final = (b"lookup", b"suppression", b"signing", b"wrapping")
 _KNOWN_MAX: Final = 100_000
 _NONCE_BYTES: Final = 12
 _NONCES_AT_ONCE: Final = 256
 _AT_BYTES: Final = 8
-_OPEN: Final = b"open"
 _CHAIN: Final = b"chain"
+_OPEN: Final = b"open"
 """Ends the tombstone of somebody whose erasure was not read back yet."""
 
 
@@ -111,12 +108,11 @@ class Subjects:
 
     def __init__(self, store: Store, source: KeySource | None = None, clock: Clock = wall_micros) -> None:
         self.store = store
-        self.made_key: bool = False
-        """A master key was made just now: whoever opened this should say loudly where it lies."""
         self._clock = clock
-        secrets = self._unlock(source)
-        self._lookup, self._suppression, self._seed = (secrets[name] for name in _NAMES[:3])
-        self._wrapping = AESGCM(secrets[b"wrapping"])
+        secrets, self.made_key = unlock(store, source)
+        """A master key was made just now: whoever opened this should say loudly where it lies."""
+        self._lookup, self._suppression, self._seed = secrets.lookup, secrets.suppression, secrets.signing
+        self._wrapping = AESGCM(secrets.wrapping)
         self._lease = LEASE_SECONDS if store.is_shared else float("inf")
         self._known: OrderedDict[bytes, tuple[Person, float]] = OrderedDict()
         self._erasures = 0
@@ -127,30 +123,7 @@ class Subjects:
         self.failure: LedgerUnavailable | None = None
         """Why nothing is written any more; None while all is well."""
 
-    # -- locking and unlocking -----------------------------------------------------------------------
-
-    def _unlock(self, source: KeySource | None) -> dict[bytes, bytes]:
-        store = self.store
-        locked = store.get_many(SECRETS, _NAMES)
-        if source is None:  # a key store that forgets with its process
-            master = MasterKey(os.urandom(KEY_BYTES))
-        else:
-            found = source.read()
-            if found is None and locked:
-                raise MasterKeyError(
-                    f"the key store is locked, and its master key is not at {source.file}",
-                    hint="put the key back from your secret store or backup, or name it with KIKI_MASTER_KEY_FILE, "
-                    "KIKI_MASTER_KEY or KIKI_MASTER_KEY_COMMAND; nothing was changed",
-                )
-            self.made_key = found is None
-            master = found or source.create()
-        if not locked:
-            fresh = {name: os.urandom(KEY_BYTES) for name in _NAMES}
-            # Of two replicas that start at once the first one's secrets stand.
-            locked = store.add(SECRETS, {name: master.wrap(name, secret) for name, secret in fresh.items()})
-        if len(locked) != len(_NAMES):
-            raise LedgerCorrupt("the key store lacks some of its secrets", hint="restore it from a backup")
-        return {name: master.unwrap(name, wrapped) for name, wrapped in locked.items()}
+    # -- the key store itself ------------------------------------------------------------------------
 
     @property
     def digest(self) -> bytes:
@@ -432,37 +405,3 @@ def _altered(name: bytes) -> LedgerCorrupt:
     return LedgerCorrupt(
         f"the key {name.hex()} in the key store was altered", hint="restore the key store from a backup"
     )
-
-
-def rotate_master_key(store: Store, old: MasterKey, new: MasterKey) -> None:
-    """Lock the key store with another master key, in one commit; no entry and no person's key is rewritten.
-
-    Whoever had the old master key and a copy of the key store can still read what that copy opens.
-    """
-    locked = store.get_many(SECRETS, _NAMES)
-    if not locked:
-        raise MasterKeyError("this key store is not locked with any master key yet", hint="start a service on it first")
-    store.commit([], [Write(SECRETS, name, new.wrap(name, old.unwrap(name, data))) for name, data in locked.items()])
-    store.compact()
-
-
-def read_signing_seed(reader: Reader, source: KeySource) -> bytes:
-    """The Ed25519 seed that signs a ledger's checkpoints, for who reads its key store beside the owner.
-
-    Raises `MasterKeyError` when `source` has no key or another one.
-    """
-    locked = reader.get(SECRETS, b"signing")
-    master = source.read()
-    if locked is None or master is None:
-        what = "this key store is not locked yet" if locked is None else f"there is no master key at {source.file}"
-        raise MasterKeyError(
-            f"{what}, so the key that signs checkpoints cannot be read",
-            hint="name the master key with KIKI_MASTER_KEY_FILE, KIKI_MASTER_KEY or KIKI_MASTER_KEY_COMMAND",
-        )
-    return master.unwrap(b"signing", locked)
-
-
-def is_locked_with(reader: Reader, master: MasterKey) -> bool:
-    """Whether this is the master key that opens a key store."""
-    locked = reader.get(SECRETS, b"signing")
-    return locked is not None and locked.startswith(master.id)

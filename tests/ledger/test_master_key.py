@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from kiki.errors import KikiError, LedgerUnavailable, MasterKeyError
+from kiki.ledger.locked_secrets import SECRETS, rotate_master_key
 from kiki.ledger.master_key import KeySource, MasterKey
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteStore
-from kiki.ledger.subjects import SECRETS, Subjects, rotate_master_key
+from kiki.ledger.subjects import Subjects
 from kiki.settings import Secret
 from kiki.shield.budget_guard import BudgetGuard
 
@@ -401,7 +402,7 @@ ROTATING = """
 import sys
 from kiki.ledger.master_key import MasterKey
 from kiki.ledger.sqlite import SqliteStore
-from kiki.ledger.subjects import rotate_master_key
+from kiki.ledger.locked_secrets import rotate_master_key
 
 store = SqliteStore(sys.argv[1])
 keys = [MasterKey.parse(text, "") for text in sys.argv[2:4]]

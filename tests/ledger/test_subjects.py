@@ -16,13 +16,13 @@ import pytest
 
 from kiki.errors import LedgerCorrupt, LedgerUnavailable, Unreadable
 from kiki.ledger.entry import Sealed
+from kiki.ledger.locked_secrets import SECRETS
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.subjects import (
     DIRECTORY,
     ERASED,
-    SECRETS,
     SEGMENT_KEYS,
     SEGMENT_SPAN,
     SUBJECTS,
@@ -193,6 +193,7 @@ def test_a_directory_whose_disk_failed_stays_failed(act):
 
 ENROLLER = """
 import os, sys
+from kiki.ledger.locked_secrets import SECRETS
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.sqlite import SqliteStore
 from kiki.ledger.subjects import Subjects
