@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from kiki.errors import InvalidInput
-from kiki.shield import wire_consent
+from kiki.shield import wire_consent, wire_guide_consent
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.caller import actor_of
 from kiki.shield.consent import State, consent_key, parse_customer_id, parse_purpose, signal_of
@@ -88,18 +88,18 @@ class ConsentRoutes:
 
     async def _guide_grant(self, request: Request) -> Reply:
         headers = await self._guide_say(request, State.GRANTED)
-        return json_reply(wire_consent.GRANTED_REPLY, headers=headers)
+        return json_reply(wire_guide_consent.GRANTED_REPLY, headers=headers)
 
     async def _guide_revoke(self, request: Request) -> Reply:
         headers = await self._guide_say(request, State.REVOKED)
-        return json_reply(wire_consent.REVOKED_REPLY, headers=headers)
+        return json_reply(wire_guide_consent.REVOKED_REPLY, headers=headers)
 
     async def _guide_say(self, request: Request, state: State) -> Headers:
         if request.can_read_body:
             require_no_query(pairs(request))
-            asked = wire_consent.guide_body(await read_json(request), state)
+            asked = wire_guide_consent.guide_body(await read_json(request), state)
         else:
-            asked = wire_consent.guide_query(pairs(request), state)
+            asked = wire_guide_consent.guide_query(pairs(request), state)
         given = asked.given
         given["ip_address"] = address = given.get("ip_address") or request.remote or ""
         given["user_agent"] = given.get("user_agent") or request.headers.get("User-Agent") or ""
@@ -113,12 +113,12 @@ class ConsentRoutes:
     async def _guide_status(self, request: Request) -> Reply:
         if request.can_read_body:
             require_no_query(pairs(request))
-            customer = wire_consent.guide_customer_body(await read_json(request))
+            customer = wire_guide_consent.guide_customer_body(await read_json(request))
         else:
-            customer = wire_consent.guide_customer_query(pairs(request))
+            customer = wire_guide_consent.guide_customer_query(pairs(request))
         headers = await self._honour(request, customer, request.remote or "")
         records = await self._look(lambda store: store.status(customer))
-        shown = {purpose: wire_consent.guide_consent(record) for purpose, record in records.items()}
+        shown = {purpose: wire_guide_consent.guide_consent(record) for purpose, record in records.items()}
         return json_reply(shown, headers=headers)
 
     async def _honour(self, request: Request, customer: str, address: str) -> Headers:

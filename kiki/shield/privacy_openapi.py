@@ -50,10 +50,10 @@ from kiki.shield.wire_consent import (
     ConsentPageReply,
     ConsentsReply,
     CustomerConsentsReply,
-    GuideConsent,
     RecallsReply,
 )
 from kiki.shield.wire_evidence import BUNDLE_TYPE, CHECKPOINTS_LIMIT_MAX, CheckpointsReply, EvidenceReply
+from kiki.shield.wire_guide_consent import GuideConsent
 from kiki.shield.wire_note import NotesReply
 
 _READING_METHODS: Final = ("delete", "get", "options", "patch", "post", "put")

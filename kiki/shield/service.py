@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kiki.clock import to_iso, wall_micros
+from kiki.clock import wall_micros
 from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
 from kiki.ledger.shipper import Lag
 from kiki.ledger.store import Reader
@@ -27,18 +27,17 @@ from kiki.shield.decider import new_hold_id
 from kiki.shield.decision import Decision, Outcome
 from kiki.shield.evidence import find_event, page
 from kiki.shield.evidence_keeper import EvidenceKeeper
-from kiki.shield.metrics import METERS_MAX, ShieldMetrics
+from kiki.shield.health import Health
+from kiki.shield.metrics import ShieldMetrics
 from kiki.shield.openapi import openapi
 from kiki.shield.origin import origin_of
 from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.privacy_service import Deployment, PrivacyService
 from kiki.shield.request_desk import RequestDesk
-from kiki.shield.scope import PERSONAL_KINDS
 from kiki.shield.window import MeterStatus, Verb
 from kiki.shield.wire_members import require_no_query
 from kiki.telemetry import log_event, new_registry
 from kiki.web import (
-    Check,
     HttpRefusal,
     Reply,
     Request,
@@ -78,13 +77,13 @@ class ShieldService:
         self._guard = guard
         self._read_policy = read_policy
         self._audit_view = audit_view
-        self._redis_expected = redis_expected
         self._keeper = keeper
         self._async: AsyncGuard | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._chain = guard.decider.ledger.chain
         self._privacy = PrivacyService(guard, self._running, deployment, _lag(keeper), desk)
-        self._metrics = ShieldMetrics(self._gauges, self._shown_meters)
+        self._health = Health(guard, audit_view, keeper, redis_expected=redis_expected)
+        self._metrics = ShieldMetrics(self._health.gauges, self._health.shown_meters)
         self._registry = new_registry()
         self._registry.register(self._metrics)
 
@@ -93,7 +92,7 @@ class ShieldService:
         return Service(
             name="syncshield",
             routes=self._routes(),
-            checks=self._checks,
+            checks=self._health.checks,
             registry=self._registry,
             openapi=openapi(self._guard.policy.currency, self._guard.consents.purposes),
             on_start=self._start,
@@ -106,7 +105,7 @@ class ShieldService:
         return [
             Route("/spend", self._spend, both, role="spend", anonymous_inside=True, plain=True),
             Route("/check", self._check, both, role="spend", anonymous_inside=True, plain=True),
-            Route("/health", self._health, ("GET", "HEAD"), role="read", anonymous_inside=True, probe=True),
+            Route("/health", self._health.told, ("GET", "HEAD"), role="read", anonymous_inside=True, probe=True),
             Route("/v1/spends", self._spends, ("POST",), role="spend"),
             Route("/v1/spends:batch", self._batch, ("POST",), role="spend"),
             Route("/v1/checks", self._ask, ("POST",), role="spend"),
@@ -311,63 +310,6 @@ class ShieldService:
         if row is None:
             raise NotFound(f"there is no decision {event}")
         return json_reply(row.as_dict())
-
-    # -- health --------------------------------------------------------------------------------------
-
-    async def _health(self, _: Request) -> Reply:
-        # These three words are the original's. They say here that decisions are being written down durably.
-        keeping = self._guard.decider.ledger.failure is None
-        window = self._guard.decider.books.window
-        return json_reply(
-            {
-                "status": "healthy",
-                "service": "syncshield",
-                "gdpr_compliant": keeping,
-                "iso27001_active": keeping,
-                "ccpa_compliant": keeping,
-                "redis_connected": window.kind == "redis" and window.ready() is None,
-                "timestamp": to_iso(wall_micros()),
-            }
-        )
-
-    async def _checks(self) -> Sequence[Check]:
-        decider = self._guard.decider
-        failure, waiting = decider.ledger.failure, decider.books.window.ready()
-        kept = f"{decider.books.window.kind} window"
-        if self._redis_expected and decider.books.window.kind == "local":
-            kept += "; Redis did not answer at start, so it is not used until a restart"
-        locked = decider.subjects.failure
-        return [
-            Check("ledger", failure is None, str(failure) if failure else f"chain {self._chain}"),
-            Check("keys", locked is None, str(locked) if locked else "the key store is open"),
-            Check("window", waiting is None, waiting or kept),
-        ]
-
-    def _gauges(self) -> dict[str, float]:
-        decider = self._guard.decider
-        gauges = {
-            "ledger_ok": float(decider.ledger.failure is None),
-            "ledger_entries": float(decider.ledger.next_seq),
-            "window_ready": float(decider.books.window.ready() is None),
-            "idempotency_keys": float(decider.key_count),
-            "open_holds": float(decider.hold_count),
-        }
-        if self._audit_view is not None:
-            gauges["audit_view_running"] = float(self._audit_view.is_running())
-        if self._keeper is not None:
-            gauges.update(self._keeper.gauges())
-        return gauges
-
-    def _shown_meters(self) -> list[MeterStatus]:
-        # A window over the network is not asked on the loop; its figures are at /v1/budgets.
-        if self._guard.decider.books.window.kind != "local":
-            return []
-        # One budget at a time: a budget of each customer must not take the place of the others.
-        shown: list[MeterStatus] = []
-        for budget in self._guard.policy.budgets:
-            if budget.pattern.kind not in PERSONAL_KINDS and len(shown) < METERS_MAX:
-                shown += self._guard.status(budget.name, limit=METERS_MAX - len(shown))
-        return shown
 
     # -- life ----------------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ that is silently passed over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kiki.errors import InvalidInput, InvalidMoney
 
 Query = Iterable[tuple[str, str]]
 """The decoded pairs of a query string, repeated names included."""
+
+MISSING: Final = "Missing required parameters"
+"""The original's answer on its own routes."""
 
 _KINDS = {bool: "a boolean", str: "text", list: "a list", dict: "an object", type(None): "null"}
 
@@ -39,6 +42,13 @@ def read_members(body: object, allowed: Sequence[str], required: Sequence[str] =
         if name not in body:
             raise (InvalidMoney if name == "amount" else InvalidInput)(f"the member {name!r} is missing")
     return body
+
+
+def one_of(found: dict[str, str], name: str, alias: str) -> str:
+    """A member under either of its names; raises `InvalidInput` when it is given under both."""
+    if name in found and alias in found:
+        raise InvalidInput(f"{name!r} and {alias!r} are the same: send one of them")
+    return found.get(name, found.get(alias, ""))
 
 
 def read_query(query: Query, allowed: Sequence[str], many: str = "") -> tuple[dict[str, str], list[str]]:

@@ -40,12 +40,13 @@ from kiki.shield.legal_hold import LegalHold
 from kiki.shield.request_intake import Given
 from kiki.shield.request_record import RequestRecord
 from kiki.shield.wire import KEY_HEADER
-from kiki.shield.wire_consent import MISSING, one_of
 from kiki.shield.wire_members import (
+    MISSING,
     Query,
     kind_of,
     limit_of,
     list_of,
+    one_of,
     quoted,
     read_members,
     read_query,

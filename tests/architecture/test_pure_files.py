@@ -79,6 +79,7 @@ PURE = [
     "kiki/shield/persons.py",
     "kiki/shield/redis_own_holds.py",
     "kiki/shield/wire_answer.py",
+    "kiki/shield/wire_guide_consent.py",
     "kiki/shield/wire_members.py",
     "kiki/shield/wire_moment.py",
     "kiki/shield/wire_problem.py",
