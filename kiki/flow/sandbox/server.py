@@ -7,7 +7,6 @@ their profiles. Under `/sandbox` the hand of whoever tests: `clock`, `faults`, `
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
@@ -20,7 +19,8 @@ from kiki.clock import SECOND
 from kiki.errors import Conflict, InvalidInput, KikiError, NotFound, Unauthenticated
 from kiki.flow.platform import Status, ValueUpload
 from kiki.flow.sandbox.books import Books, Campaign
-from kiki.flow.sandbox.faults import Fault, FaultKind, Faults
+from kiki.flow.sandbox.faults import Faults
+from kiki.flow.sandbox.faulty_answer import LATER, Effect, faulty_answer, forget_later
 from kiki.flow.sandbox.profile import Profile, check_zone
 from kiki.money import MICROS_MAX
 
@@ -31,14 +31,10 @@ TOKEN_SECONDS: Final = 3600
 SIMULATED_QUARTER: Final = 0.25
 """Hours of the sandbox after which a throttled caller may come again."""
 
-_NO_ANSWER: Final = frozenset({FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER, FaultKind.LATE_EFFECT})
 _BOOKS: Final = web.AppKey("books", Books)
 _FAULTS: Final = web.AppKey("faults", Faults)
-_LATER: Final = web.AppKey("later", set[asyncio.TimerHandle])
 
 Kind = TypeVar("Kind")
-Effect = Callable[[], dict[str, Any]]
-"""What a call does to the books, and its answer; raises `KikiError` when it is refused."""
 
 
 class NewCampaign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +86,7 @@ class _Account(NamedTuple):
 def sandbox_app(books: Books) -> web.Application:
     """The whole server as an aiohttp application, on books that somebody else opens and closes."""
     app = web.Application(middlewares=[_speak_json], client_max_size=BODY_BYTES_MAX)
-    app[_BOOKS], app[_FAULTS], app[_LATER] = books, Faults(), set()
+    app[_BOOKS], app[_FAULTS], app[LATER] = books, Faults(), set()
     account = "/{platform}/v1/accounts/{account}"
     app.router.add_get(account, _get_account)
     app.router.add_get(f"{account}/campaigns", _lookup)
@@ -107,7 +103,7 @@ def sandbox_app(books: Books) -> web.Application:
     app.router.add_put("/sandbox/accounts/{platform}/{account}", _open_account)
     app.router.add_post("/sandbox/accounts/{platform}/{account}/revoke", _revoke)
     app.router.add_get("/sandbox/books", _get_books)
-    app.on_shutdown.append(_forget_later)
+    app.on_shutdown.append(forget_later)
     return app
 
 
@@ -321,66 +317,8 @@ async def _answer(
     fault = request.app[_FAULTS].meet(*whose, operation)
     if fault is None:
         return web.json_response(effect(), status=status)
-    before = await _before(request, fault)
-    if before is not None:
-        return before
-    if fault.kind is FaultKind.LATE_EFFECT:
-        _do_later(request.app, effect, fault.seconds)
-        return _cut(request)
-    answer = effect()
-    if fault.kind is FaultKind.TWICE:
-        # Only the second answer arrives; what the second delivery is refused, the first was granted.
-        with contextlib.suppress(KikiError):
-            answer = effect()
-    if fault.kind is FaultKind.LATE_REPLY:
-        await asyncio.sleep(fault.seconds)
-    if fault.kind is FaultKind.ERROR_AFTER:
-        return web.json_response({"error": {"code": "internal", "message": "internal error"}}, status=500)
-    if fault.kind is FaultKind.GARBLED:
-        return web.Response(text="<html>ok</html>", content_type="text/html", status=status)
-    if fault.kind in _NO_ANSWER:
-        return _cut(request)
-    return web.json_response(answer, status=status)
-
-
-async def _before(request: web.Request, fault: Fault) -> web.Response | None:
-    """The end of a call that goes wrong before it has an effect."""
-    if fault.kind is FaultKind.LATENCY:
-        await asyncio.sleep(fault.seconds)
-    if fault.kind is FaultKind.THROTTLED:
-        seconds = fault.seconds or request.app[_BOOKS].time.span(SIMULATED_QUARTER) / SECOND
-        body = {"error": {"code": "throttled", "message": "too many requests"}}
-        return web.json_response(body, status=429, headers={"Retry-After": f"{seconds:.3f}"})
-    if fault.kind is FaultKind.ERROR_BEFORE:
-        return web.json_response({"error": {"code": "unavailable", "message": "try again later"}}, status=503)
-    if fault.kind is FaultKind.ERROR_INSIDE:
-        return web.json_response({"error": {"code": "invalid", "message": "refused, with a friendly status"}})
-    if fault.kind is FaultKind.LOST_BEFORE:
-        return _cut(request)
-    return None
-
-
-def _cut(request: web.Request) -> web.Response:
-    """Cut the connection; what is returned reaches nobody."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response(status=500)
-
-
-def _do_later(app: web.Application, effect: Effect, seconds: float) -> None:
-    def happen() -> None:
-        app[_LATER].discard(handle)
-        # Nobody waits for its answer any more.
-        with contextlib.suppress(KikiError):
-            effect()
-
-    handle = asyncio.get_running_loop().call_later(seconds, happen)
-    app[_LATER].add(handle)
-
-
-async def _forget_later(app: web.Application) -> None:
-    for handle in app[_LATER]:
-        handle.cancel()
+    throttled = request.app[_BOOKS].time.span(SIMULATED_QUARTER) / SECOND
+    return await faulty_answer(request, fault, effect, status=status, throttled_seconds=throttled)
 
 
 def _account(request: web.Request) -> _Account:
