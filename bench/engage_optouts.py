@@ -125,7 +125,7 @@ def rounds(customers: int, looks: int, sent: int) -> Result:
             try:
                 while not stop.is_set():
                     customer = f"c-{chance.randrange(0, customers, 2)}"
-                    store.suppress(customer)
+                    store.suppressions.add(customer)
                     acknowledged.setdefault(customer, time.monotonic())
                     if len(acknowledged) > customers // 50:
                         some_left.set()

@@ -2,7 +2,7 @@
 
 Names and addresses are sealed under the person's own key. Events and records may come twice and in any order: an
 event's id is kept once, and an older version of a profile never replaces a newer one. Who was erased is not brought
-back by an import. Suppressions are keyed hashes, and outlive the person's erasure.
+back by an import.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from kiki.clock import Clock, wall_micros
-from kiki.engage.address import normal_address, normal_email, normal_phone
+from kiki.engage.address import normal_email, normal_phone
 from kiki.engage.database import Database, Row, Statements
+from kiki.engage.demand_book import DemandBook
 from kiki.engage.event import (
     EVENT_ID_CHARS_MAX,
     Delivery,
     Event,
     OptIn,
     OptOut,
-    OptOutReason,
     Order,
-    PrivacyKind,
-    PrivacyRequest,
     Refund,
     Touch,
     TouchKind,
@@ -33,6 +31,7 @@ from kiki.engage.event import (
 from kiki.engage.keyring import Keyring
 from kiki.engage.profile import ID_CHARS_MAX, Profile
 from kiki.engage.source import Record
+from kiki.engage.suppression_list import SuppressionList
 from kiki.engage.tables import SCHEMA_VERSION, TABLES
 from kiki.errors import InvalidInput, Unreadable
 from kiki.ledger.subjects import Person
@@ -41,7 +40,6 @@ Personal = tuple[str, str, str, str]
 """E-mail, phone, first and last name."""
 
 SCHEMA_LOCK: Final = 7_274_051
-EVERY_CHANNEL: Final = ""
 
 _COLUMNS: Final = (
     *("customer", "person", "source", "changed_at", "sealed", "email_hash", "phone_hash", "locale", "zone", "country"),
@@ -100,12 +98,14 @@ class Kept(NamedTuple):
 
 
 class CustomerStore:
-    """Profiles, events, suppressions and cursors. Thread-safe."""
+    """Profiles, events and cursors, and with them who wants no messages and what platforms demand. Thread-safe."""
 
     def __init__(self, database: Database, keys: Keyring, clock: Clock = wall_micros) -> None:
         self.database = database
         self.keys = keys
         self.clock = clock
+        self.suppressions = SuppressionList(database, keys, clock)
+        self.demands = DemandBook(database, keys)
         with database.writing() as tx:
             if database.is_shared:
                 tx.run("SELECT pg_advisory_xact_lock(?)", (SCHEMA_LOCK,))
@@ -229,15 +229,9 @@ class CustomerStore:
         elif isinstance(event, Touch) and event.kind is not TouchKind.OPENED:
             self._newest(tx, "last_engagement", person, event.at)
         elif isinstance(event, OptOut):
-            for place in self._places(event.customer, event.address, person):
-                self._suppress(tx, place, event.channel, event.reason, event.at)
-            self._lock(tx, person)
+            self.suppressions.opt_out(tx, event, person)
         elif isinstance(event, OptIn):
-            for place in self._places(event.customer, event.address, person):
-                tx.run(
-                    "UPDATE engage_suppressions SET lifted_at = ? WHERE hash = ? AND channel = ? AND at <= ?",
-                    (event.at, place, event.channel, event.at),
-                )
+            self.suppressions.opt_in(tx, event, person)
         return True
 
     @staticmethod
@@ -255,61 +249,6 @@ class CustomerStore:
             f"UPDATE engage_profiles SET {column} = ? WHERE person = ? AND ({column} IS NULL OR {column} < ?)",  # noqa: S608
             (at, person, at),
         )
-
-    # -- suppression ---------------------------------------------------------------------------------
-
-    def suppress(self, customer: str, channel: str = EVERY_CHANNEL, reason: str = OptOutReason.MANUAL) -> None:
-        """Write to this customer no more, also after an erasure."""
-        with self.database.writing() as tx:
-            self._suppress(tx, self.keys.hash("customer", customer), channel, reason, self.clock())
-            for (person,) in tx.run("SELECT person FROM engage_profiles WHERE customer = ?", (customer,)):
-                self._lock(tx, person)
-
-    def _suppress(self, tx: Statements, place: bytes, channel: str, reason: str, at: int) -> None:
-        # An opt-out that is told late does not undo a later opt-in.
-        tx.run(
-            "INSERT INTO engage_suppressions (hash, channel, reason, at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (hash, channel) DO UPDATE SET reason = excluded.reason, at = excluded.at, lifted_at = NULL "
-            "WHERE engage_suppressions.lifted_at IS NULL OR engage_suppressions.lifted_at < excluded.at",
-            (place, channel, reason, at),
-        )
-
-    def _lock(self, tx: Statements, person: str) -> None:
-        """Wait for a send to this person that is just being claimed: after the commit none can begin."""
-        if person and self.database.is_shared:
-            tx.run("SELECT person FROM engage_profiles WHERE person = ? FOR UPDATE", (person,))
-
-    def _places(self, customer: str, address: str, person: str) -> list[bytes]:
-        places = [self.keys.hash("customer", customer)] if customer else []
-        kind, normal = normal_address(address)
-        if kind:
-            places.append(self.keys.hash(kind, normal))
-        if not places and person:
-            rows = self.database.read("SELECT customer FROM engage_profiles WHERE person = ?", (person,))
-            places = [self.keys.hash("customer", row[0]) for row in rows]
-        return places
-
-    def is_suppressed(self, tx: Statements, customer: str, channel: str, address: str) -> bool:
-        """Whether this person must not be written to on the channel, as of this transaction."""
-        places = [self.keys.hash("customer", customer)]
-        kind, normal = normal_address(address)
-        if kind:
-            places.append(self.keys.hash(kind, normal))
-        marks = ", ".join("?" * len(places))
-        found = tx.run(
-            f"SELECT 1 FROM engage_suppressions WHERE hash IN ({marks}) AND channel IN (?, ?) AND lifted_at IS NULL",  # noqa: S608
-            (*places, EVERY_CHANNEL, channel),
-        )
-        return bool(found)
-
-    def suppressions(self) -> dict[bytes, set[str]]:
-        """Every hash that is suppressed, with its channels."""
-        found: dict[bytes, set[str]] = {}
-        for place, channel in self.database.read(
-            "SELECT hash, channel FROM engage_suppressions WHERE lifted_at IS NULL"
-        ):
-            found.setdefault(bytes(place), set()).add(channel)
-        return found
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -363,36 +302,6 @@ class CustomerStore:
         rows = self.database.read("SELECT data FROM engage_events WHERE person = ? ORDER BY at, id", (person,))
         return [_event.decode(bytes(row[0])) for row in rows]
 
-    def privacy_requests(self) -> list[tuple[str, PrivacyRequest]]:
-        """Demands of platforms that did not become a request of a person yet."""
-        rows = self.database.read(
-            "SELECT id, kind, customer, at FROM engage_privacy_requests WHERE request = '' ORDER BY at"
-        )
-        names = ("id", "kind", "customer", "at")
-        made = [msgspec.convert(dict(zip(names, row, strict=True)), _Demand) for row in rows]
-        return [(each.id, PrivacyRequest(**msgspec.structs.asdict(each))) for each in made]
-
-    def demand(self, request: PrivacyRequest) -> bool:
-        """Keep a platform's demand, durable; False when it was told before.
-
-        Its id names the person as a rule, and stays here for good: it is kept as a keyed hash behind the platform's name.
-        """
-        platform = request.id.partition(":")[0]
-        name = f"{platform}:{self.keys.hash('demand', request.id).hex()}"
-        with self.database.writing() as tx:
-            return bool(
-                tx.run(
-                    "INSERT INTO engage_privacy_requests (id, kind, customer, at) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT DO NOTHING RETURNING id",
-                    (name, request.kind, request.customer, request.at),
-                )
-            )
-
-    def demanded(self, demand: str, request: str) -> None:
-        """Note which request a demand became; whose it was is forgotten here."""
-        with self.database.writing() as tx:
-            tx.run("UPDATE engage_privacy_requests SET request = ?, customer = '' WHERE id = ?", (request, demand))
-
     def _profile(self, row: Row) -> Profile:
         bare = bare_profile(row)
         person, sealed = self.keys.person_of(row[1]), bytes(row[4])
@@ -424,13 +333,6 @@ class CustomerStore:
         """Let go of the database and of a key store of one's own."""
         self.database.close()
         self.keys.close()
-
-
-class _Demand(msgspec.Struct):
-    id: str
-    kind: PrivacyKind
-    customer: str
-    at: int
 
 
 def bare_profile(row: Row) -> Profile:

@@ -16,11 +16,12 @@ import msgspec
 from kiki.clock import to_iso
 from kiki.engage.action_log import ActionLog, State
 from kiki.engage.channels.outbox import forget, letter
-from kiki.engage.customer_store import EVERY_CHANNEL, CustomerStore
+from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import Statements
 from kiki.engage.journey_book import JourneyBook
 from kiki.engage.letter import Letter
 from kiki.engage.profile import PERSONAL_FIELDS
+from kiki.engage.suppression_list import EVERY_CHANNEL
 from kiki.engage.trigger_audit import TriggerAudit
 from kiki.errors import SystemUnavailable
 from kiki.shield.subject_data import Document, Erased, Found, Task, Verification
@@ -61,7 +62,7 @@ class EngageData:
         """No message from now on: suppressed, out of every journey, and what waits to be sent is dropped."""
         if task.purposes and not STOPS.intersection(task.purposes):
             return
-        self._store.suppress(task.customer, EVERY_CHANNEL, "restricted")
+        self._store.suppressions.add(task.customer, EVERY_CHANNEL, "restricted")
         person = self._store.person(task.customer)
         if person is not None:
             self._book.cancel(person)

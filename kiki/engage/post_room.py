@@ -64,7 +64,7 @@ class PostRoom:
         told = reader.read(call, self._store.clock())
         demands = [each for each in told if isinstance(each, PrivacyRequest)]
         records: list[Record] = [each for each in told if not isinstance(each, PrivacyRequest)]
-        new = sum(self._store.demand(each) for each in demands)
+        new = sum(self._store.demands.keep(each) for each in demands)
         if records:
             kept = self._store.keep(provider, records)
             new += kept.profiles + kept.events
@@ -84,9 +84,9 @@ class PostRoom:
         if self._requests is None:
             return 0
         done = 0
-        for name, demand in self._store.privacy_requests():
+        for name, demand in self._store.demands.waiting():
             try:
-                self._store.demanded(name, self._make(self._requests, demand))
+                self._store.demands.became(name, self._make(self._requests, demand))
                 done += 1
             except KikiError as error:
                 log_event(

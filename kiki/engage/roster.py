@@ -136,7 +136,7 @@ def tell_values(people: People, value: Values | None) -> int:
 
 def suppressed_on(roster: Roster, store: CustomerStore, channels: Collection[str]) -> dict[str, Mask]:
     """By channel who must not be written to: by id or by an address."""
-    known = store.suppressions()
+    known = store.suppressions.all()
     found = {channel: np.zeros(len(roster.people), dtype=bool) for channel in channels}
     if not known:
         return found

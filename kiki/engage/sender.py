@@ -204,7 +204,7 @@ class Sender:
         customer, channel, to = profile.customer, action.channel, message.to
 
         def may(tx: Statements) -> bool:
-            return not self._store.is_suppressed(tx, customer, channel, to)
+            return not self._store.suppressions.holds(tx, customer, channel, to)
 
         return _Ready(action, message, reserved.hold, may)
 

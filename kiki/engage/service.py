@@ -285,7 +285,7 @@ class EngageService:
     async def _suppress(self, request: Request) -> Reply:
         _only(request)
         body = wire.read(await _json(request), wire.SuppressionBody)
-        await _blocking(lambda: self._store.suppress(body.customer_id, body.channel, body.reason))
+        await _blocking(lambda: self._store.suppressions.add(body.customer_id, body.channel, body.reason))
         return json_reply({"customer_id": body.customer_id, "channel": body.channel})
 
     # -- playbooks -----------------------------------------------------------------------------------

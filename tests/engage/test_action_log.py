@@ -146,7 +146,7 @@ def test_an_opt_out_that_was_acknowledged_is_seen_by_every_later_send(log, store
     def worker() -> None:
         for customer, action in actions:
             gone = customer in acknowledged  # known before the send was begun
-            if take(log, action, "w", lambda tx, c=customer: not store.is_suppressed(tx, c, "email", "")) and gone:
+            if take(log, action, "w", lambda tx, c=customer: not store.suppressions.holds(tx, c, "email", "")) and gone:
                 wrong.append(action)
 
     def leave() -> None:

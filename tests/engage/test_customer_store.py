@@ -43,7 +43,7 @@ ANN = Profile(
 
 def stopped(store: CustomerStore, channel: str, address: str = "", customer: str = "c-1") -> bool:
     with store.database.writing() as tx:
-        return store.is_suppressed(tx, customer, channel, address)
+        return store.suppressions.holds(tx, customer, channel, address)
 
 
 def test_a_profile_comes_back_as_it_was(store):
@@ -180,14 +180,14 @@ def test_who_was_erased_is_not_brought_back_by_an_import(store):
 
 def test_a_demand_of_a_platform_is_kept_once(store):
     demand = PrivacyRequest(id="shopify:redact:c-1", at=1, kind=PrivacyKind.DELETION, customer="c-1")
-    assert store.demand(demand)
-    assert not store.demand(demand)
-    [(name, kept)] = store.privacy_requests()
+    assert store.demands.keep(demand)
+    assert not store.demands.keep(demand)
+    [(name, kept)] = store.demands.waiting()
     assert kept == msgspec.structs.replace(demand, id=name)
     assert name.startswith("shopify:")
     assert "c-1" not in name
-    store.demanded(name, "DSR-1")
-    assert store.privacy_requests() == []
+    store.demands.became(name, "DSR-1")
+    assert store.demands.waiting() == []
 
 
 def test_a_store_is_opened_with_its_own_keys_only(where, store, clock):

@@ -90,15 +90,15 @@ def test_a_restriction_stops_messages_that_wait(store, purposes, stops):
     EngageData(store).restrict(task(Kind.OBJECTION, purposes=purposes))
     assert log.find("d").state is (State.DROPPED if stops else State.RESERVED)
     with store.database.writing() as tx:
-        assert store.is_suppressed(tx, "shop-c-12345", "email", "") is stops
+        assert store.suppressions.holds(tx, "shop-c-12345", "email", "") is stops
 
 
 def test_after_an_erasure_no_byte_of_the_person_is_left_and_the_figures_stay(own, tmp_path):
     log = filled(own)
     own.keep("mail", [OptOut(id="o", at=7, reason=OptOutReason.UNSUBSCRIBED, channel="email", customer="shop-c-12345")])
     demand = PrivacyRequest(id="shop:redact:shop-c-12345", at=1, kind=PrivacyKind.DELETION, customer="shop-c-12345")
-    own.demand(demand)
-    own.demanded(own.privacy_requests()[0][0], "DSR-1")
+    own.demands.keep(demand)
+    own.demands.became(own.demands.waiting()[0][0], "DSR-1")
     audit = TriggerAudit(tmp_path / "syncengage_audit.csv")
     for customer in ("shop-c-12345", "another"):
         audit.write(answer(customer))
@@ -128,8 +128,8 @@ def test_after_an_erasure_no_byte_of_the_person_is_left_and_the_figures_stay(own
     # An import does not bring them back, and their opt-out holds under another id.
     assert own.keep("shop", [ANN]).erased == 1
     with own.database.writing() as tx:
-        assert own.is_suppressed(tx, "another-id", "email", "ann@example.com")
-        assert not own.is_suppressed(tx, "another-id", "sms", "ann@example.com")
+        assert own.suppressions.holds(tx, "another-id", "email", "ann@example.com")
+        assert not own.suppressions.holds(tx, "another-id", "sms", "ann@example.com")
 
 
 def test_no_spreadsheet_computes_an_id_in_the_audit_and_who_has_it_is_erased_alone(tmp_path):

@@ -84,7 +84,7 @@ def test_who_wants_to_see_their_data_is_not_erased(room, away):
         room.away = False
     assert 2 == room.room.pass_on()
     assert [("7", "ACCESS", "verified"), ("8", "DELETION", "verified")] == room.requests
-    assert [] == room.store.privacy_requests()
+    assert [] == room.store.demands.waiting()
 
 
 def test_a_shop_that_leaves_takes_its_customers_along_and_nobody_else(room):

@@ -213,7 +213,7 @@ def test_who_left_may_come_again_later_but_not_before(shop):
 
 def test_without_consent_nobody_takes_part_and_the_reason_is_told_once(shop):
     shop.guard.consents.revoke("c-000", "marketing")
-    shop.store.suppress("c-001")
+    shop.store.suppressions.add("c-001")
     run = shop.run()
     assert (run.verdicts["no_consent"], run.verdicts["suppressed"]) == (1, 1)
     assert not {"c-000", "c-001"} & set(shop.reached())

@@ -147,8 +147,8 @@ def test_an_offer_without_cost_asks_for_consent_and_holds_no_money(desk):
     ("change", "reason"),
     [
         (lambda d: d.guard.consents.revoke("c-1", "marketing"), "consent_missing"),
-        (lambda d: d.store.suppress("c-1"), "suppressed"),
-        (lambda d: d.store.suppress("c-1", "email"), "suppressed"),
+        (lambda d: d.store.suppressions.add("c-1"), "suppressed"),
+        (lambda d: d.store.suppressions.add("c-1", "email"), "suppressed"),
         (lambda d: d.clock.advance(12 * 3600 * 1_000_000), "quiet"),
         (
             lambda d: d.store.keep("shop", [Profile(customer="c-1", email="ann@example.com", email_marketing=False)]),
@@ -180,7 +180,7 @@ def test_an_opt_out_between_the_reservation_and_the_send_is_seen(desk):
     class Late(GuardLine):
         def reserve(self, *given):
             found = super().reserve(*given)
-            desk.store.suppress("c-1")
+            desk.store.suppressions.add("c-1")
             return found
 
     sender = desk.made(Late(desk.guard))

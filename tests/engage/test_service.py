@@ -238,7 +238,7 @@ class TestUnsubscribe:
 
         def stopped():
             with engage.store.database.writing() as tx:
-                return engage.store.is_suppressed(tx, "leaver", "email", "")
+                return engage.store.suppressions.holds(tx, "leaver", "email", "")
 
         assert "button" in http.get(link).text
         assert http.head(link).status_code in {200, 405}
@@ -289,7 +289,7 @@ class TestOutside:
         replies = [http.post("/v1/webhooks/shopify", content=body, headers=headers) for _ in range(2)]
         assert [reply.status_code for reply in replies] == [200, 200]
         assert [reply.json()["kept"] for reply in replies] == [1, 0]
-        assert [demand.customer for _, demand in engage.store.privacy_requests()] == ["77"]
+        assert [demand.customer for _, demand in engage.store.demands.waiting()] == ["77"]
 
     def call(self, http, method, body, secret=SECRET):
         content = json.dumps(body).encode()

@@ -55,7 +55,7 @@ def engage(tmp_path_factory):
 
 def stopped(engage, address, channel):
     with engage.store.database.writing() as tx:
-        return engage.store.is_suppressed(tx, "", channel, address)
+        return engage.store.suppressions.holds(tx, "", channel, address)
 
 
 @pytest.mark.parametrize("action", ["act-1", "a/b c&d=é+%", "%2F"])
