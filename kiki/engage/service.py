@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from kiki.clock import to_iso, wall_micros
 from kiki.engage import wire
@@ -24,15 +22,15 @@ from kiki.engage.outbox_routes import OutboxRoutes
 from kiki.engage.plan import as_json, run_json
 from kiki.engage.playbook import Playbook
 from kiki.engage.playbook_report import export_rows, report, report_json
-from kiki.engage.playbook_text import parse_playbook
+from kiki.engage.playbook_shelf import PlaybookShelf
 from kiki.engage.post_room import PostRoom
 from kiki.engage.preview import preview
 from kiki.engage.privacy_routes import PrivacyRoutes
 from kiki.engage.profile import ID_CHARS_MAX
 from kiki.engage.program_report import program_report
 from kiki.engage.retention_engine import RetentionEngine
+from kiki.engage.rounds import Rounds
 from kiki.engage.source import Source
-from kiki.engage.sync import sync
 from kiki.engage.trigger import read_customer
 from kiki.engage.trigger_audit import TriggerAudit
 from kiki.engage.trigger_desk import TriggerDesk
@@ -42,7 +40,20 @@ from kiki.engage.write_back import add_tags, write_back
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
 from kiki.settings import Secret
 from kiki.telemetry import log_event, new_registry
-from kiki.web import Check, Reply, Request, Route, Service, json_reply, one, page, plain, query, read_body
+from kiki.web import (
+    Check,
+    Reply,
+    Request,
+    Route,
+    Service,
+    json_reply,
+    one,
+    page,
+    plain,
+    query,
+    read_body,
+    read_json_text,
+)
 from kiki.web.refusals import BodyTooLarge
 
 logger = logging.getLogger("kiki.engage")
@@ -80,22 +91,17 @@ class EngageService:
         self._desk = desk
         self._audit = audit
         self._post_room = post_room
-        self._playbooks = dict(playbooks)
-        self._makers = {name: MessageMaker(each) for name, each in self._playbooks.items()}
-        self._read_playbooks = read_playbooks
+        self._shelf = PlaybookShelf(playbooks, read_playbooks)
         self._source = source
-        self._run_seconds = run_seconds
-        self._poll_seconds = poll_seconds
         self._outbox = outbox
         self._public_url = public_url
         self._take_webhooks = take_webhooks
         self._privacy = PrivacyRoutes(EngageData(self._store, letters or outbox, audit), privacy_secret)
         self._registry = new_registry()
         self._metrics = EngageMetrics(self._registry)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._failure = ""
-        self._demanded = asyncio.Event()
-        """Set when requests of persons are to be made soon."""
+        self._rounds = Rounds(
+            engine, self._shelf, post_room, source, self._metrics, run_seconds=run_seconds, poll_seconds=poll_seconds
+        )
 
     def service(self) -> Service:
         """What `kiki.web.run` runs."""
@@ -145,68 +151,15 @@ class EngageService:
         lost = await _blocking(self._engine.sender.recover)
         if lost:
             log_event(logger, logging.WARNING, "messages may have been sent when this service was killed", unknown=lost)
-        if self._run_seconds and self._playbooks:
-            self._tasks.append(asyncio.create_task(self._again(self._run_seconds, self._run_all)))
-        if self._source is not None:
-            self._tasks.append(asyncio.create_task(self._again(self._poll_seconds, self._sync_once)))
-        self._tasks.append(asyncio.create_task(self._again(60.0, self._pass_on, self._demanded)))
+        self._rounds.start()
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._rounds.stop()
         await self._desk.close()
         await _blocking(self._store.close)
 
     async def _reload(self) -> None:
-        if self._read_playbooks is None:
-            return
-        playbooks = dict(await _blocking(self._read_playbooks))
-        makers = {name: MessageMaker(each) for name, each in playbooks.items()}
-        self._playbooks, self._makers = playbooks, makers
-
-    async def _pass_on(self) -> None:
-        self._demanded.clear()
-        await _blocking(self._post_room.pass_on)
-
-    async def _again(
-        self, seconds: float, work: Callable[[], Awaitable[Any]], sooner: asyncio.Event | None = None
-    ) -> None:
-        while True:
-            try:
-                await work()
-                self._failure = ""
-            except KikiError as error:
-                self._failure = str(error)
-                log_event(logger, logging.WARNING, "nothing was done; it is tried again", problem=str(error))
-            except Exception as error:
-                self._failure = type(error).__name__
-                log_event(logger, logging.ERROR, "a task failed; it is tried again", exc_info=error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await (sooner or asyncio.Event()).wait()
-
-    async def _run_all(self) -> None:
-        for name in list(self._playbooks):
-            maker = self._makers[name]
-            try:
-                run = await _blocking(partial(self._engine.run, maker.playbook, maker))
-                await _blocking(partial(self._engine.reconcile, maker))
-            except BaseException:
-                self._metrics.failed()
-                raise
-            self._metrics.ran(run.verdicts, run.messages)
-
-    async def _sync_once(self) -> dict[str, Any]:
-        if self._source is None:
-            raise InvalidInput(
-                "no source of customers is set up",
-                hint="start the service with SYNCENGAGE_CRM_PROVIDER and what that needs",
-            )
-        source, began = self._source, time.monotonic()
-        done = await _blocking(lambda: sync(source, self._store))
-        self._metrics.synced(time.monotonic() - began)
-        return done._asdict()
+        await _blocking(self._shelf.reload)
 
     async def _checks(self) -> Sequence[Check]:
         found = []
@@ -215,9 +168,9 @@ class EngageService:
             found.append(Check("store", ok=True))
         except KikiError as error:
             found.append(Check("store", ok=False, detail=str(error)))
-        if self._failure:
+        if self._rounds.failure:
             # Ready all the same: what is asked for is answered, and nothing is sent that should not be.
-            found.append(Check("tasks", ok=True, detail=self._failure))
+            found.append(Check("tasks", ok=True, detail=self._rounds.failure))
         return found
 
     # -- the original's routes -----------------------------------------------------------------------
@@ -268,23 +221,23 @@ class EngageService:
     async def _explain(self, request: Request) -> Reply:
         _only(request)
         customer = request.params["customer_id"]
-        return json_reply(await _blocking(lambda: explain(self._engine, customer, list(self._playbooks.values()))))
+        return json_reply(await _blocking(lambda: explain(self._engine, customer, self._shelf.playbooks())))
 
     async def _put_profiles(self, request: Request) -> Reply:
         _only(request)
-        profiles = [each.profile() for each in wire.read(await _json(request), wire.ProfilesBody).profiles]
+        profiles = [each.profile() for each in wire.read(await read_json_text(request), wire.ProfilesBody).profiles]
         kept = await _blocking(lambda: self._store.keep("api", profiles))
         return json_reply({"kept": kept.profiles, "erased": kept.erased})
 
     async def _put_events(self, request: Request) -> Reply:
         _only(request)
-        events = [each.event() for each in wire.read(await _json(request), wire.EventsBody).events]
+        events = [each.event() for each in wire.read(await read_json_text(request), wire.EventsBody).events]
         kept = await _blocking(lambda: self._store.keep("api", events))
         return json_reply({"kept": kept.events, "repeated": kept.repeated, "erased": kept.erased})
 
     async def _suppress(self, request: Request) -> Reply:
         _only(request)
-        body = wire.read(await _json(request), wire.SuppressionBody)
+        body = wire.read(await read_json_text(request), wire.SuppressionBody)
         await _blocking(lambda: self._store.suppressions.add(body.customer_id, body.channel, body.reason))
         return json_reply({"customer_id": body.customer_id, "channel": body.channel})
 
@@ -292,9 +245,8 @@ class EngageService:
 
     async def _list_playbooks(self, request: Request) -> Reply:
         _only(request)
-        return json_reply(
-            {"playbooks": [{"name": name, "version": each.version} for name, each in sorted(self._playbooks.items())]}
-        )
+        found = sorted((each.name, each.version) for each in self._shelf.playbooks())
+        return json_reply({"playbooks": [{"name": name, "version": version} for name, version in found]})
 
     async def _plan(self, request: Request) -> Reply:
         _only(request)
@@ -304,17 +256,15 @@ class EngageService:
     async def _run(self, request: Request) -> Reply:
         _only(request)
         playbook = await self._named(request)
-        if playbook.name not in self._playbooks:
-            raise InvalidInput("only playbooks that the service has are run", hint="put it under KIKI_ENGAGE_PLAYBOOKS")
-        maker = self._makers[playbook.name]
+        maker = self._shelf.maker(playbook)
         run = await _blocking(lambda: self._engine.run(maker.playbook, maker))
         self._metrics.ran(run.verdicts, run.messages)
         return json_reply(run_json(run))
 
     async def _preview(self, request: Request) -> Reply:
         _only(request)
-        body = wire.read(await _json(request), wire.PreviewBody)
-        maker = await _blocking(lambda: MessageMaker(self._read(body.playbook)))
+        body = wire.read(await read_json_text(request), wire.PreviewBody)
+        maker = await _blocking(lambda: MessageMaker(self._shelf.read(body.playbook)))
         if body.customer_id is None:
             return json_reply(await _blocking(lambda: preview(maker, body.offer)))
         customer = body.customer_id
@@ -326,21 +276,21 @@ class EngageService:
     async def _sync(self, request: Request) -> Reply:
         given = _only(request, "write_back", "tag")
         asked = {"written_back": (one(given, "write_back"), write_back), "tagged": (one(given, "tag"), add_tags)}
-        wanted = [(told, self._known(name), tell) for told, (name, tell) in asked.items() if name is not None]
-        done = await self._sync_once()
+        wanted = [(told, self._shelf.named(name), tell) for told, (name, tell) in asked.items() if name is not None]
+        done = await self._rounds.sync_once()
         for told, playbook, tell in wanted:
             if self._source is not None:
                 done[told] = (await _blocking(partial(tell, self._engine, self._source, playbook)))._asdict()
         return json_reply(done)
 
     async def _journeys(self, request: Request) -> Reply:
-        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        playbook = self._shelf.named(one(_only(request, "playbook"), "playbook"))
         found = await _blocking(lambda: self._engine.book.occupancy(playbook.name))
         return json_reply({"playbook": playbook.name, "journeys": found})
 
     async def _outcomes(self, request: Request) -> Reply:
         given = _only(request, "playbook", "together")
-        playbook = self._known(one(given, "playbook"))
+        playbook = self._shelf.named(one(given, "playbook"))
         together = one(given, "together") or "false"
         if together not in {"true", "false"}:
             raise InvalidInput("together is true or false")
@@ -351,29 +301,13 @@ class EngageService:
         return json_reply(await _blocking(lambda: report_json(report(playbook, self._store, share))))
 
     async def _export(self, request: Request) -> Reply:
-        playbook = self._known(one(_only(request, "playbook"), "playbook"))
+        playbook = self._shelf.named(one(_only(request, "playbook"), "playbook"))
         text = await _blocking(lambda: csv_text(export_rows(playbook, self._store), secrets.token_bytes(32)))
         return Reply(text.encode(), "text/csv")
 
     async def _named(self, request: Request) -> Playbook:
-        body = wire.read(await _json(request), wire.PlaybookBody)
-        return await _blocking(lambda: self._read(body.playbook))
-
-    def _read(self, text: str) -> Playbook:
-        if text in self._playbooks or "\n" not in text:
-            return self._known(text)
-        made = parse_playbook(text)
-        MessageMaker(made)
-        return made
-
-    def _known(self, name: str | None) -> Playbook:
-        if name is None and len(self._playbooks) == 1:
-            return next(iter(self._playbooks.values()))
-        if name is None or name not in self._playbooks:
-            raise NotFound(
-                f"there is no playbook {(name or '')[:40]!r}", hint=f"there is: {', '.join(self._playbooks) or 'none'}"
-            )
-        return self._playbooks[name]
+        body = wire.read(await read_json_text(request), wire.PlaybookBody)
+        return await _blocking(lambda: self._shelf.read(body.playbook))
 
     # -- from outside --------------------------------------------------------------------------------
 
@@ -395,7 +329,7 @@ class EngageService:
             raise
         self._metrics.called(provider, "taken")
         if taken.has_demands:
-            self._demanded.set()
+            self._rounds.demanded.set()
         return json_reply({"kept": taken.new})
 
     async def _ask_to_leave(self, _: Request) -> Reply:
@@ -413,15 +347,6 @@ class EngageService:
 
 async def _blocking(work: Callable[[], _Found]) -> _Found:
     return await asyncio.to_thread(work)
-
-
-async def _json(request: Request) -> bytes:
-    from kiki.web.refusals import MediaTypeUnsupported
-
-    declared = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if declared != "application/json":
-        raise MediaTypeUnsupported("the body must be JSON: send it with Content-Type: application/json")
-    return await read_body(request)
 
 
 def _only(request: Request, *names: str) -> dict[str, list[str]]:

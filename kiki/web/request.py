@@ -169,10 +169,20 @@ async def read_json(request: Request, *, lists: bool = False) -> dict[str, Any] 
     Raises `InvalidInput` for anything that is not strict JSON, `MediaTypeUnsupported` (415) for other types, and
     what `read_body` raises.
     """
+    _require_json(request)
+    return parse_json(await read_body(request), lists=lists)
+
+
+async def read_json_text(request: Request) -> bytes:
+    """A body that is declared as JSON, not looked into; raises `MediaTypeUnsupported` and what `read_body` raises."""
+    _require_json(request)
+    return await read_body(request)
+
+
+def _require_json(request: Request) -> None:
     declared = request.headers.get("Content-Type")
     if declared != "application/json" and (declared is None or not _JSON_TYPE.fullmatch(declared)):
         raise MediaTypeUnsupported("the body must be JSON: send it with Content-Type: application/json")
-    return parse_json(await read_body(request), lists=lists)
 
 
 @overload
