@@ -1,12 +1,18 @@
-"""What a client is told about a customer: the value, how sure it is, and where it comes from. Pure, and light: no numpy."""
+"""What a client is told: of a customer the value, how sure it is, and where it comes from; of the model its file.
+
+Pure, and light: no numpy.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from kiki.errors import InvalidInput
+from google.protobuf.json_format import MessageToDict
+
+from kiki.errors import InvalidInput, ValueUnreachable
 from kiki.value.pb import value_pb2 as pb
 
 Source = Literal["scored", "history", "new_customer", "unknown_customer", "not_found", "fallback", "other"]
@@ -94,8 +100,26 @@ def answer_of(response: pb.PredictResponse, customer_id: str | None) -> LtvAnswe
     )
 
 
-def answers_of(response: pb.PredictBatchResponse, customer_ids: Sequence[str]) -> Iterator[LtvAnswer]:
-    """The answers in this response, in the order of the ids that were asked."""
+def answers_of(response: pb.PredictBatchResponse, customer_ids: Sequence[str]) -> list[LtvAnswer]:
+    """The answers in this response, in the order of the ids that were asked; raises `ValueUnreachable` when one is missing."""
+    try:
+        return list(_answers(response, customer_ids))
+    except (IndexError, ValueError):
+        raise ValueUnreachable(f"the service answered, but not for all {len(customer_ids):,} customers") from None
+
+
+def model_info_of(response: pb.ModelInfoResponse) -> dict[str, Any]:
+    """What is served, as `ModelInfoResponse` names it; `details` is the model's own file."""
+    found: dict[str, Any] = MessageToDict(
+        response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    # JSON has no 64-bit integers, so protobuf writes them as text.
+    found["customers"] = response.customers
+    found["details"] = json.loads(found.pop("details_json") or "{}")
+    return found
+
+
+def _answers(response: pb.PredictBatchResponse, customer_ids: Sequence[str]) -> Iterator[LtvAnswer]:
     discounted = response.discounted_value
     purchases, revenue = (_outcomes(each) for each in (response.purchases, response.revenue))
     for place, customer_id in enumerate(customer_ids):

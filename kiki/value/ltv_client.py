@@ -7,21 +7,17 @@ answer says that it is one; without a fallback `ValueUnreachable` is raised.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from google.protobuf.json_format import MessageToDict
-
 from kiki.errors import InvalidInput, ValueUnreachable
-from kiki.money import parse_micros
-from kiki.value.ltv_answer import LtvAnswer, Outcome, answer_of, answers_of
+from kiki.value.ltv_answer import LtvAnswer, Outcome, answer_of, answers_of, model_info_of
 from kiki.value.ltv_line import AsyncLine, AsyncLocal, AsyncRemote, Line, Local, Remote
+from kiki.value.ltv_question import Amount, by_cohort, by_id, by_orders, by_summary, in_batches
 from kiki.value.pb import value_pb2 as pb
 
 __all__ = ["AsyncLtvClient", "Fallback", "Heuristic", "LtvAnswer", "LtvClient", "Outcome"]
@@ -34,9 +30,6 @@ BATCH: Final = 5_000
 
 Fallback = float | Callable[[str | None], float]
 """What to say when the service is away: a value, or what makes one from the customer's id."""
-
-Amount = Decimal | int | str
-"""Money as text or decimal; a float is not exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +51,8 @@ class _Unset:
 _UNSET: Final = _Unset()
 
 
-class _Questions:
-    """What both clients ask, and how they read answers."""
+class _Client:
+    """What both clients are made with, and what they say when nobody answers."""
 
     def __init__(
         self,
@@ -78,43 +71,6 @@ class _Questions:
         self._timeout = timeout
         self._fallback = fallback
 
-    def _by_id(self, customer_id: str, horizon: float | None, *, reasons: bool) -> pb.PredictRequest:
-        if not customer_id:
-            raise InvalidInput("customer_id is empty")
-        return pb.PredictRequest(customer_id=_text(customer_id), horizon=horizon, reasons=reasons)
-
-    @staticmethod
-    def _by_summary(
-        frequency: int, recency_days: int, age_days: int, mean_order: Amount | None, horizon: float | None
-    ) -> pb.PredictRequest:
-        summary = pb.Summary(
-            frequency=frequency,
-            recency_days=recency_days,
-            age_days=age_days,
-            mean_order_micros=None if mean_order is None else _micros(mean_order),
-        )
-        return pb.PredictRequest(history=pb.History(summary=summary), horizon=horizon)
-
-    @staticmethod
-    def _by_orders(
-        orders: Iterable[tuple[date, Amount]], as_of: date, horizon: float | None, *, reasons: bool
-    ) -> pb.PredictRequest:
-        lines = [pb.Order(date=day.isoformat(), amount_micros=_micros(amount)) for day, amount in orders]
-        history = pb.History(orders=lines, as_of=as_of.isoformat())
-        return pb.PredictRequest(history=history, horizon=horizon, reasons=reasons)
-
-    @staticmethod
-    def _by_cohort(cohort: str | None, horizon: float | None) -> pb.PredictRequest:
-        return pb.PredictRequest(new_customer=pb.NewCustomer(cohort=cohort or ""), horizon=horizon)
-
-    @staticmethod
-    def _batches(customer_ids: Iterable[str], batch: int, *, means_only: bool) -> Iterator[pb.PredictBatchRequest]:
-        ids = [_text(each) for each in customer_ids]
-        if not all(ids):
-            raise InvalidInput("a customer_id is empty")
-        for begin in range(0, len(ids), batch):
-            yield pb.PredictBatchRequest(customer_ids=ids[begin : begin + batch], means_only=means_only)
-
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
 
@@ -130,7 +86,7 @@ class _Questions:
         ]
 
 
-class LtvClient(_Questions):
+class LtvClient(_Client):
     """Lifetime value of customers. Thread-safe; keeps its connection until it is closed.
 
     `address` is by default `LTV_GRPC_ADDR`, then localhost:50051; `token` is by default `KIKI_VALUE_TOKEN`, then the content of
@@ -168,7 +124,7 @@ class LtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """The value of a customer who is known by id. `horizon` is in the model's unit, by default the model's own."""
-        return self._one(self._by_id(customer_id, horizon, reasons=reasons), customer_id, timeout, fallback)
+        return self._one(by_id(customer_id, horizon, reasons=reasons), customer_id, timeout, fallback)
 
     def predict_summary(
         self,
@@ -182,9 +138,7 @@ class LtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """The value of somebody with this summary: days with a purchase after the first, days until the last, days since the first."""
-        return self._one(
-            self._by_summary(frequency, recency_days, age_days, mean_order, horizon), None, timeout, fallback
-        )
+        return self._one(by_summary(frequency, recency_days, age_days, mean_order, horizon), None, timeout, fallback)
 
     def predict_orders(
         self,
@@ -197,7 +151,7 @@ class LtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """The value of somebody with these orders, refunds below zero, as known at the end of `as_of`."""
-        return self._one(self._by_orders(orders, as_of, horizon, reasons=reasons), None, timeout, fallback)
+        return self._one(by_orders(orders, as_of, horizon, reasons=reasons), None, timeout, fallback)
 
     def predict_new(
         self,
@@ -208,7 +162,7 @@ class LtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """What is expected of a new customer after the first purchase; `cohort` is its month, as 2026-03."""
-        return self._one(self._by_cohort(cohort, horizon), None, timeout, fallback)
+        return self._one(by_cohort(cohort, horizon), None, timeout, fallback)
 
     def predict_many(
         self,
@@ -221,18 +175,20 @@ class LtvClient(_Questions):
     ) -> list[LtvAnswer]:
         """The values of any number of customers, in their order. `timeout` is for each `batch` of them."""
         answers: list[LtvAnswer] = []
-        for request in self._batches(customer_ids, batch, means_only=means_only):
+        for request in in_batches(customer_ids, batch, means_only=means_only):
             ids = list(request.customer_ids)
             try:
                 reply = self._line.call("PredictBatch", request, pb.PredictBatchResponse, self._seconds(timeout))
-                answers += _complete(reply, ids)
+                answers += answers_of(reply, ids)
             except ValueUnreachable as error:
                 answers += self._instead(error, ids, fallback)
         return answers
 
     def model_info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served and how good it was measured to be, as `ModelInfoResponse` names it; `details` is the model's own file."""
-        return _info(self._line.call("ModelInfo", pb.ModelInfoRequest(), pb.ModelInfoResponse, self._seconds(timeout)))
+        return model_info_of(
+            self._line.call("ModelInfo", pb.ModelInfoRequest(), pb.ModelInfoResponse, self._seconds(timeout))
+        )
 
     def close(self) -> None:
         """Close the connection."""
@@ -261,7 +217,7 @@ class LtvClient(_Questions):
             return self._instead(error, [customer_id], fallback)[0]
 
 
-class AsyncLtvClient(_Questions):
+class AsyncLtvClient(_Client):
     """`LtvClient` for asyncio: the same arguments, answers and errors. Belongs to the event loop of its first call."""
 
     def __init__(
@@ -290,7 +246,7 @@ class AsyncLtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """The value of a customer who is known by id. `horizon` is in the model's unit, by default the model's own."""
-        return await self._one(self._by_id(customer_id, horizon, reasons=reasons), customer_id, timeout, fallback)
+        return await self._one(by_id(customer_id, horizon, reasons=reasons), customer_id, timeout, fallback)
 
     async def predict_summary(
         self,
@@ -305,7 +261,7 @@ class AsyncLtvClient(_Questions):
     ) -> LtvAnswer:
         """The value of somebody with this summary: days with a purchase after the first, days until the last, days since the first."""
         return await self._one(
-            self._by_summary(frequency, recency_days, age_days, mean_order, horizon), None, timeout, fallback
+            by_summary(frequency, recency_days, age_days, mean_order, horizon), None, timeout, fallback
         )
 
     async def predict_orders(
@@ -319,7 +275,7 @@ class AsyncLtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """The value of somebody with these orders, refunds below zero, as known at the end of `as_of`."""
-        return await self._one(self._by_orders(orders, as_of, horizon, reasons=reasons), None, timeout, fallback)
+        return await self._one(by_orders(orders, as_of, horizon, reasons=reasons), None, timeout, fallback)
 
     async def predict_new(
         self,
@@ -330,7 +286,7 @@ class AsyncLtvClient(_Questions):
         fallback: Fallback | _Unset | None = _UNSET,
     ) -> LtvAnswer:
         """What is expected of a new customer after the first purchase; `cohort` is its month, as 2026-03."""
-        return await self._one(self._by_cohort(cohort, horizon), None, timeout, fallback)
+        return await self._one(by_cohort(cohort, horizon), None, timeout, fallback)
 
     async def predict_many(
         self,
@@ -343,18 +299,18 @@ class AsyncLtvClient(_Questions):
     ) -> list[LtvAnswer]:
         """The values of any number of customers, in their order. `timeout` is for each `batch` of them."""
         answers: list[LtvAnswer] = []
-        for request in self._batches(customer_ids, batch, means_only=means_only):
+        for request in in_batches(customer_ids, batch, means_only=means_only):
             ids = list(request.customer_ids)
             try:
                 reply = await self._line.call("PredictBatch", request, pb.PredictBatchResponse, self._seconds(timeout))
-                answers += _complete(reply, ids)
+                answers += answers_of(reply, ids)
             except ValueUnreachable as error:
                 answers += self._instead(error, ids, fallback)
         return answers
 
     async def model_info(self, *, timeout: float | None = None) -> dict[str, Any]:
         """What is served and how good it was measured to be, as `ModelInfoResponse` names it; `details` is the model's own file."""
-        return _info(
+        return model_info_of(
             await self._line.call("ModelInfo", pb.ModelInfoRequest(), pb.ModelInfoResponse, self._seconds(timeout))
         )
 
@@ -383,36 +339,3 @@ class AsyncLtvClient(_Questions):
             )
         except ValueUnreachable as error:
             return self._instead(error, [customer_id], fallback)[0]
-
-
-def _micros(amount: Amount) -> int:
-    """The amount in micros, below zero for a refund; raises `InvalidMoney`."""
-    if isinstance(amount, str):
-        return -parse_micros(amount[1:], zero=True) if amount.startswith("-") else parse_micros(amount, zero=True)
-    return parse_micros(amount, zero=True) if amount >= 0 else -parse_micros(-amount, zero=True)
-
-
-def _text(customer_id: str) -> str:
-    """The id; raises `InvalidInput` for one that has no UTF-8."""
-    try:
-        customer_id.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput("a customer_id is not Unicode: it holds half of a surrogate pair") from None
-    return customer_id
-
-
-def _complete(reply: pb.PredictBatchResponse, customer_ids: Sequence[str]) -> list[LtvAnswer]:
-    try:
-        return list(answers_of(reply, customer_ids))
-    except (IndexError, ValueError):
-        raise ValueUnreachable(f"the service answered, but not for all {len(customer_ids):,} customers") from None
-
-
-def _info(reply: pb.ModelInfoResponse) -> dict[str, Any]:
-    found: dict[str, Any] = MessageToDict(
-        reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    # JSON has no 64-bit integers, so protobuf writes them as text.
-    found["customers"] = reply.customers
-    found["details"] = json.loads(found.pop("details_json") or "{}")
-    return found

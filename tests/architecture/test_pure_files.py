@@ -37,6 +37,7 @@ PURE = [
     "kiki/engage/crm/mark.py",
     "kiki/engage/crm/shopify_text.py",
     "kiki/engage/crm/rows.py",
+    "kiki/engage/journey_text.py",
     "kiki/engage/letter.py",
     "kiki/engage/moment.py",
     "kiki/engage/outbox_page.py",
