@@ -19,12 +19,12 @@ between the window and its ledger). If a limit was passed only with such money, 
 from __future__ import annotations
 
 import heapq
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kiki.shield.audit_finding import Findings, Kind, Overrun
+from kiki.shield.audit_lanes import Lanes
 from kiki.shield.audit_meter import Lane, Meter, Rule, add_to_all, packed_amount
 from kiki.shield.audit_money import COMMIT, EXPIRE, RECORD, RESERVE, SPEND, Money
 from kiki.shield.decision import event_id
@@ -33,7 +33,6 @@ from kiki.shield.scope import Scopes
 
 _NEVER: Final = 2**63 - 1
 _SEQ_BITS: Final = 48
-_METERS_KEPT: Final = 200_000
 
 
 class _Hold(NamedTuple):
@@ -44,20 +43,6 @@ class _Hold(NamedTuple):
     is_sure: bool
     lag: int
     """How much later than the window's moment the writer's clock was when it was made."""
-
-
-class _Counted:
-    """Windows of one span of the scopes that fit a pattern, under one policy."""
-
-    def __init__(self, name: str, pattern: str, span: int, limits: Sequence[tuple[int, str]]) -> None:
-        self.name = name
-        """Of the budget, where budgets count apart; else empty."""
-        self.pattern = pattern
-        self.span = span
-        self.limits = limits
-        """Micros and budget; none where only another policy sets some."""
-        self.lowest = min((micros for micros, _ in limits), default=_NEVER)
-        self.windows = {(budget, span) for _, budget in limits}
 
 
 @dataclass(slots=True)
@@ -110,115 +95,24 @@ class BudgetSums:
         self._chains = chains
         self._shared = shared
         self._settled = settled
-        self._tracked: dict[tuple[str, int], None] = {}
-        self._meters: dict[tuple[str, str, int], Meter] = {}
-        self._lanes: dict[bytes, dict[Scopes, Lane]] = {}
-        self._lanes_now: dict[Scopes, Lane] = {}
-        """Those of the policy in force."""
-        self._policies: dict[bytes, Policy] = {b"": Policy(())}
-        self._current = b""
+        self._lanes = Lanes(checked.windows, policies, shared=shared)
+        self._known = self._lanes.known
+        self._compares = False
+        """There is a policy in force."""
         self._holds: dict[str, _Hold] = {}
         self._expired: dict[str, int] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._next_deadline = _NEVER
         self._last = 0
-        self._sweep_at = _METERS_KEPT
         self._over: dict[tuple[str, str, int], Overrun] = {}
-        for policy in policies:
-            self._track(policy)
-        self._plan = self._planned()
-
-    # -- policies ------------------------------------------------------------------------------------
 
     def use(self, name: bytes, policy: Policy) -> None:
         """Compare with this policy from now on; `name` tells it from others."""
-        if name == self._current:
-            return
-        self._current = name
-        if name not in self._policies:
-            self._policies[name] = policy
-            if not self._shared:
-                fresh = self._track(policy)
-                # Nobody can have counted what was not known to be asked for; earlier spends outside of it do not matter.
-                self.late = self.late or (self._last > 0 and fresh)
-        self._lanes_now = self._lanes.setdefault(name, {})
-        self._plan = self._planned()
-
-    def _track(self, policy: Policy) -> bool:
-        wanted = {(budget.pattern.text, limit.span) for budget in policy.budgets for limit in budget.limits}
-        fresh = wanted - set(self._tracked)
-        self._tracked.update(dict.fromkeys(sorted(fresh)))
-        if fresh:
-            self._forget_lanes()
-        return bool(fresh)
-
-    def _forget_lanes(self) -> None:
-        self._lanes.clear()
-        self._lanes_now = self._lanes.setdefault(self._current, {})
-
-    def _lane(self, scopes: Scopes) -> Lane:
-        lane = self._lanes_now.get(scopes)
-        if lane is None:
-            if len(self._meters) > self._sweep_at:
-                self._sweep()
-            if len(self._lanes_now) > _METERS_KEPT:
-                self._lanes_now.clear()
-            lane = self._lanes_now[scopes] = self._new_lane(scopes)
-        return lane
-
-    def _new_lane(self, scopes: Scopes) -> Lane:
-        limits: dict[int, int] = {}
-        meters: list[Meter] = []
-        for counted in self._plan:
-            scope = instance(counted.pattern, scopes)
-            if scope is not None:
-                meter = self._meter(counted.name, scope, counted.span)
-                key = id(meter)
-                if key in limits:
-                    # `campaign:*` and `campaign:a` are the same window of that campaign.
-                    limits[key] = min(limits[key], counted.lowest)
-                else:
-                    limits[key] = counted.lowest
-                    meters.append(meter)
-                self._checked.windows.update(counted.windows)
-        return tuple(zip(meters, limits.values(), strict=True))
-
-    def _rules(self, scopes: Scopes) -> Iterator[Rule]:
-        """Every limit that a spend with these scopes must keep under the policy in force."""
-        for counted in self._plan:
-            scope = instance(counted.pattern, scopes)
-            if scope is not None:
-                meter = self._meter(counted.name, scope, counted.span)
-                for micros, budget in counted.limits:
-                    yield Rule(meter, micros, budget)
-
-    def _planned(self) -> tuple[_Counted, ...]:
-        """What is counted under the policy in force."""
-        limits: dict[tuple[str, str, int], list[tuple[int, str]]] = {}
-        if not self._shared:
-            limits = {("", *tracked): [] for tracked in self._tracked}
-        for budget in self._policies[self._current].budgets:
-            for limit in budget.limits:
-                # A shared window counts by the name of its budget, and what it counted under one it does not know
-                # under another. A process that counts alone reads its ledger again under every policy.
-                key = (budget.name if self._shared else "", budget.pattern.text, limit.span)
-                limits.setdefault(key, []).append((limit.micros, budget.name))
-        return tuple(_Counted(*key, found) for key, found in limits.items())
-
-    def _meter(self, name: str, scope: str, span: int) -> Meter:
-        key = (name, scope, span)
-        meter = self._meters.get(key)
-        if meter is None:
-            meter = self._meters[key] = Meter(span, scope=scope, recorded_at=array("q") if self._shared else None)
-        return meter
-
-    def _sweep(self) -> None:
-        """Forget meters on which nothing counts any more."""
-        for meter in self._meters.values():
-            meter.slide_all(self._last, 0)
-        self._meters = {key: meter for key, meter in self._meters.items() if not meter.is_idle()}
-        self._forget_lanes()
-        self._sweep_at = max(_METERS_KEPT, 2 * len(self._meters))
+        fresh = self._lanes.use(name, policy)
+        self._known = self._lanes.known
+        self._compares = bool(name)
+        # Nobody can have counted what was not known to be asked for; earlier spends outside of it do not matter.
+        self.late = self.late or (self._last > 0 and fresh)
 
     # -- lives ---------------------------------------------------------------------------------------
 
@@ -228,11 +122,14 @@ class BudgetSums:
         With `follows` spends of the earlier life go on counting, as long as both the window's clock and the writers'
         say that they are within the span; else the two lives are judged apart.
         """
-        for meter in self._meters.values():
+        for meter in self._lanes.meters():
             meter.begin_life(follows=follows)
         self._last = 0
 
     # -- counting ------------------------------------------------------------------------------------
+
+    def _lane(self, scopes: Scopes) -> Lane:
+        return self._lanes.lane(scopes, self._last)
 
     def take_over(self, money: Money) -> None:
         """Count what this process decided with another window, before it counted by itself."""
@@ -248,9 +145,9 @@ class BudgetSums:
         """
         now = self._last = at if self._last <= at < self._next_deadline else self._moved(at, seq, chain)
         packed = packed_amount(now, micros, chain << _SEQ_BITS | seq)
-        is_close = add_to_all(self._lanes_now.get(scopes) or self._lane(scopes), now, micros, packed, recorded_at)
+        is_close = add_to_all(self._known.get(scopes) or self._lane(scopes), now, micros, packed, recorded_at)
         self._checked.admitted += 1
-        if is_close or self._over or not self._current:
+        if is_close or self._over or not self._compares:
             self._judge(scopes, now, recorded_at, seq, chain)
 
     def apply(self, money: Money, chain: int = 0) -> None:
@@ -283,9 +180,9 @@ class BudgetSums:
         return at
 
     def _judge(self, scopes: Scopes, at: int, recorded_at: int, seq: int, chain: int) -> None:
-        if not self._current:
+        if not self._compares:
             self._checked.policy_unknown += 1
-        for rule in self._rules(scopes):
+        for rule in self._lanes.rules(scopes):
             meter, limit = rule.meter, rule.limit
             meter.slide_all(at, recorded_at)
             total, unsure = meter.sure(), meter.doubtful()
@@ -424,7 +321,7 @@ class BudgetSums:
         for meter, _ in self._lane(scopes):
             meter.slide_all(at, recorded_at)
             meter.add_recorded(at, micros, packed)
-        for rule in self._rules(scopes):
+        for rule in self._lanes.rules(scopes):
             meter = rule.meter
             total = meter.total + meter.held + (meter.recorded.total if meter.recorded else 0)
             if total > rule.limit:
@@ -432,16 +329,3 @@ class BudgetSums:
                 if recorded.worst is None or total - rule.limit > recorded.worst.worst - recorded.worst.limit:
                     recorded.worst = self._overrun(rule, at, total)
                     recorded.worst.entries = [self._named(entry)]
-
-
-def instance(pattern: str, scopes: Scopes) -> str | None:
-    """The scope on which a pattern meters a spend with these scopes; None when it is not concerned."""
-    if pattern == "*":
-        return pattern
-    if pattern.endswith(":*"):
-        kind = pattern[:-1]
-        for scope in scopes:
-            if scope.startswith(kind):
-                return scope
-        return None
-    return pattern if pattern in scopes else None

@@ -22,9 +22,10 @@ import msgspec
 from kiki.errors import EvidenceInvalid, LedgerCorrupt, PolicyError
 from kiki.ledger.entry import UNDECODABLE, VERSIONS, Sealed, decode_entry
 from kiki.money import MICROS_MAX
-from kiki.shield.audit_budgets import BudgetSums, Checked, instance
+from kiki.shield.audit_budgets import BudgetSums, Checked
 from kiki.shield.audit_consents import Consents
 from kiki.shield.audit_finding import Findings, Kind
+from kiki.shield.audit_lanes import instance
 from kiki.shield.audit_money import COMMIT, EXPIRE, RECORD, RELEASE, RESERVE, SPEND, Money, added_up, is_hold
 from kiki.shield.audit_report import AuditReport, ChainSpan
 from kiki.shield.audit_shared import SharedWindow

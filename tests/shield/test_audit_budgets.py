@@ -334,7 +334,7 @@ def test_the_kill_switch_stops_what_it_concerns(chain):
 
 
 def test_each_customer_has_a_window_of_its_own_and_a_million_of_them_are_forgotten_in_time(monkeypatch):
-    monkeypatch.setattr("kiki.shield.audit_budgets._METERS_KEPT", 50)
+    monkeypatch.setattr("kiki.shield.audit_lanes._METERS_KEPT", 50)
     chain = Chain()
     chain.policy(Policy((budget("each", "customer:*", (10, 60)),)))
     for number in range(1000):
