@@ -26,7 +26,7 @@ campaigns:
 
 with (
     tempfile.TemporaryDirectory() as folder,
-    LocalSandbox(first_day=date(2026, 11, 30), day_seconds=2) as sandbox,
+    LocalSandbox(first_day=date(2026, 11, 30), day_seconds=1.5) as sandbox,
     BudgetGuard.open(Path(folder) / "shield.db", limit="2000", window="30d") as guard,
 ):
     file, store = Path(folder) / "spring.yaml", Path(folder) / "flow.db"
@@ -36,7 +36,7 @@ with (
         preview = runner.preview(file)
         print("would do:", ", ".join(f"{change.step} {change.campaign}" for change in preview.changes))
         run = runner.start(file)
-        status = runner.wait(run, seconds=1)
+        status = runner.wait(run, seconds=1.5)
         print("stopped in the middle:", status.state)
 
     with CampaignRunner.open(store, guard=guard, sandbox=sandbox.url) as runner:
