@@ -127,12 +127,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _meet(self) -> None:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             body = bytearray()
-            while size := int(self.rfile.readline().split(b";")[0], 16):
+            while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
                 body += self.rfile.read(size)
                 self.rfile.readline()
-            self.rfile.readline()
+            is_whole = bool(self.rfile.readline())
         else:
-            body = bytearray(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = bytearray(self.rfile.read(length))
+            is_whole = len(body) == length
+        if not is_whole:  # the caller was killed in the middle of its call
+            self.close_connection = True
+            return
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
