@@ -10,6 +10,7 @@ KikiError
 │   ├── PolicyError
 │   ├── PlanError
 │   ├── PlaybookError
+│   ├── UploadError
 │   ├── DatabaseError
 │   ├── ValuesError
 │   └── SystemsError
@@ -145,6 +146,13 @@ class PlaybookError(ConfigurationError):
 
     code = "playbook_invalid"
     subject = "playbook"
+
+
+class UploadError(ConfigurationError):
+    """The values cannot be used; nothing was sent to any platform."""
+
+    code = "upload_invalid"
+    subject = "values"
 
 
 class DatabaseError(ConfigurationError):

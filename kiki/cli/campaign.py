@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiki.cli import campaign_simulate, show
+from kiki.cli import campaign_simulate, campaign_upload, show
 from kiki.cli.campaign_access import (
     CampaignName,
     FlowDir,
@@ -389,6 +389,7 @@ def schema(as_json: Json = False) -> None:
 
 
 app.command()(campaign_simulate.simulate)
+app.command()(campaign_upload.upload)
 
 
 def status_json(found: RunStatus) -> dict[str, object]:

@@ -16,8 +16,9 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -26,19 +27,21 @@ import msgspec
 
 from kiki.clock import Clock, wall_micros
 from kiki.errors import Conflict, InvalidInput, PlanChanged, RunTaken
+from kiki.flow.conversion import Conversion, check_conversions
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine, line_to
 from kiki.flow.journal_engine import GRACE_SECONDS, LEASE_SECONDS, POLL_SECONDS, Runner
 from kiki.flow.lane import APPROVE, CANCEL, PAUSE, RESUME
 from kiki.flow.lane_world import AdviceMaker, SandboxOf, Worlds
 from kiki.flow.plan import Plan
-from kiki.flow.plan_file import read_plan
+from kiki.flow.plan_file import read_conversions, read_plan
 from kiki.flow.preview import Preview, preview
 from kiki.flow.progress import Progress, begin, follow
 from kiki.flow.reconcile import Reconciliation, reconcile
 from kiki.flow.run_rows import RUNNING, RunRow, Told
 from kiki.flow.run_status import RunStatus, status_of
 from kiki.flow.run_store import RunStore
+from kiki.flow.value_upload import Upload, Uploaded
 
 if TYPE_CHECKING:
     from kiki.outbound.breaker import Breaker
@@ -186,6 +189,29 @@ class CampaignRunner:
         found = self.status(run)
         asked = reconcile(run, self.plan(run), found.lanes, self.worlds, self._guard, self._clock(), act=act)
         return self.call(asked)
+
+    def upload_values(
+        self,
+        plan: Plan | str | Path,
+        campaign: str,
+        values: Sequence[Conversion] | str | Path,
+        *,
+        purpose: str | None = None,
+        dry_run: bool = False,
+    ) -> Uploaded:
+        """Tell a campaign's platform what conversions turned out to be worth: a CSV file of them, or what a program made.
+
+        Only customers who consent to `purpose` (without it, to that of the plan's `audience`) are told of, and each order is
+        sent until the platform has it, and then no more. A `dry_run` sends nothing and says what would be sent.
+        """
+        plan = plan if isinstance(plan, Plan) else read_plan(plan)
+        log, now = self.store.values, self._clock()
+        upload = Upload(plan, campaign, purpose, guard=self._guard, log=log, clock=self._clock)
+        given = (
+            read_conversions(values, plan, now) if isinstance(values, str | Path) else check_conversions(values, now)
+        )
+        with nullcontext() if dry_run else log.alone(upload.place):
+            return self.call(upload.run(given, self.worlds, dry_run=dry_run))
 
     def runs(self) -> list[RunRow]:
         """Every run, newest first."""

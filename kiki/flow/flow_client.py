@@ -1,7 +1,7 @@
 """`FlowClient`: the runs of a SyncFlow that runs elsewhere, under the names that `CampaignRunner` has for them.
 
-Every call but `start` and `reconcile` may be made again without harm, and those two may be as well: the same plan is the same
-run, and what was brought to an end is found at its end.
+Every call may be made again without harm, `start`, `reconcile` and `upload_values` too: the same plan is the same run, what was
+brought to an end is found at its end, and what a platform has is not sent to it again.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from kiki.clock import wall_micros
 from kiki.errors import FlowUnreachable, KikiError
 from kiki.flow import wire
 from kiki.flow.plan import Plan
-from kiki.flow.plan_file import read_plan, read_text
+from kiki.flow.plan_file import conversions_text, read_conversions, read_plan, read_text
 from kiki.flow.preview import Preview
 from kiki.flow.reconcile import Reconciliation
 from kiki.flow.run_rows import RunRow, Told
 from kiki.flow.run_status import RunStatus
+from kiki.flow.value_upload import Uploaded
 from kiki.shield.wire_problem import error_of, parse_problem
 
 SECONDS = 60.0
 """How long an answer may take: a preview asks every platform."""
+
+UPLOAD_SECONDS = 600.0
+"""The same for values, which may take many requests to a platform."""
 
 Reply = TypeVar("Reply")
 
@@ -92,6 +97,26 @@ class FlowClient:
         """Lay the three books side by side; with `act` bring what an ended campaign left open to an end."""
         return self._ask(Reconciliation, "POST", f"/v1/runs/{_part(run)}/reconcile", {"act": act})
 
+    def upload_values(
+        self,
+        plan: str | Path,
+        campaign: str,
+        values: str | Path,
+        *,
+        purpose: str | None = None,
+        dry_run: bool = False,
+    ) -> Uploaded:
+        """Tell a campaign's platform what the conversions in that file were worth; each order is sent until it is there."""
+        read_conversions(values, read_plan(plan), wall_micros())
+        body = {
+            "plan": read_text(plan),
+            "campaign": campaign,
+            "values": conversions_text(values),
+            "purpose": purpose,
+            "dry_run": dry_run,
+        }
+        return self._ask(Uploaded, "POST", "/v1/campaigns:upload", body, seconds=UPLOAD_SECONDS)
+
     def close(self) -> None:
         """Hang up."""
         self._http.close()
@@ -105,9 +130,17 @@ class FlowClient:
     def _tell(self, run: str, verb: str, campaign: str | None) -> int:
         return self._ask(wire.ToldReply, "POST", f"/v1/runs/{_part(run)}/{verb}", {"campaign": campaign}).campaigns
 
-    def _ask(self, kind: type[Reply], method: str, path: str, body: dict[str, Any] | None = None) -> Reply:
+    def _ask(
+        self,
+        kind: type[Reply],
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> Reply:
+        timeout = self._http.timeout if seconds is None else seconds
         try:
-            reply = self._http.request(method, self._url + path, json=body)
+            reply = self._http.request(method, self._url + path, json=body, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise FlowUnreachable(
                 f"SyncFlow at {self._url} does not answer: {type(error).__name__}",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 UNAVAILABLE = "guard_unavailable"
 """The guard could not be asked, or could not answer: nothing may be spent on it."""
+_CONSENTS_AT_ONCE = 500
 
 
 class GuardLine(Protocol):
@@ -57,6 +58,10 @@ class GuardLine(Protocol):
 
     async def holds_open(self) -> Outcome:
         """Every hold that is open: done with `holds`, each with its `id`, `micros` and `scopes`."""
+        ...
+
+    async def consents(self, customers: Sequence[str], purpose: str) -> Outcome:
+        """Who of these consents to the purpose now: done with `allowed`, a yes or no for each, in order."""
         ...
 
     async def close(self) -> None:
@@ -119,6 +124,14 @@ class EmbeddedGuard:
     async def holds_open(self) -> Outcome:
         """See `GuardLine`."""
         return await _asked(lambda: asyncio.to_thread(lambda: _open(self._guard.holds())))
+
+    async def consents(self, customers: Sequence[str], purpose: str) -> Outcome:
+        """See `GuardLine`."""
+
+        def ask() -> Outcome:
+            return done(allowed=self._guard.consents.check_many((customer, purpose) for customer in customers))
+
+        return await _asked(lambda: asyncio.to_thread(ask))
 
     async def close(self) -> None:
         """See `GuardLine`."""
@@ -193,6 +206,18 @@ class RemoteGuard:
 
         async def ask() -> Outcome:
             return _open(await self._client.reservations())
+
+        return await _asked(ask)
+
+    async def consents(self, customers: Sequence[str], purpose: str) -> Outcome:
+        """See `GuardLine`."""
+
+        async def ask() -> Outcome:
+            allowed: list[bool] = []
+            for first in range(0, len(customers), _CONSENTS_AT_ONCE):
+                some = [(customer, purpose) for customer in customers[first : first + _CONSENTS_AT_ONCE]]
+                allowed += [answer.allowed for answer in await self._client.consents.check_many(some)]
+            return done(allowed=allowed)
 
         return await _asked(ask)
 

@@ -8,10 +8,12 @@ import msgspec
 
 from kiki import __version__
 from kiki.flow import wire
+from kiki.flow.conversion import COLUMNS
 from kiki.flow.plan import Plan
 from kiki.flow.preview import Preview
 from kiki.flow.reconcile import Reconciliation
 from kiki.flow.run_status import RunStatus
+from kiki.flow.value_upload import Uploaded
 from kiki.shield.openapi_operation import (
     FREE,
     TEXT_CONTENT,
@@ -69,6 +71,18 @@ def _paths() -> Document:
                 "What a plan would do; nothing is changed",
                 {"200": _reply("Preview", "As things stand."), **_SAYS},
                 body="PlanBody",
+            )
+        },
+        "/v1/campaigns:upload": {
+            "post": _flow(
+                "Tell a platform what conversions turned out to be worth, each order once",
+                {
+                    "200": _reply("Uploaded", "What became of them."),
+                    "400": problem_answer("The plan, or the values, cannot be used; nothing was sent."),
+                    "404": problem_answer("The platform has no such campaign; nothing was sent."),
+                    "409": problem_answer("Values of this campaign are being uploaded just now."),
+                },
+                body="UploadBody",
             )
         },
         "/v1/runs": {"get": _flow("Runs", {"200": _reply("RunsReply", "Newest first.")})},
@@ -135,10 +149,11 @@ def _paths() -> Document:
 
 
 def _schemas() -> Document:
-    kinds = (*wire.REPLIES, *wire.BODIES, RunStatus, Plan, Preview, Reconciliation)
+    kinds = (*wire.REPLIES, *wire.BODIES, RunStatus, Plan, Preview, Reconciliation, Uploaded)
     _, found = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    for name in ("PlanBody", "StartBody"):
+    for name in ("PlanBody", "StartBody", "UploadBody"):
         found[name]["properties"]["plan"] |= {"description": "A plan file, YAML."}
+    found["UploadBody"]["properties"]["values"] |= {"description": f"CSV with the columns {', '.join(COLUMNS)}."}
     return {**found, "Problem": shield_schemas()["Problem"]}
 
 

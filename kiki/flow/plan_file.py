@@ -1,15 +1,17 @@
-"""The file of a plan."""
+"""The files that people write for flow: plans, and conversions with what they were worth."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
 
-from kiki.errors import PlanError
+from kiki.errors import ConfigurationError, PlanError, UploadError
+from kiki.flow.conversion import Conversion, parse_conversions
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
 
 PLAN_BYTES_MAX: Final = 1024 * 1024
+CONVERSIONS_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -19,15 +21,29 @@ def read_plan(path: str | Path) -> Plan:
 
 def read_text(path: str | Path) -> str:
     """What is written in a plan's file; raises `PlanError`."""
+    return _text(path, PLAN_BYTES_MAX, "a plan", PlanError)
+
+
+def read_conversions(path: str | Path, plan: Plan, now: int) -> list[Conversion]:
+    """The conversions in a CSV file, each order once; raises `UploadError` with every mistake and its row."""
+    return parse_conversions(conversions_text(path), plan, now)
+
+
+def conversions_text(path: str | Path) -> str:
+    """What is written in a file of conversions; raises `UploadError`."""
+    return _text(path, CONVERSIONS_BYTES_MAX, "a file of values", UploadError)
+
+
+def _text(path: str | Path, most: int, what: str, wrong: type[ConfigurationError]) -> str:
     try:
         with Path(path).open("rb") as file:
-            content = file.read(PLAN_BYTES_MAX + 1)
+            content = file.read(most + 1)
     except (OSError, ValueError) as error:
-        raise PlanError([f"{path}: {getattr(error, 'strerror', None) or error}"]) from error
-    if len(content) > PLAN_BYTES_MAX:
-        raise PlanError([f"{path}: a plan has at most {PLAN_BYTES_MAX} bytes"])
+        raise wrong([f"{path}: {getattr(error, 'strerror', None) or error}"]) from error
+    if len(content) > most:
+        raise wrong([f"{path}: {what} has at most {most} bytes"])
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise PlanError([f"{path}:{line}: the file is not UTF-8"]) from None
+        raise wrong([f"{path}:{line}: the file is not UTF-8"]) from None

@@ -1,7 +1,8 @@
 """Runs, leases, signals and what is left of a plan's total: durable in SQLite (one machine) or PostgreSQL (a fleet).
 
 A run belongs to one runner at a time. The lease ends by itself; each takeover raises the run's epoch, and whatever comes
-under an older one is refused. What the lanes of this process are answered is kept through `journal`.
+under an older one is refused. What the lanes of this process are answered is kept through `journal`, what became of
+uploaded values in `values`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from kiki.flow.run_rows import (
     lane_of,
 )
 from kiki.flow.run_tables import allowances, decided_once, journal, lanes, runs, signals
+from kiki.flow.value_log import ValueLog
 from kiki.outbound.outcome import Outcome, done, refused
 
 TAKEN_AT_ONCE: Final = 50
@@ -47,6 +49,7 @@ class RunStore:
         self._database = database
         self._clock = clock
         self.journal = JournalWriter(database, clock)
+        self.values = ValueLog(database, clock)
 
     @classmethod
     def open(cls, where: str | Path, clock: Clock = wall_micros) -> Self:

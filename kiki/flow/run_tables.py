@@ -91,6 +91,24 @@ allowances = Table(
     PrimaryKeyConstraint("run", "key"),
 )
 
+# What became of values that were uploaded: no customer, no click and no order in clear.
+values = Table(
+    "flow_values",
+    metadata,
+    # A campaign on a platform, an order of it, and what was said of that: as `value_log` hashes them.
+    Column("place", LargeBinary(16), nullable=False),
+    Column("order_hash", LargeBinary(16), nullable=False),
+    Column("content", LargeBinary(16), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("fate", String(8), nullable=False),
+    Column("first_at", _Micros, nullable=False),
+    Column("at", _Micros, nullable=False),
+    # 1: the ledger has this fate.
+    Column("told", Integer, nullable=False),
+    PrimaryKeyConstraint("place", "order_hash"),
+    Index("flow_values_by_told", "place", "told"),
+)
+
 # What was decided once for all lanes of a run: whoever writes it first.
 decided_once = Table(
     "flow_decided_once",

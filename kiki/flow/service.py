@@ -15,11 +15,13 @@ from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput, KikiError
 from kiki.flow import wire
 from kiki.flow.campaign_runner import CampaignRunner
+from kiki.flow.conversion import parse_conversions
 from kiki.flow.flow_metrics import FlowMetrics
 from kiki.flow.guard_line import UNAVAILABLE
 from kiki.flow.openapi import openapi
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.run_rows import RUNNING
+from kiki.flow.value_upload import Uploaded
 from kiki.telemetry import log_event, new_registry
 from kiki.web import Check, Reply, Request, Route, Service, json_reply, pairs, read_json, stream
 
@@ -71,6 +73,7 @@ class FlowService:
             Route("/v1/campaigns", self._campaigns, role="read"),
             Route("/v1/campaigns", self._begin, ("POST",), role="spend"),
             Route("/v1/campaigns:plan", self._preview, ("POST",), role="read"),
+            Route("/v1/campaigns:upload", self._upload, ("POST",), role="spend"),
             Route("/v1/runs", self._runs, role="read"),
             Route(run, self._status, role="read"),
             Route(f"{run}/plan", self._plan, role="read"),
@@ -104,6 +107,16 @@ class FlowService:
             return wire.StartReply(run=row.run, plan=row.plan_name, version=row.version, state=row.state)
 
         return json_reply(await _call(start), 201)
+
+    async def _upload(self, request: Request) -> Reply:
+        body = wire.read(wire.UploadBody, await read_json(request))
+
+        def upload() -> Uploaded:
+            plan = parse_plan(wire.plan_text(body.plan))
+            given = parse_conversions(body.values, plan, wall_micros())
+            return self._runner.upload_values(plan, body.campaign, given, purpose=body.purpose, dry_run=body.dry_run)
+
+        return json_reply(await _call(upload))
 
     # -- runs ----------------------------------------------------------------------------------------
 

@@ -44,6 +44,20 @@ class ReconcileBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     act: bool = True
 
 
+class UploadBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What conversions of a campaign turned out to be worth."""
+
+    plan: str
+    """A plan file, YAML."""
+    campaign: str
+    values: str
+    """CSV with the columns order, click, at, value and customer."""
+    purpose: str | None = None
+    """What their customers must have consented to; without it, what the plan's audience says."""
+    dry_run: bool = False
+    """Send nothing, and say what would be sent."""
+
+
 class EmptyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Nothing needs to be said."""
 
@@ -135,7 +149,7 @@ class AdoptReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 REPLIES: Final = (StartReply, ToldReply, RunsReply, CampaignsReply, EventsReply, StepsReply, AdoptReply)
-BODIES: Final = (PlanBody, StartBody, TellBody, ReconcileBody, EmptyBody)
+BODIES: Final = (PlanBody, StartBody, TellBody, ReconcileBody, UploadBody, EmptyBody)
 
 
 def read(kind: type[Body], body: Mapping[str, Any]) -> Body:

@@ -105,10 +105,11 @@ def whole_seconds(seconds: float) -> str:
 
 _STATUS: dict[type[KikiError], int] = {
     errors.InvalidInput: 400,
-    # A policy, plan or playbook that somebody sent; the service's own settings never reach a request.
+    # A policy, plan, playbook or file of values that somebody sent; the service's own settings never reach a request.
     errors.PolicyError: 400,
     errors.PlanError: 400,
     errors.PlaybookError: 400,
+    errors.UploadError: 400,
     errors.Denied: 403,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,

@@ -111,6 +111,41 @@ def test_a_run_from_start_to_report(place: Path):
     assert {"flow.lane_started", "flow.reserved", "flow.called", "flow.settled", "flow.lane_ended"} <= {*told}
 
 
+def test_values_are_uploaded_as_the_page_says(place: Path):
+    page = (Path(__file__).parents[2] / "docs" / "flow.md").read_text()
+    (csv,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    ((command, answer),) = re.findall(r"\$ kiki campaign (upload .*?)\n(.*?)```", page, re.DOTALL)
+    (place / "values.csv").write_text(csv)
+    (place / "spring.yaml").write_text(PLAN.replace("ends: 2026-12-02", "ends: 2026-12-01"))
+    assert "run the plan first" in guarded(*command.split()).stderr
+    assert 0 == guarded("run", "spring.yaml").exit_code
+    for customer in ("c-17", "c-18"):
+        granted = CliRunner().invoke(app, ["consent", "grant", customer, "data_sharing", "--ledger", "data"])
+        assert 0 == granted.exit_code
+
+    planned = json.loads(guarded(*command.split(), "--dry-run", "--json").stdout)
+    assert (2, 1, 0) == tuple(planned[name] for name in ("waiting", "left_out", "done"))
+    shown = guarded(*command.split())
+    assert (0, answer) == (shown.exit_code, shown.stdout)
+    again = json.loads(guarded(*command.split(), "--json").stdout)
+    assert (2, 1, 0) == tuple(again[name] for name in ("already", "left_out", "done"))
+
+    (place / "values.csv").write_text(csv.replace("49.90", "59.90").replace("Cj0KCQiA9zB", ""))
+    wrong = guarded(*command.split())
+    assert (1, "") == (wrong.exit_code, wrong.stdout)
+    assert "row 3: click: it is empty" in wrong.stderr
+    (place / "values.csv").write_text(csv.replace("49.90", "59.90"))
+    changed = guarded(*command.split())
+    assert 3 == changed.exit_code
+    assert "1  sent before with another click, moment or value, and not sent again" in changed.stdout
+
+    story = CliRunner().invoke(app, ["audit", "export", "--campaign", "search", "--json"]).stdout
+    notes = [line for line in map(json.loads, story.splitlines()) if line.get("resource") == "flow.values_uploaded"]
+    assert [{"plan": "spring", "purpose": "data_sharing", "done": 2, "refused": 0, "unknown": 0}] == [
+        note["detail"] for note in notes
+    ]
+
+
 def test_word_is_sent_to_whoever_runs_it(place: Path):
     name = guarded("run", "spring.yaml", "--detach").stdout.strip()
     assert "2 campaigns told to pause" in run("pause", "spring").stdout

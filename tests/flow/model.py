@@ -246,6 +246,9 @@ class ModelGuard:
     async def currency(self) -> Outcome:
         return done(currency=self.money)
 
+    async def consents(self, customers: Sequence[str], purpose: str) -> Outcome:
+        return self._faulty(lambda: done(allowed=[True for _ in customers]))
+
     async def holds_open(self) -> Outcome:
         held = [
             {"id": hold, "micros": micros, "scopes": self.scopes.get(hold, [])} for hold, micros in self.holds.items()

@@ -12,10 +12,21 @@ import pytest
 from typer.testing import CliRunner
 
 from kiki.cli.main import app
-from kiki.errors import FlowUnreachable, Forbidden, InvalidInput, NotFound, PlanChanged, PlanError, RunTaken
+from kiki.errors import (
+    FlowUnreachable,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    PlanChanged,
+    PlanError,
+    RunTaken,
+    UploadError,
+)
 from kiki.flow.flow_client import FlowClient
+from kiki.flow.plan_text import parse_plan
 from tests.flow.own_time import until
 from tests.flow.served_flow import PLAN, RunningFlow
+from tests.flow.test_value_upload import make_campaigns
 from tests.shield.served import TOKENS, bearer
 
 
@@ -38,6 +49,24 @@ def guarded() -> Iterator[RunningFlow]:
 def file(tmp_path: Path) -> Path:
     (tmp_path / "spring.yaml").write_text(PLAN)
     return tmp_path / "spring.yaml"
+
+
+def test_values_go_through_a_service(running: RunningFlow, file: Path, monkeypatch: pytest.MonkeyPatch):
+    make_campaigns(running.flow.runner, parse_plan(PLAN))
+    running.flow.guard.consents.grant("c-1", "data_sharing")
+    (file.parent / "values.csv").write_text("order,click,at,value,customer\n1,x,2026-03-02 14:03,12.50,c-1\n")
+    (file.parent / "bad.csv").write_text("order,click,at,value,customer\n1,,2026-03-02 14:03,12.50,c-1\n")
+    with FlowClient(running.flow.url) as client:
+        with pytest.raises(UploadError, match="row 2: click: it is empty"):
+            client.upload_values(file, "search", file.parent / "bad.csv", purpose="data_sharing")
+        with pytest.raises(InvalidInput, match="names a purpose"):
+            client.upload_values(file, "search", file.parent / "values.csv")
+        found = client.upload_values(file, "search", file.parent / "values.csv", purpose="data_sharing")
+        assert (1, True) == (found.done, found.is_whole)
+    monkeypatch.setenv("KIKI_FLOW_URL", running.flow.url)
+    given = [str(file), str(file.parent / "values.csv"), "--campaign", "search", "--purpose", "data_sharing", "--json"]
+    shown = CliRunner().invoke(app, ["campaign", "upload", *given])
+    assert (0, 1) == (shown.exit_code, json.loads(shown.stdout)["already"])
 
 
 def test_a_client_sees_and_says_what_a_runner_does(running: RunningFlow, file: Path):

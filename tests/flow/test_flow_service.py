@@ -19,9 +19,11 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from kiki.flow import service
 from kiki.flow.openapi import openapi
 from kiki.flow.pb import syncflow_pb2
+from kiki.flow.plan_text import parse_plan
 from kiki.flow.service import FlowService
 from kiki.settings import FLOW_VARIABLES
 from tests.flow.served_flow import PLAN, RunningFlow, served_flow
+from tests.flow.test_value_upload import make_campaigns
 from tests.shield.served import TOKENS, bearer
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
@@ -135,6 +137,33 @@ async def test_who_may_what():
         assert 201 == (await flow.post(f"/v1/runs/{run}/approvals", headers=bearer("admin"))).status
         assert 200 == (await flow.post(f"/v1/runs/{run}/cancel", headers=bearer("spend"))).status
         await flow.until(lambda: any(told.detail.get("actor") == "spend-er" for told in flow.runner.events(run)))
+
+
+async def test_values_are_uploaded_once():
+    plan = parse_plan(PLAN)
+    body = {
+        "plan": PLAN,
+        "campaign": "search",
+        "purpose": "data_sharing",
+        "values": "order,click,at,value,customer\n1,x,2026-03-02 14:03,12.50,c-1\n2,y,2026-03-02 14:03,7,c-2\n",
+    }
+    async with served_flow(tokens=TOKENS) as flow:
+        path, spend = "/v1/campaigns:upload", bearer("spend")
+        assert 403 == (await flow.post(path, body, headers=bearer("read"))).status
+        absent = await flow.post(path, body, headers=spend)
+        assert (404, "not_found") == (absent.status, absent.json["code"])
+        await asyncio.to_thread(make_campaigns, flow.runner, plan)
+        await asyncio.to_thread(flow.guard.consents.grant, "c-1", "data_sharing")
+        assert 1 == (await flow.post(path, body | {"dry_run": True}, headers=spend)).json["waiting"]
+        found = (await flow.post(path, body, headers=spend)).json
+        assert (2, 1, 1) == (found["orders"], found["done"], found["left_out"])
+        assert 1 == (await flow.post(path, body, headers=spend)).json["already"]
+        assert [("1", 12_500_000)] == [(each["order"], each["value"]) for each in flow.sandbox.books()["conversions"]]
+        wrong = await flow.post(path, body | {"values": body["values"] + "2,z,never,7,c-2\n"}, headers=spend)
+        assert (400, "upload_invalid") == (wrong.status, wrong.json["code"])
+        assert wrong.json["problems"][0].startswith("row 4: at: 'never' is not a moment")
+        assert 400 == (await flow.post(path, body | {"purpose": None}, headers=spend)).status
+        assert 400 == (await flow.post(path, body | {"campaign": "nobody"}, headers=spend)).status
 
 
 async def test_health_readiness_and_numbers(monkeypatch):

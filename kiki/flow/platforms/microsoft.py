@@ -375,7 +375,10 @@ class Microsoft(AdAccount):
         )
         if isinstance(taken, Outcome):
             return taken
-        return fates_of(batch, {each.index for each in taken.partial_errors or () if each and each.index is not None})
+        places = {each.index for each in taken.partial_errors or () if each is not None}
+        wrong = {each for each in places if each is not None}
+        # An error that does not say which it is about may be about any of them.
+        return fates_of(batch, wrong) if len(wrong) == len(places) else {}
 
     # -- calls ---------------------------------------------------------------------------------------
 
