@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from kiki.clock import Clock, wall_micros
-from kiki.engage.database import Database, Row, Statements
+from kiki.engage.database import Database, Row, Statements, read_in
 from kiki.engage.event import Delivery, DeliveryState
 from kiki.outbound.outcome import Fate, Outcome
 
@@ -289,9 +289,8 @@ class ActionLog:
 
     def get_many(self, actions: Sequence[str]) -> dict[str, Action]:
         """Some messages."""
-        marks = ", ".join("?" * len(actions))
-        rows = self.database.read(f"SELECT {_READ} FROM engage_actions WHERE action IN ({marks})", actions)  # noqa: S608
-        return {row[0]: action_of(row) for row in rows}
+        query = f"SELECT {_READ} FROM engage_actions WHERE action IN"  # noqa: S608
+        return {row[0]: action_of(row) for row in read_in(self.database, query, (), actions)}
 
     def find(self, dedup: str) -> Action | None:
         """The message of a person, playbook and step."""

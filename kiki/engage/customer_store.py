@@ -14,7 +14,7 @@ import msgspec
 
 from kiki.clock import Clock, wall_micros
 from kiki.engage.address import normal_email, normal_phone
-from kiki.engage.database import Database, Row, Statements
+from kiki.engage.database import Database, Row, Statements, read_in
 from kiki.engage.demand_book import DemandBook
 from kiki.engage.event import (
     EVENT_ID_CHARS_MAX,
@@ -81,7 +81,6 @@ _personal = msgspec.msgpack.Decoder(Personal)
 _event_json = msgspec.json.Encoder().encode
 _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _PAGE_ROWS: Final = 5_000
-_SOME: Final = 500
 
 
 class Kept(NamedTuple):
@@ -139,7 +138,7 @@ class CustomerStore:
         known = self._persons_of(named)
         erased = {customer for customer in named - known.keys() if self.keys.was_erased(customer)}
         persons = self.keys.enrol(sorted(named - erased))
-        actions = self._persons_of_actions([_action_of(each) for each in events])
+        actions = self._persons_of_actions(map(_action_of, events))
         with self.database.writing() as tx:
             written = [
                 self._row(source, profile, persons[profile.customer])
@@ -314,20 +313,12 @@ class CustomerStore:
         return msgspec.structs.replace(bare, email=email, phone=phone, first_name=first_name, last_name=last_name)
 
     def _persons_of(self, customers: Collection[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for some in chunks(sorted(customers), _SOME):
-            marks = ", ".join("?" * len(some))
-            query = f"SELECT customer, person FROM engage_profiles WHERE customer IN ({marks})"  # noqa: S608
-            found |= {row[0]: row[1] for row in self.database.read(query, some)}
-        return found
+        query = "SELECT customer, person FROM engage_profiles WHERE customer IN"
+        return dict(read_in(self.database, query, (), customers))
 
-    def _persons_of_actions(self, actions: Collection[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for some in chunks(sorted({each for each in actions if each}), _SOME):
-            marks = ", ".join("?" * len(some))
-            query = f"SELECT action, person FROM engage_actions WHERE action IN ({marks})"  # noqa: S608
-            found |= {row[0]: row[1] for row in self.database.read(query, some)}
-        return found
+    def _persons_of_actions(self, actions: Iterable[str]) -> dict[str, str]:
+        query = "SELECT action, person FROM engage_actions WHERE action IN"
+        return dict(read_in(self.database, query, (), filter(None, actions)))
 
     def close(self) -> None:
         """Let go of the database and of a key store of one's own."""
@@ -345,12 +336,6 @@ def bare_profile(row: Row) -> Profile:
     for name in ("email_marketing", "sms_marketing"):
         values[name] = None if values[name] is None else bool(values[name])
     return Profile(**values)
-
-
-def chunks(items: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    """The items, at most so many at a time."""
-    for first in range(0, len(items), most):
-        yield items[first : first + most]
 
 
 def _last_of_each(profiles: Sequence[Profile]) -> list[Profile]:

@@ -21,6 +21,7 @@ SCHEMA: Final = "kiki_engage"
 _SCHEMA_LOCK: Final = 7_274_050
 _BUSY_MS: Final = 10_000
 _ANSWER_MS: Final = 30_000
+_TEXTS_AT_ONCE: Final = 500
 
 
 class Statements(Protocol):
@@ -65,6 +66,14 @@ def open_database(where: str | Path | None) -> Database:
     if where is not None and str(where).startswith(("postgresql://", "postgres://")):
         return PostgresDatabase(str(where))
     return SqliteDatabase(None if where is None else Path(where))
+
+
+def read_in(database: Database, statement: str, values: Sequence[object], texts: Iterable[str]) -> Iterator[Row]:
+    """The rows of a statement that ends with `IN`, for any number of texts: a database takes so many at once and no more."""
+    wanted = sorted(set(texts))
+    for first in range(0, len(wanted), _TEXTS_AT_ONCE):
+        some = wanted[first : first + _TEXTS_AT_ONCE]
+        yield from database.read(f"{statement} ({', '.join('?' * len(some))})", (*values, *some))
 
 
 class SqliteDatabase:

@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from kiki.clock import Clock, wall_micros
-from kiki.engage.customer_store import chunks
-from kiki.engage.database import Database
+from kiki.engage.database import Database, read_in
 
 TREATED: Final = "treated"
 HELD_OUT: Final = "held_out"
@@ -181,15 +180,9 @@ class JourneyBook:
 
     def happened(self, event: str, people: Mapping[str, int], until: int) -> set[str]:
         """Who of these had an event after the moment beside their name, and not after `until`."""
-        found: set[str] = set()
-        for some in chunks(sorted(people), 500):
-            marks = ", ".join("?" * len(some))
-            rows = self.database.read(
-                f"SELECT person, at FROM engage_events WHERE kind = ? AND at > ? AND at <= ? AND person IN ({marks})",  # noqa: S608
-                (event, min(people[each] for each in some), until, *some),
-            )
-            found |= {person for person, at in rows if at > people[person]}
-        return found
+        query = "SELECT person, at FROM engage_events WHERE kind = ? AND at > ? AND at <= ? AND person IN"
+        rows = read_in(self.database, query, (event, min(people.values(), default=0), until), people)
+        return {person for person, at in rows if at > people[person]}
 
     def occurrences(self, event: str, since: int, until: int) -> list[tuple[str, int]]:
         """Who had an event in a span, each with its moment."""
@@ -273,14 +266,10 @@ class JourneyBook:
         )
         return [(person, int(way), int(share), int(at)) for person, way, share, at in rows]
 
-    def ways_of(self, split: str, persons: Sequence[str]) -> dict[str, int]:
-        """By person the way they went, for at most some hundreds."""
-        marks = ", ".join("?" * len(persons))
-        rows = self.database.read(
-            f"SELECT person, way FROM engage_ways WHERE split = ? AND person IN ({marks})",  # noqa: S608
-            (split, *persons),
-        )
-        return {person: int(way) for person, way in rows}
+    def ways_of(self, split: str, persons: Iterable[str]) -> dict[str, int]:
+        """By person the way they went."""
+        query = "SELECT person, way FROM engage_ways WHERE split = ? AND person IN"
+        return {person: int(way) for person, way in read_in(self.database, query, (split,), persons)}
 
     # -- what is remembered --------------------------------------------------------------------------
 
@@ -307,14 +296,8 @@ class JourneyBook:
 
     def news(self, playbook: str, verdicts: Mapping[str, str]) -> dict[str, str]:
         """Those verdicts that differ from what was last kept about the person."""
-        known: dict[str, str] = {}
-        for some in chunks(sorted(verdicts), 500):
-            marks = ", ".join("?" * len(some))
-            rows = self.database.read(
-                f"SELECT person, verdict FROM engage_verdicts WHERE playbook = ? AND person IN ({marks})",  # noqa: S608
-                (playbook, *some),
-            )
-            known |= dict(rows)
+        query = "SELECT person, verdict FROM engage_verdicts WHERE playbook = ? AND person IN"
+        known: dict[str, str] = dict(read_in(self.database, query, (playbook,), verdicts))
         return {person: verdict for person, verdict in verdicts.items() if known.get(person) != verdict}
 
     def keep_verdicts(self, playbook: str, verdicts: Mapping[str, str]) -> None:

@@ -15,7 +15,6 @@ import msgspec
 
 from kiki.clock import Clock
 from kiki.engage.action_log import ActionLog, State
-from kiki.engage.customer_store import chunks
 from kiki.engage.journey_book import JourneyBook, experiment_of
 from kiki.engage.look import Sides
 from kiki.engage.moments import Moments
@@ -171,9 +170,7 @@ class LearningSplits:
 
     def _gone(self, playbook: Playbook, journey: Journey, step: Split, persons: list[str]) -> dict[str, int]:
         """By person the way they went before, as far as the split still has it."""
-        found: dict[str, int] = {}
-        for some in chunks(sorted(set(persons) - {""}), 500):
-            found |= self._book.ways_of(_split_of(playbook, journey, step), some)
+        found = self._book.ways_of(_split_of(playbook, journey, step), set(persons) - {""})
         return {person: way for person, way in found.items() if way < len(step.shares)}
 
     def _ways(self, playbook: Playbook, journey: Journey, step: Split) -> list[Way]:
