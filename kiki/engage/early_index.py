@@ -66,10 +66,6 @@ class EarlyIndex(NamedTuple):
         assert early is not None
         return early * self.worth[data.arm] * np.clip(self.shape.at(columns) / max(self.shape.intercept, 0.05), 0.2, 5)
 
-    def gain_variance(self, mass: Floats) -> float:
-        """The variance of a gain that the worth's own uncertainty adds; `mass` is by arm the early outcomes won or lost."""
-        return float(mass.sum() ** 2 * self.common_variance + (mass**2 * self.own_variance).sum())
-
 
 def _shared(worth: Floats, variance: Floats) -> tuple[Floats, Floats, float, float] | None:
     """The arms' worths shrunk towards a common one: they, their own variance, the common one and its variance.

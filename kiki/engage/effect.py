@@ -8,10 +8,8 @@ sequence of one draw each; a person whose window is open is on neither side yet.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
-
-from scipy.special import chdtrc
 
 from kiki.engage.confidence_sequence import always_p, reach, tuned
 from kiki.engage.moments import Moments
@@ -171,12 +169,3 @@ def balance_p(counts: Sequence[int], shares: Sequence[float]) -> float:
         for own, count, share in zip(prior, counts, shares, strict=True)
     )
     return min(1.0, math.exp(min(0.0, -evidence)))
-
-
-def chi_square_p(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """The usual check of sample ratios: for one look."""
-    total = sum(counts.values())
-    if not total or len(shares) < 2:
-        return 1.0
-    distance = sum((counts.get(arm, 0) - total * share) ** 2 / (total * share) for arm, share in shares.items())
-    return float(chdtrc(len(shares) - 1, distance))

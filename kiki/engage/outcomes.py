@@ -101,10 +101,6 @@ class Outcomes:
             early=None if self.early is None else self.early[rows],
         )
 
-    def at_costs(self, costs: Mapping[str, float]) -> Self:
-        """The same outcomes, had the arms cost this."""
-        return replace(self, costs=np.array([costs.get(name, 0.0) for name in self.arms], dtype=float))
-
     def place_of(self, arm: str) -> int:
         """The place of an arm; raises `InvalidInput`."""
         if arm not in self.arms:

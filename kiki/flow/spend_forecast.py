@@ -7,7 +7,6 @@ included, so days that go wrong together count together. Fewer than eight days h
 
 from __future__ import annotations
 
-import calendar
 import warnings
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -47,11 +46,6 @@ class SpendForecast(msgspec.Struct, frozen=True, kw_only=True):
     days_to_come: int
     method: str
     """`weekdays`, `level`, `mean`, or `none` when there is nothing left to forecast."""
-
-
-def month_end(day: date) -> date:
-    """The last day of its month."""
-    return day.replace(day=calendar.monthrange(day.year, day.month)[1])
 
 
 def forecast_spend(days: Mapping[date, int], until: date, *, limit: int | None = None, seed: int = 0) -> SpendForecast:

@@ -10,7 +10,7 @@ import pytest
 from kiki.errors import ConfigurationError
 from kiki.flow.plan import Account
 from kiki.flow.plan_text import parse_plan
-from kiki.flow.platforms.registry import ADAPTERS, adapter_of, close_platforms, open_platforms, platform_name
+from kiki.flow.platforms.registry import ADAPTERS, adapter_of, open_platform, platform_name
 from tests.flow.test_platform_contract import CASES
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +36,14 @@ async def test_an_example_plan_is_understood_and_its_platforms_open(path: Path) 
     text = TEXTS[path]
     plan = parse_plan(text, path.name)
     environ = dict(CASES[path.stem].ENVIRON)  # type: ignore[attr-defined]
-    opened = await open_platforms(plan, environ)
+    opened = await open_platform(plan, path.stem, environ)
     try:
-        assert {path.stem} == {*opened}
+        assert {path.stem} == {*plan.platforms}
         assert all(campaign.days for campaign in plan.campaigns)
         secrets = [value for name, value in environ.items() if name.endswith(("TOKEN", "SECRET"))]
         assert not [value for value in secrets if value in text]
     finally:
-        await close_platforms(opened)
+        await opened.close()
 
 
 def test_every_platform_has_a_plan() -> None:
@@ -70,27 +70,17 @@ def test_the_names_of_the_first_kiki_are_known() -> None:
     assert [*first] == [platform_name(f"{name}_smart") for name in first]
 
 
-async def test_everything_that_is_missing_for_all_platforms_is_said_at_once() -> None:
-    plan = parse_plan(
-        """\
-plan: both
-currency: USD
-starts: 2027-03-01
-ends: 2027-03-02
-platforms:
-  google_ads: {account: "123-456-7890"}
-  meta: {account: act_1, settings: {special_ad_categories: NONE, pixl: 1}}
-campaigns:
-  - {name: a, platform: google_ads, budget: $10/day}
-  - {name: b, platform: meta, budget: $10/day}
-"""
-    )
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("google_ads", {}, ("GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_REFRESH_TOKEN", "eu_political")),
+        ("meta", {"pixl": 1}, ("META_ACCESS_TOKEN", "special_ad_categories", "did you mean 'pixel'?")),
+    ],
+)
+def test_everything_that_an_account_lacks_is_said_at_once(name: str, settings: dict, said: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        await open_platforms(plan, {})
-    said = "\n".join(caught.value.problems)
-    for each in ("GOOGLE_ADS_DEVELOPER_TOKEN", "GOOGLE_ADS_REFRESH_TOKEN", "eu_political", "META_ACCESS_TOKEN"):
-        assert each in said
-    assert "did you mean 'pixel'?" in said
+        adapter_of(name).open(Account(account="1234567890", settings=settings), {})
+    assert [] == [each for each in said if each not in "\n".join(caught.value.problems)]
 
 
 def test_the_front_pages_plan_fits_the_default_budget() -> None:

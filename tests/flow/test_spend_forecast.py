@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kiki.errors import InvalidInput
-from kiki.flow.spend_forecast import forecast_spend, month_end
+from kiki.flow.spend_forecast import forecast_spend
 
 FIRST = date(2026, 3, 1)
 
@@ -20,11 +20,6 @@ def test_a_forecast_stops_where_spending_stops():
     assert free.low > 1500 == cut.mean == cut.low == cut.high
     assert free == forecast_spend(seen, date(2026, 3, 31), limit=10**9)
     assert cut.spent == forecast_spend(seen, date(2026, 3, 31), limit=500).high
-
-
-def test_a_month_ends_on_its_last_day():
-    assert date(2028, 2, 29) == month_end(date(2028, 2, 1))
-    assert date(2026, 12, 31) == month_end(date(2026, 12, 31))
 
 
 def test_too_few_days_are_refused():

@@ -63,27 +63,3 @@ async def open_platform(plan: Plan, name: str, environ: Mapping[str, str], *, sa
     if sandbox is None:
         raise ConfigurationError(["the plan says 'platforms: sandbox', and there is no address of a sandbox"])
     return await SandboxPlatform.open(sandbox, name, account.account, currency=plan.currency, time_zone=plan.time_zone)
-
-
-async def open_platforms(plan: Plan, environ: Mapping[str, str], *, sandbox: str | None = None) -> dict[str, Platform]:
-    """An adapter for every platform of a plan, by name; all problems at once as one `ConfigurationError`."""
-    opened: dict[str, Platform] = {}
-    problems: list[str] = []
-    try:
-        for name in plan.platforms:
-            try:
-                opened[name] = await open_platform(plan, name, environ, sandbox=sandbox)
-            except ConfigurationError as error:
-                problems.extend(each for each in error.problems if each not in problems)
-        if problems:
-            raise ConfigurationError(problems)
-    except BaseException:
-        await close_platforms(opened)
-        raise
-    return opened
-
-
-async def close_platforms(platforms: Mapping[str, Platform]) -> None:
-    """Let go of every connection."""
-    for platform in platforms.values():
-        await platform.close()
