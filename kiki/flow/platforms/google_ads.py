@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any, ClassVar, Final, TypeVar
 
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms import google_ads_query as query
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
@@ -64,7 +64,6 @@ PER_MINUTE: Final = 600
 UPLOAD_MAX: Final = 2000
 LIMITS: Final = Limits(overdelivery=2.0, report_hours=24, timeout_seconds=60.0, late_seconds=900.0)
 
-STATUS: Final = {"ENABLED": Status.ACTIVE, "PAUSED": Status.PAUSED, "REMOVED": Status.ENDED}
 CLICK_IDS: Final = ("gclid", "gbraid", "wbraid")
 SETTINGS: Final = ("version", "login_customer", "eu_political", "conversion_action", "click_id", "per_minute")
 
@@ -135,7 +134,7 @@ class GoogleAds(AdAccount):
         # Google lets a removed campaign's name be used again.
         row, twins = foremost(
             named,
-            lambda each: Twin(id=each.campaign.id, status=_status(each.campaign.status)),
+            lambda each: Twin(id=each.campaign.id, status=each.campaign.standing),
             lambda each: int(each.campaign.id),
         )
         bid = await self._bid_of(row)
@@ -315,7 +314,7 @@ class GoogleAds(AdAccount):
         return CampaignState(
             id=row.campaign.id,
             name=row.campaign.name,
-            status=_status(row.campaign.status),
+            status=row.campaign.standing,
             daily_budget=int(amount) if amount else None,
             bid=bid,
             currency=about.currency,
@@ -365,7 +364,3 @@ class GoogleAds(AdAccount):
 
     async def _write(self, path: str, body: Mapping[str, Any], kind: type[Kind]) -> Kind | Outcome:
         return await self.answer(kind, json_request("POST", path, body, write=True))
-
-
-def _status(word: str) -> Status:
-    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platform import Status
 from kiki.flow.platforms.amounts import Count, CurrencyCode, Digits
 from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, THROTTLED, UNAUTHORIZED, Reply
 from kiki.outbound.outcome import Outcome, refused
@@ -23,6 +24,7 @@ Row = TypeVar("Row")
 LONG_TERM: Final = 15 * 60 * SECOND
 """How long an account is left alone whose limit is not one of seconds, when Google does not say until when."""
 
+_STATUS: Final = {"ENABLED": Status.ACTIVE, "PAUSED": Status.PAUSED, "REMOVED": Status.ENDED}
 _THROTTLE: Final = frozenset(
     {
         "RESOURCE_EXHAUSTED",
@@ -60,6 +62,11 @@ class _CampaignFields(_Camel):
     bidding_strategy_type: str = ""
     target_spend: _Limit = msgspec.field(default_factory=_Limit)
     maximize_conversions: _Limit = msgspec.field(default_factory=_Limit)
+
+    @property
+    def standing(self) -> Status:
+        """Whether it may spend; a word that we do not know may."""
+        return _STATUS.get(self.status, Status.ACTIVE)
 
     def limit(self, strategy: str) -> int:
         """What a strategy of Google's may bid at most, in micros; 0: what it likes."""

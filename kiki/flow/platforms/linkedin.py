@@ -16,7 +16,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.flow.plan import Account, Objective
-from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Status, Twin, ValueUpload
+from kiki.flow.platform import CampaignSpec, CampaignState, Limits, SpendReport, Twin, ValueUpload
 from kiki.flow.platforms.ad_account import (
     PAGES_MAX,
     AboutAccount,
@@ -155,7 +155,7 @@ class LinkedIn(AdAccount):
         if not found:
             return done()
         chosen, twins = foremost(
-            found, lambda each: Twin(id=str(each.id), status=_status(each.status)), lambda each: int(each.id)
+            found, lambda each: Twin(id=str(each.id), status=each.standing), lambda each: int(each.id)
         )
         return shown_campaign(self._state(chosen, about), twins)
 
@@ -320,7 +320,7 @@ class LinkedIn(AdAccount):
         return CampaignState(
             id=str(shown.id),
             name=shown.name,
-            status=_status(shown.status),
+            status=shown.standing,
             daily_budget=exact_micros(shown.daily_budget.amount) if shown.daily_budget else None,
             bid=exact_micros(shown.unit_cost.amount) if by_hand and shown.unit_cost else None,
             currency=about.currency,
@@ -388,7 +388,3 @@ def _end(last: date, time_zone: str) -> datetime:
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp()) * 1000
-
-
-def _status(word: str) -> Status:
-    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend

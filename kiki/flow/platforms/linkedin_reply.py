@@ -42,6 +42,11 @@ class CampaignFields(msgspec.Struct, rename="camel"):
     unit_cost: MoneyFields | None = None
     optimization_target_type: str = "NONE"
 
+    @property
+    def standing(self) -> Status:
+        """Whether it may spend; a word that we do not know may."""
+        return STATUS.get(self.status, Status.ACTIVE)
+
 
 class Found(msgspec.Struct):
     """One page of a search."""

@@ -30,7 +30,7 @@ from kiki.flow.platforms.ad_account import (
     shown_report,
     unfinished,
 )
-from kiki.flow.platforms.amounts import dump, total_billed, wrong_multiples
+from kiki.flow.platforms.amounts import json_text, total_billed, wrong_multiples
 from kiki.flow.platforms.campaign_settings import CampaignSettings
 from kiki.flow.platforms.credentials import Credentials
 from kiki.flow.platforms.meta_campaign import (
@@ -40,7 +40,6 @@ from kiki.flow.platforms.meta_campaign import (
     ad_set_form,
     campaign_form,
     event,
-    json_text,
 )
 from kiki.flow.platforms.meta_reply import (
     AccountFields,
@@ -73,12 +72,6 @@ LIMITS: Final = Limits(
     overdelivery=1.75, report_hours=72, timeout_seconds=60.0, late_seconds=900.0, values_again_hours=48
 )
 
-STATUS: Final = {
-    "ACTIVE": Status.ACTIVE,
-    "PAUSED": Status.PAUSED,
-    "ARCHIVED": Status.ENDED,
-    "DELETED": Status.ENDED,
-}
 WHOLE_CURRENCIES: Final = frozenset(
     {"CLP", "COP", "CRC", "HUF", "ISK", "IDR", "JPY", "KRW", "PYG", "TWD", "VND"}
 )  # fmt: skip
@@ -159,9 +152,7 @@ class Meta(AdAccount):
         named = [each for each in found if each.name == name]
         if not named:
             return done()
-        chosen, twins = foremost(
-            named, lambda each: Twin(id=each.id, status=_status(each.status)), lambda each: int(each.id)
-        )
+        chosen, twins = foremost(named, lambda each: Twin(id=each.id, status=each.standing), lambda each: int(each.id))
         groups = await self._ad_sets(chosen.id)
         if isinstance(groups, Outcome):
             return groups
@@ -287,7 +278,7 @@ class Meta(AdAccount):
             return fates_of(batch, old)
         if not self._settings["pixel"]:
             return refused(INVALID, "not sent: the plan's setting 'pixel' says where events go")
-        taken = await self._post(f"{self._settings['pixel']}/events", {"data": dump(events).decode()}, Received)
+        taken = await self._post(f"{self._settings['pixel']}/events", {"data": json_text(events)}, Received)
         if isinstance(taken, Outcome):
             return taken
         # Meta counts, and names none: where some are missing nobody knows which.
@@ -318,7 +309,7 @@ class Meta(AdAccount):
         return CampaignState(
             id=shown.id,
             name=shown.name,
-            status=_status(shown.status),
+            status=shown.standing,
             daily_budget=int(shown.daily_budget) * about.unit if shown.daily_budget else None,
             bid=bid * about.unit if bid else None,
             currency=about.currency,
@@ -330,7 +321,7 @@ class Meta(AdAccount):
         found = await self._all(f"{campaign}/adsets", {"fields": "id,status,bid_amount"}, AdSetFields)
         if isinstance(found, Outcome):
             return found
-        return [each for each in found if _status(each.status) is not Status.ENDED]
+        return [each for each in found if each.standing is not Status.ENDED]
 
     async def _set(self, node: str, form: Mapping[str, str]) -> Outcome:
         wrong = self.no_id(node)
@@ -364,7 +355,3 @@ class Meta(AdAccount):
 
 def _inexact(about: AboutAccount, *amounts: int | None) -> Outcome | None:
     return wrong_multiples(about.unit, f"Meta's unit of {about.currency}", *amounts)
-
-
-def _status(word: str) -> Status:
-    return STATUS.get(word, Status.ACTIVE)  # a word that we do not know may spend

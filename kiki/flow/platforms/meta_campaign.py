@@ -12,7 +12,7 @@ from kiki.clock import SECOND
 from kiki.flow.plan import Objective
 from kiki.flow.platform import CampaignSpec, ValueUpload
 from kiki.flow.platforms.ad_account import AboutAccount, day_start
-from kiki.flow.platforms.amounts import whole_currency
+from kiki.flow.platforms.amounts import json_text, whole_currency
 
 WITHOUT_BID: Final = "LOWEST_COST_WITHOUT_CAP"
 STRATEGIES: Final = ("LOWEST_COST_WITH_BID_CAP", "COST_CAP")
@@ -87,11 +87,6 @@ def event(value: ValueUpload, currency: str, name: str) -> dict[str, Any]:
         "user_data": {"fbc": click},
         "custom_data": {"currency": currency, "value": worth, "predicted_ltv": worth, "order_id": value.order},
     }
-
-
-def json_text(value: Any) -> str:
-    """A part of a form that is JSON."""
-    return msgspec.json.encode(value).decode()
 
 
 def _moment(moment: datetime) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from kiki.clock import SECOND
+from kiki.flow.platform import Status
 from kiki.flow.platforms.amounts import Count, CurrencyCode, Digits, billed_micros, whole_count
 from kiki.outbound.exchange import INVALID, NOT_FOUND, SERVER_ERROR, THROTTLED, UNAUTHORIZED, UNAVAILABLE, Reply
 from kiki.outbound.outcome import Outcome, refused, unknown
@@ -21,6 +22,12 @@ FULL: Final = 100
 FULL_FOR: Final = 5 * 60 * SECOND
 """How long an account is left alone whose limit is used up, when Meta does not say until when."""
 
+_STATUS: Final = {
+    "ACTIVE": Status.ACTIVE,
+    "PAUSED": Status.PAUSED,
+    "ARCHIVED": Status.ENDED,
+    "DELETED": Status.ENDED,
+}
 _THROTTLE: Final = frozenset({4, 17, 32, 613, *range(80000, 80015)})
 _TOKEN: Final = frozenset({102, 190, 463, 467})
 _PERMISSION: Final = frozenset({3, 10, *range(200, 300)})
@@ -74,6 +81,11 @@ class CampaignFields(msgspec.Struct):
     daily_budget: Count | None = None
     bid_strategy: str = ""
 
+    @property
+    def standing(self) -> Status:
+        """Whether it may spend; a word that we do not know may."""
+        return _STATUS.get(self.status, Status.ACTIVE)
+
 
 class AdSetFields(msgspec.Struct):
     """An ad set."""
@@ -81,6 +93,11 @@ class AdSetFields(msgspec.Struct):
     id: Digits
     status: str = ""
     bid_amount: Count | None = None
+
+    @property
+    def standing(self) -> Status:
+        """Whether it may spend; a word that we do not know may."""
+        return _STATUS.get(self.status, Status.ACTIVE)
 
 
 class _Action(msgspec.Struct):

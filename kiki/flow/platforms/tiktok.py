@@ -35,6 +35,7 @@ from kiki.flow.platforms.ad_account import (
 from kiki.flow.platforms.amounts import (
     exact_micros,
     json_request,
+    json_text,
     total_billed,
     whole_count,
     whole_currency,
@@ -243,12 +244,12 @@ class TikTok(AdAccount):
         asked = {
             "report_type": "BASIC",
             "data_level": "AUCTION_CAMPAIGN",
-            "dimensions": _json(["campaign_id", "stat_time_day"]),
-            "metrics": _json(["spend", "impressions", "clicks", "conversion"]),
+            "dimensions": json_text(["campaign_id", "stat_time_day"]),
+            "metrics": json_text(["spend", "impressions", "clicks", "conversion"]),
             "start_date": str(day),
             "end_date": str(day),
-            "filtering": _json(
-                [{"field_name": "campaign_ids", "filter_type": "IN", "filter_value": _json([campaign])}]
+            "filtering": json_text(
+                [{"field_name": "campaign_ids", "filter_type": "IN", "filter_value": json_text([campaign])}]
             ),
         }
         rows = await self._all("report/integrated/get/", asked, ReportRow)
@@ -287,8 +288,8 @@ class TikTok(AdAccount):
 
     async def _ask_about(self) -> AboutAccount | Outcome:
         asked = {
-            "advertiser_ids": _json([self.account]),
-            "fields": _json(["currency", "timezone", "display_timezone"]),
+            "advertiser_ids": json_text([self.account]),
+            "fields": json_text(["currency", "timezone", "display_timezone"]),
         }
         told = await self._get("advertiser/info/", asked, Page[AdvertiserFields])
         if isinstance(told, Outcome):
@@ -303,7 +304,7 @@ class TikTok(AdAccount):
         """TikTok's own ids of countries."""
         asked = {
             "advertiser_id": self.account,
-            "placements": _json(PLACEMENTS),
+            "placements": json_text(PLACEMENTS),
             "objective_type": purpose.objective,
             "level_range": "TO_COUNTRY",
         }
@@ -318,7 +319,7 @@ class TikTok(AdAccount):
 
     async def _campaigns(self, filtering: Mapping[str, Any]) -> list[_Found] | Outcome:
         """Campaigns of both interfaces; one that both show belongs to Smart+."""
-        asked = {"advertiser_id": self.account, "filtering": _json(filtering), "fields": _json(_CAMPAIGN)}
+        asked = {"advertiser_id": self.account, "filtering": json_text(filtering), "fields": json_text(_CAMPAIGN)}
         found: dict[str, _Found] = {}
         for by in (MANUAL, SMART):
             shown = await self._all(f"{by}campaign/get/", asked, CampaignFields)
@@ -343,8 +344,8 @@ class TikTok(AdAccount):
     async def _ad_groups(self, found: _Found) -> list[AdGroupFields] | Outcome:
         asked = {
             "advertiser_id": self.account,
-            "filtering": _json({"campaign_ids": [found.shown.campaign_id]}),
-            "fields": _json(_AD_GROUP),
+            "filtering": json_text({"campaign_ids": [found.shown.campaign_id]}),
+            "fields": json_text(_AD_GROUP),
         }
         groups = await self._all(f"{found.by}adgroup/get/", asked, AdGroupFields)
         return groups if isinstance(groups, Outcome) else [each for each in groups if not each.is_deleted]
@@ -407,7 +408,3 @@ class TikTok(AdAccount):
             if number >= page.page_info.total_page:
                 return found
         return endless(path)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
