@@ -157,6 +157,9 @@ class FlowClient:
 def _refusal(url: str, reply: httpx.Response) -> KikiError:
     problem = parse_problem(reply.content)
     error = None if problem is None else error_of(problem)
+    if error is None and problem is not None and isinstance(problem.get("detail"), str):
+        # What HTTP itself refuses has no error in the library: a body that is too large.
+        error = KikiError(f"SyncFlow at {url}: {problem['detail']}")
     return error or FlowUnreachable(f"what answers at {url} is no SyncFlow of this version: status {reply.status_code}")
 
 

@@ -16,6 +16,7 @@ from kiki.errors import (
     FlowUnreachable,
     Forbidden,
     InvalidInput,
+    KikiError,
     NotFound,
     PlanChanged,
     PlanError,
@@ -67,6 +68,18 @@ def test_values_go_through_a_service(running: RunningFlow, file: Path, monkeypat
     given = [str(file), str(file.parent / "values.csv"), "--campaign", "search", "--purpose", "data_sharing", "--json"]
     shown = CliRunner().invoke(app, ["campaign", "upload", *given])
     assert (0, 1) == (shown.exit_code, json.loads(shown.stdout)["already"])
+
+
+def test_values_that_are_too_many_for_a_service_are_refused_by_it(file: Path):
+    small = RunningFlow(KIKI_BODY_BYTES_MAX="2048")
+    try:
+        (file.parent / "values.csv").write_text(
+            "order,click,at,value,customer\n" + "".join(f"{each},x,2026-03-02 14:03,12.50,c-1\n" for each in range(60))
+        )
+        with FlowClient(small.flow.url) as client, pytest.raises(KikiError, match="at most 2048 bytes are accepted"):
+            client.upload_values(file, "search", file.parent / "values.csv", purpose="data_sharing")
+    finally:
+        small.close()
 
 
 def test_a_client_sees_and_says_what_a_runner_does(running: RunningFlow, file: Path):
