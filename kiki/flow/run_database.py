@@ -5,10 +5,10 @@ What differs between the two is here; foreign errors end here as `LedgerUnavaila
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -19,6 +19,9 @@ from kiki.flow.run_tables import SCHEMA_VERSION, metadata, schema
 IDLE_SECONDS: Final = 5
 SCHEMA: Final = "kiki_flow"
 _SCHEMA_LOCK: Final = 7_274_052
+_ITEMS_AT_ONCE: Final = 500
+
+Item = TypeVar("Item")
 
 
 class RunDatabase:
@@ -103,6 +106,12 @@ def _engine(where: str | Path) -> sa.Engine:
 
 def _writes(connection: sa.Connection) -> bool:
     return not connection.get_execution_options().get("reads", False)
+
+
+def in_parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """The items, as many at a time as a statement takes."""
+    for first in range(0, len(items), _ITEMS_AT_ONCE):
+        yield items[first : first + _ITEMS_AT_ONCE]
 
 
 def unwritten(error: Exception) -> LedgerUnavailable:

@@ -7,7 +7,7 @@ uploaded values in `values`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,7 +20,7 @@ from kiki.flow.executor import claim
 from kiki.flow.journal_writer import JournalWriter
 from kiki.flow.plan import Plan
 from kiki.flow.port import Json
-from kiki.flow.run_database import RunDatabase
+from kiki.flow.run_database import RunDatabase, in_parts
 from kiki.flow.run_rows import (
     CANCELLED,
     COMPLETED,
@@ -39,7 +39,6 @@ from kiki.flow.value_log import ValueLog
 from kiki.outbound.outcome import Outcome, done, refused
 
 TAKEN_AT_ONCE: Final = 50
-_ROWS_AT_ONCE: Final = 500
 
 
 class RunStore:
@@ -122,7 +121,7 @@ class RunStore:
         """What there is to do for these runs, with everything journaled so far."""
         found: dict[str, OpenRun] = {}
         with self._database.reading() as connection:
-            for some in _chunks(run_names):
+            for some in in_parts(run_names):
                 wanted = sa.select(runs.c.run, runs.c.plan, runs.c.settings).where(runs.c.run.in_(some))
                 for run, plan, settings in connection.execute(wanted):
                     found[run] = OpenRun(Plan.load(plan), msgspec.json.decode(settings), {}, {})
@@ -308,8 +307,3 @@ def _journaled(run: str, after: int, most: int | None) -> sa.Select[Any]:
         .order_by(journal.c.number)
         .limit(most)
     )
-
-
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(names), _ROWS_AT_ONCE):
-        yield names[first : first + _ROWS_AT_ONCE]

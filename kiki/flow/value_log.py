@@ -17,12 +17,11 @@ import sqlalchemy as sa
 from kiki.clock import Clock
 from kiki.errors import Conflict, RunTaken
 from kiki.flow.executor import claim
-from kiki.flow.run_database import RunDatabase
+from kiki.flow.run_database import RunDatabase, in_parts
 from kiki.flow.run_tables import values
 from kiki.outbound.outcome import Fate
 
 _SENDING: Final = "sending"
-_AT_ONCE: Final = 500
 
 
 class Kept(NamedTuple):
@@ -88,7 +87,7 @@ class ValueLog:
             before = _kept(connection, place, contents)
             # What is sent anew after a refusal is first sent now.
             first = {order: kept.first_at for order, kept in before.items() if kept.fate is Fate.UNKNOWN}
-            for some in _slices([*before]):
+            for some in in_parts([*before]):
                 connection.execute(sa.delete(values).where(_among(place, some)))
             rows = [
                 {
@@ -110,7 +109,7 @@ class ValueLog:
         now = self._clock()
         with self._database.writing() as connection:
             for fate in Fate:
-                for some in _slices([order for order, found in fates.items() if found is fate]):
+                for some in in_parts([order for order, found in fates.items() if found is fate]):
                     changed = sa.update(values).where(_among(place, some))
                     connection.execute(changed.values(fate=fate.value, at=now, told=0))
 
@@ -124,14 +123,14 @@ class ValueLog:
     def told(self, place: bytes, orders: Sequence[bytes]) -> None:
         """The ledger has the fates of these orders."""
         with self._database.writing() as connection:
-            for some in _slices(orders):
+            for some in in_parts(orders):
                 connection.execute(sa.update(values).where(_among(place, some)).values(told=1))
 
 
 def _kept(connection: sa.Connection, place: bytes, orders: Collection[bytes]) -> dict[bytes, Kept]:
     columns = (values.c.order_hash, values.c.fate, values.c.content, values.c.first_at)
     found: dict[bytes, Kept] = {}
-    for some in _slices([*orders]):
+    for some in in_parts([*orders]):
         for order, fate, content, first_at in connection.execute(sa.select(*columns).where(_among(place, some))):
             # What is on its way may be there already.
             known = Fate.UNKNOWN if fate == _SENDING else Fate(fate)
@@ -141,8 +140,3 @@ def _kept(connection: sa.Connection, place: bytes, orders: Collection[bytes]) ->
 
 def _among(place: bytes, orders: Sequence[bytes]) -> Any:
     return (values.c.place == place) & values.c.order_hash.in_(orders)
-
-
-def _slices(orders: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for first in range(0, len(orders), _AT_ONCE):
-        yield orders[first : first + _AT_ONCE]
