@@ -25,12 +25,12 @@ def render() -> list[dict]:
 def test_restarts_under_load_lose_nothing(render, tmp_path: Path, postgres: str, redis):
     redis.command("CONFIG SET maxmemory-policy noeviction")
     with shield_pod(render, tmp_path / "pod", postgres, redis.address) as pod:
-        found = restarts(pod, 3, clients=4)
-        assert found.codes == [0] * 4, pod.log.read_text()
+        found = restarts(pod, 2, clients=4)
+        assert found.codes == [0] * 3, pod.log.read_text()
         assert found.lost_requests == []
         assert found.lost_decisions == 0
         assert found.holds
-        assert found.acknowledged >= 200
+        assert found.acknowledged >= 3 * 50  # so many are waited for before and after each
 
 
 @needs_bubblewrap

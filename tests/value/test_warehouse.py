@@ -169,7 +169,9 @@ def test_postgresql_gives_the_purchases_of_memory(postgres, with_ids):
 @pytest.mark.filterwarnings("ignore")  # PySpark uses what pandas 3 calls deprecated
 def test_spark_gives_the_purchases_of_memory():
     spark = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
-    session = spark.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    # One partition instead of two hundred: the log is small.
+    options = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1"}
+    session = spark.SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
     try:
         frame, cut = frame_of(random_log(9, 500)), FIRST + timedelta(days=300)
         backend = ibis.pyspark.connect(session)
