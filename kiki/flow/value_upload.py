@@ -94,10 +94,12 @@ class Upload:
         counts["waiting"] = len(wanted)
         problem, recorded = "", True
         if not dry_run:
-            # First what a killed upload left untold: its sums are its own.
-            recorded = await self._tell()
+            # First what an upload before left untold: were more added to it, a note that was written and not answered
+            # would be another one.
+            if not await self._tell():
+                raise ShieldUnreachable("the ledger does not take what was uploaded before, so nothing more is sent")
             problem = await self._send(wanted, platform, id_there, counts)
-            recorded = await self._tell() and recorded
+            recorded = await self._tell()
         return Uploaded(
             plan=self._plan.name,
             campaign=self._campaign.name,

@@ -337,6 +337,18 @@ def test_the_shield_over_http_and_away(
     assert 3 == requests(sandbox)
 
 
+def test_runners_that_share_a_database_share_what_they_know(
+    guard: BudgetGuard, sandbox: LocalSandbox, postgres: str
+) -> None:
+    consent(guard, "1", "2")
+    with CampaignRunner.open(postgres, guard=guard, sandbox=sandbox.url, executor="a") as runner:
+        make_campaigns(runner)
+        assert {"done": 1} == sums(upload(runner, conversions("1")))
+    with CampaignRunner.open(postgres, guard=guard, sandbox=sandbox.url, executor="b") as runner:
+        assert {"already": 1, "done": 1} == sums(upload(runner, conversions("1", "2")))
+    assert {"1": (10_000_000, 1), "2": (10_000_000, 1)} == there(sandbox)
+
+
 def test_a_ledger_that_cannot_be_written_is_told_by_the_next_upload(
     runner: CampaignRunner, guard: BudgetGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +361,25 @@ def test_a_ledger_that_cannot_be_written_is_told_by_the_next_upload(
         patched.setattr(BudgetGuard, "note_many", full)
         found = upload(runner, conversions("1"))
         assert (False, {"done": 1}) == (found.recorded, sums(found))
+        with pytest.raises(ShieldUnreachable, match="nothing more is sent"):
+            upload(runner, conversions("2"))
+    assert upload(runner, conversions("2")).recorded
+    assert [1, 1] == [note.detail["done"] for note in told(guard)]
+
+
+def test_a_note_whose_answer_is_lost_is_the_same_note_again(
+    runner: CampaignRunner, guard: BudgetGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent(guard, "1", "2")
+    write = BudgetGuard.note_many
+
+    def lost(self: BudgetGuard, notes: Any) -> Any:
+        write(self, notes)
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BudgetGuard, "note_many", lost)
+        assert not upload(runner, conversions("1")).recorded
     assert upload(runner, conversions("2")).recorded
     assert [1, 1] == [note.detail["done"] for note in told(guard)]
 

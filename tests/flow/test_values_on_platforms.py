@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from kiki.clock import SECOND, wall_micros
 from kiki.flow.conversion import Conversion
 from kiki.flow.lane_world import Worlds
 from kiki.flow.platform import Platform
+from kiki.flow.platforms.registry import ADAPTERS
 from kiki.flow.run_store import RunStore
 from kiki.flow.value_upload import Upload, Uploaded
 from tests.flow.fakes import fake as faults
@@ -23,6 +25,13 @@ from tests.flow.test_lane_on_platforms import NAME, plan_for, spec_of
 from tests.flow.test_platform_contract import CASES
 
 NEVER_AGAIN = {"linkedin", "x"}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_what_is_sent_at_once_is_one_request(name: str) -> None:
+    """An answer is about one request: were there two, what the first one came to would be lost with the second."""
+    module = import_module(ADAPTERS[name].partition(":")[0])
+    assert module.LIMITS.values_at_once <= getattr(module, "UPLOAD_MAX", module.LIMITS.values_at_once)
 
 
 class Uploader:
