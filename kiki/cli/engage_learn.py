@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +82,7 @@ def _lines(file: Path) -> Iterator[str]:
     try:
         with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
             data = source.read(BYTES_MAX + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > BYTES_MAX:
         raise InvalidInput(f"{file} is larger than {BYTES_MAX} bytes", hint="take a random part of its rows")

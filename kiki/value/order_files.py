@@ -7,6 +7,7 @@ tables of equal lines only: of any other it says that it is irregular, and panda
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import warnings
 import zlib
@@ -27,6 +28,9 @@ _CHUNK_ROWS: Final = 1 << 20
 _PIECE_BYTES: Final = 16_000_000
 _TRIES: Final = 100
 """A text in quotes of more lines than these is for pandas; and so is a file with a quote too many."""
+
+LINE_BYTES_MAX: Final = 64_000_000
+"""No line of an order log is longer; a few megabytes of gzip may be one of gigabytes."""
 
 _READERS: Final = max(min(os.cpu_count() or 1, 4), 1)
 
@@ -73,16 +77,22 @@ def _csv(path: Path, wanted: OrderColumns, *, quick: bool) -> Iterator[Stretch]:
         with path.open("rb") as raw, warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a line with more fields than the header
             stream: Any = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
-            header = stream.readline()
+            header = stream.readline(LINE_BYTES_MAX)
+            if len(header) == LINE_BYTES_MAX:
+                raise InvalidInput(f"{path.name} has a line of more than {LINE_BYTES_MAX:,} bytes")
             text = header.decode("utf-8-sig").rstrip("\r\n")
             separator = max(",;\t", key=text.count)
             stream.seek(0)
             options: dict[str, Any] = {"sep": separator, "dtype": "str", "index_col": False, "encoding": "utf-8-sig"}
             options |= {"keep_default_na": False, "na_filter": False}
-            names = [str(name) for name in pd.read_csv(stream, nrows=0, **options).columns]
+            # A header of several lines, or of none before it, is for pandas, which reads on from there.
+            is_one_line = bool(text.strip()) and header.count(b'"') % 2 == 0
+            names = [
+                str(name)
+                for name in pd.read_csv(io.BytesIO(header) if is_one_line else stream, nrows=0, **options).columns
+            ]
             chosen, _ = wanted.within(names)
-            # A header of several lines, or of none before it, is for pandas.
-            if quick and text.strip() and header.count(b'"') % 2 == 0:
+            if quick and is_one_line:
                 stream.seek(len(header))
                 yield from _pieces_read(stream, raw, total, separator, names, chosen)
                 return
@@ -136,6 +146,8 @@ def _pieces(stream: BinaryIO) -> Iterator[bytes]:
         if end:
             yield rest[:end]
             rest = rest[end:]
+        elif len(rest) > LINE_BYTES_MAX:
+            raise InvalidInput(f"a line, or a text in quotes, has more than {LINE_BYTES_MAX:,} bytes")
     if rest.count(b'"') % 2:
         raise Irregular  # a quote that nobody closes
     if rest:

@@ -152,5 +152,6 @@ def test_a_cost_that_makes_no_sense_is_refused(tmp_path, cost):
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
     assert "cannot be read" in learn(tmp_path / "no.csv", "--arm-col", "a", "--outcome-col", "b", code=2).stderr
-    (tmp_path / "no.csv.gz").write_bytes(b"not gzip")
-    assert "cannot be read" in learn(tmp_path / "no.csv.gz", "--arm-col", "a", "--outcome-col", "b", code=2).stderr
+    for data in (b"not gzip", gzip.compress(b"a,b\n" * 99)[:10] + b"\xff" * 30):
+        (tmp_path / "no.csv.gz").write_bytes(data)
+        assert "cannot be read" in learn(tmp_path / "no.csv.gz", "--arm-col", "a", "--outcome-col", "b", code=2).stderr

@@ -300,6 +300,16 @@ def test_broken_gzip_and_missing_files_are_refused(tmp_path):
         read_orders(Path("nowhere.csv"))
 
 
+def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(order_files, "LINE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(order_files, "_PIECE_BYTES", 10_000)
+    path = tmp_path / "log.csv.gz"
+    for before in ("", LOG.partition("\n")[0] + "\n", LOG):
+        path.write_bytes(gzip.compress(before.encode() + bytes(1_000_000)))
+        with pytest.raises(InvalidInput, match="more than 100,000 bytes"):
+            read_orders(path, until=UNTIL)
+
+
 def test_an_empty_table_and_wrong_options_are_refused():
     frame = pd.DataFrame({"id": ["1"], "date": ["2026-01-01"], "amount": [1.0], "currency": ["EUR"]})
     with pytest.raises(InvalidInput, match="empty"):
