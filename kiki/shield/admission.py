@@ -118,7 +118,8 @@ class Admission:
 
     def refused(self, call: Call, scopes: tuple[Scopes, ...], now: int, used: list[ConsentUsed]) -> dict[int, Refusal]:
         """The amounts of a call that are refused without the window; the consents looked at go to `used`."""
-        return self._judged(call) or self._missing(call, scopes, now, used)
+        judged = self._judged(call) if call.invalid or call.ltv is not None else {}
+        return judged or self._missing(call, scopes, now, used)
 
     def _judged(self, call: Call) -> dict[int, Refusal]:
         refusal: Refusal | None = None
