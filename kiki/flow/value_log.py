@@ -80,8 +80,8 @@ class ValueLog:
         with self._database.reading() as connection:
             return _kept(connection, place, orders)
 
-    def send(self, place: bytes, contents: Mapping[bytes, bytes], purpose: str) -> None:
-        """These orders, and what is said of them, are on their way from now on."""
+    def send(self, place: bytes, contents: Mapping[bytes, bytes], purpose: str) -> set[bytes]:
+        """These orders, and what is said of them, are on their way from now on; those that may have been there before."""
         now = self._clock()
         with self._database.writing() as connection:
             before = _kept(connection, place, contents)
@@ -103,6 +103,7 @@ class ValueLog:
                 for order, content in contents.items()
             ]
             connection.execute(sa.insert(values), rows)
+        return {*first}
 
     def settle(self, place: bytes, fates: Mapping[bytes, Fate]) -> None:
         """What became of orders that were on their way."""

@@ -122,7 +122,7 @@ class Upload:
             return [each for each, allowed in zip(given, answer.value["allowed"], strict=True) if allowed]
         if answer.code == InvalidInput.code:
             raise InvalidInput(answer.message)
-        raise ShieldUnreachable(f"nobody can be asked for consent, so nothing is sent: {answer.message}")
+        raise ShieldUnreachable(f"nobody can be asked for consent, and nothing is sent without: {answer.message}")
 
     async def _there(self, worlds: Worlds) -> tuple[Platform, str]:
         """The platform, and the campaign's id there."""
@@ -181,9 +181,11 @@ class Upload:
             if not allowed:
                 continue
             contents = {self._order(each): self._content(each) for each in allowed}
-            await asyncio.to_thread(self._log.send, self.place, contents, self._purpose)
+            doubtful = await asyncio.to_thread(self._log.send, self.place, contents, self._purpose)
             outcome = await platform.upload_values(id_there, [_value(each) for each in allowed], self._key(contents))
             fates = {self._order(each): _fate(outcome, each.order) for each in allowed}
+            # That it was refused now says nothing of the time before, of which nobody knows.
+            fates |= {order: Fate.UNKNOWN for order in doubtful if fates[order] is Fate.REFUSED}
             await asyncio.to_thread(self._log.settle, self.place, fates)
             counts.update(fate.value for fate in fates.values())
             if not outcome.is_done:

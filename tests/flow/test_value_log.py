@@ -54,7 +54,7 @@ def test_a_fate_is_kept_until_the_ledger_has_it(log: ValueLog) -> None:
 def test_the_first_time_is_that_of_what_may_have_had_an_effect(log: ValueLog) -> None:
     log.send(PLACE, {ONE: SAID, TWO: SAID}, "targeting")
     log.settle(PLACE, {ONE: Fate.UNKNOWN, TWO: Fate.REFUSED})
-    log.send(PLACE, {ONE: SAID, TWO: THREE}, "targeting")
+    assert {ONE} == log.send(PLACE, {ONE: SAID, TWO: THREE}, "targeting")
     assert {ONE: Kept(Fate.UNKNOWN, SAID, 1), TWO: Kept(Fate.UNKNOWN, THREE, 3)} == log.known(PLACE, [ONE, TWO])
 
 

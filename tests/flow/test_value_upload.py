@@ -239,6 +239,19 @@ def test_what_is_refused_may_be_corrected_and_sent_again(
         assert dict.fromkeys("123", (7000000, 1)) == there(sandbox)
 
 
+def test_a_refusal_says_nothing_of_the_time_before(
+    runner: CampaignRunner, guard: BudgetGuard, sandbox: LocalSandbox
+) -> None:
+    consent(guard, "1", "2")
+    fault(sandbox, "lost_after", "error_inside")
+    assert {"unknown": 1} == sums(upload(runner, conversions("1")))
+    assert {"unknown": 1, "refused": 1} == sums(upload(runner, conversions("1", "2")))
+    # The one may be corrected; the other may be there.
+    assert {"differing": 1, "done": 1} == sums(upload(runner, conversions("1", "2", value=7_000_000)))
+    assert {"1": (10_000_000, 1), "2": (7_000_000, 1)} == there(sandbox)
+    assert {"done": 1, "differing": 1} == sums(upload(runner, conversions("1", "2")))
+
+
 @pytest.mark.parametrize("hours", [0, 48])
 def test_a_platform_that_would_count_it_twice_is_not_sent_it_again(
     guard: BudgetGuard, sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch, hours: int
@@ -332,7 +345,7 @@ def test_the_shield_over_http_and_away(
     away = AsyncShieldClient("http://127.0.0.1:9", retries=0)
     with CampaignRunner.open(guard=away, sandbox=sandbox.url) as runner:
         make_campaigns(runner)
-        with pytest.raises(ShieldUnreachable, match="nobody can be asked for consent, so nothing is sent"):
+        with pytest.raises(ShieldUnreachable, match="nobody can be asked for consent, and nothing is sent without"):
             upload(runner, conversions("new"))
     assert 3 == requests(sandbox)
 
