@@ -1,9 +1,8 @@
-"""Makes requests of persons of what platforms demand in their name: at the shield, in this process or behind HTTP."""
+"""Makes requests of persons of what platforms demand in their name: at the shield."""
 
 from __future__ import annotations
 
 from kiki.shield.request_client import Requests
-from kiki.shield.request_desk import RequestDesk
 
 _PROOF = "the platform's signed demand"
 
@@ -20,17 +19,3 @@ class ClientRequests:
         if made.state in {"received", "identity_pending", "paused"}:
             made = self._requests.vouch(made.request_id, by, note=_PROOF)
         return made.request_id
-
-
-class DeskRequests:
-    """The desk in this process."""
-
-    def __init__(self, desk: RequestDesk) -> None:
-        self._desk = desk
-
-    def demand(self, customer: str, kind: str, key: str, by: str) -> str:
-        """The id of the request, which is ready to be run; the same key is the same request."""
-        made = self._desk.create(customer, kind, requested_by=by, key=key)
-        if made.state in {"received", "identity_pending", "paused"}:
-            made = self._desk.verify_identity(made.id, method="operator", actor=by, note=_PROOF)
-        return made.id

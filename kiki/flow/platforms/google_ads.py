@@ -50,7 +50,7 @@ from kiki.flow.platforms.google_ads_reply import (
     Uploaded,
     judge,
 )
-from kiki.outbound.exchange import CONFLICT, INVALID, NOT_FOUND, Request
+from kiki.outbound.exchange import INVALID, NOT_FOUND, Request
 from kiki.outbound.line import Line
 from kiki.outbound.oauth import OAuth2
 from kiki.outbound.outcome import Outcome, done, refused
@@ -175,10 +175,9 @@ class GoogleAds(AdAccount):
             )
         }
         made = await self._mutate("googleAds", body)
-        if made.code == CONFLICT:
-            # The name was taken since: by an effect that came late, or by another runner.
-            return await self.lookup(spec.name)
-        return read_back(await self.lookup(spec.name)) if made.is_done else made
+        if not made.is_done:
+            return await self.taken_since(made, spec.name)
+        return read_back(await self.lookup(spec.name))
 
     async def set_budget(self, campaign: str, micros: int, key: str) -> Outcome:
         """See `Platform`."""
