@@ -23,6 +23,7 @@ from kiki.errors import ConfigurationError, Forbidden, KikiError, Unauthenticate
 from kiki.settings import ListenSettings
 from kiki.telemetry import log_event
 from kiki.value.call_metrics import CallMetrics
+from kiki.value.open_calls import OpenCalls
 from kiki.web import Role, Tokens
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class GrpcServer:
         settings = self._settings
         server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS_MAX,
+            interceptors=[OpenCalls({each.path for each in self._methods})],
             options=[
                 # Else two processes could listen on one port, and each would get some of the calls.
                 ("grpc.so_reuseport", 0),
@@ -282,7 +284,7 @@ class _Gate(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             role = self._roles[handler_call_details.method]
             _let_in(self.tokens, role, handler_call_details.invocation_metadata)
         except errors.AccessDenied as error:
-            return _refusing(error, streaming=handler.request_streaming)
+            return _refusing(error)
         return handler
 
 
@@ -302,15 +304,12 @@ def _let_in(tokens: Tokens, role: Role, metadata: Metadata) -> None:
         raise Forbidden(f"{principal.name} lacks the role {role!r}")
 
 
-def _refusing(error: KikiError, *, streaming: bool) -> Any:
-    async def unary(_data: bytes, context: Any) -> bytes:
+def _refusing(error: KikiError) -> Any:
+    # As a stream, whatever the method is: that one need not wait for a message that may never come.
+    async def stream(_requests: AsyncIterator[bytes], context: Any) -> None:
         await context.abort(code_of(error), str(error))
-        raise AssertionError  # abort has raised
 
-    async def stream(_requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        yield await unary(b"", context)
-
-    return grpc.stream_stream_rpc_method_handler(stream) if streaming else grpc.unary_unary_rpc_method_handler(unary)
+    return grpc.stream_stream_rpc_method_handler(stream)
 
 
 async def _refuse(context: Any, error: Exception, path: str) -> None:
