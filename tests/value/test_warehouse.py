@@ -169,8 +169,13 @@ def test_postgresql_gives_the_purchases_of_memory(postgres, with_ids):
 @pytest.mark.filterwarnings("ignore")  # PySpark uses what pandas 3 calls deprecated
 def test_spark_gives_the_purchases_of_memory():
     spark = pytest.importorskip("pyspark.sql", reason="pyspark is not installed")
-    # One partition instead of two hundred: the log is small.
-    options = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1"}
+    # A small log in a process that does not live long: one partition instead of two hundred, and no second compiler.
+    quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.driver.extraJavaOptions": quick,
+    }
     session = spark.SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
     try:
         frame, cut = frame_of(random_log(9, 500)), FIRST + timedelta(days=300)
