@@ -101,7 +101,7 @@ def open_decider(
             all_chains=_all_chains(store),
         )
         if not isinstance(window, LocalWindow):
-            window.on_new_epoch = decider.open_holds
+            window.on_new_epoch(decider.open_holds)
         return decider
     except BaseException:
         for each in reversed(opened):

@@ -50,10 +50,9 @@ _LISTED_AT_ONCE = 1000
 class RedisWindow:
     """The window of many processes. One caller at a time; a thread of its own brings a lost Redis back.
 
-    Made without I/O: `connect` is the usual way. `chain` names this process's ledger and stays the same over
-    restarts. With an `authority`, a lost state is counted anew from every ledger instead of waited out. `on_new_epoch`
-    is called from within `take`, before anything is decided in an epoch that is new to this process, and returns the
-    holds that this process has open; they are counted again if need be. `clock` replaces the server's TIME in tests. Raises `PolicyError` for limits that it cannot count.
+    Made without I/O: `connect` is the usual way. `chain` names this process's ledger and stays the same over restarts.
+    With an `authority`, a lost state is counted anew from every ledger instead of waited out. `clock` replaces the
+    server's TIME in tests. Raises `PolicyError` for limits that it cannot count.
     """
 
     kind = "redis"
@@ -72,14 +71,13 @@ class RedisWindow:
         keys_max: int = 10_000_000,
         key_retention: int = DAY,
         local_clock: Clock | None = None,
-        on_new_epoch: Callable[[], Iterable[OpenHold]] | None = None,
         clock: Clock | None = None,
         authority: EpochAuthority | None = None,
     ) -> None:
         self.address = address
         self.chain = chain
         self.authority = authority
-        self._on_new_epoch = on_new_epoch
+        self._on_new_epoch: Callable[[], Iterable[OpenHold]] | None = None
         self._taken_in = 0
         self._rebuild_at = 0
         self._rebuilding = False
@@ -131,13 +129,11 @@ class RedisWindow:
         """The epoch in which `take` answered last: what its decisions are written down under."""
         return None if self.authority is None else (self.authority.window, self._taken_in)
 
-    @property
-    def on_new_epoch(self) -> Callable[[], Iterable[OpenHold]] | None:
-        """What tells the holds that this process has open; called before the next decision when it is set."""
-        return self._on_new_epoch
+    def on_new_epoch(self, tell: Callable[[], Iterable[OpenHold]]) -> None:
+        """Ask `tell` for the holds that this process has open before anything is decided in an epoch that is new to it.
 
-    @on_new_epoch.setter
-    def on_new_epoch(self, tell: Callable[[], Iterable[OpenHold]] | None) -> None:
+        It is called from within `take`, for the first time in the next one; what it tells is counted again if need be.
+        """
         self._on_new_epoch = tell
         self._epoch.adopt_due = True
 

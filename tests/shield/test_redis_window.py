@@ -532,7 +532,8 @@ def test_the_head_evicted_is_lost_state_even_for_a_newcomer(redis, connect, clie
 def test_after_a_loss_everybody_counts_their_own_holds_again(redis, connect, client):
     clock = FakeClock()
     mine: list[OpenHold] = []
-    window = connect(redis, on_new_epoch=lambda: mine, clock=clock, local_clock=clock)
+    window = connect(redis, clock=clock, local_clock=clock)
+    window.on_new_epoch(lambda: mine)
     held = reserve(window, 80)
     mine.append(OpenHold(held.hold, 80, (), None, held.at))
     client.flushall()
@@ -551,7 +552,7 @@ def test_after_a_loss_everybody_counts_their_own_holds_again(redis, connect, cli
 def test_holds_that_only_the_ledger_knows_are_counted_before_the_first_decision(redis, connect):
     window = connect(redis)
     window.halt("platform:meta", on=True)  # as a guard does while it opens
-    window.on_new_epoch = lambda: [OpenHold("a" * 32, 80, (), None, 1)]
+    window.on_new_epoch(lambda: [OpenHold("a" * 32, 80, (), None, 1)])
     assert spend(window, 21) is not None
     assert spent(window) == (0, 80)
 
@@ -560,7 +561,8 @@ def test_holds_count_again_even_over_the_limit_and_a_person_keeps_the_budget(red
     clock = FakeClock()
     rules = policy(budget("each", "customer:*", (100, 60)))
     mine: list[OpenHold] = []
-    window = connect(redis, rules, on_new_epoch=lambda: mine, clock=clock, local_clock=clock)
+    window = connect(redis, rules, clock=clock, local_clock=clock)
+    window.on_new_epoch(lambda: mine)
     answer = one(window, _as_person("aaaa", "jane", 90, Verb.RESERVE))
     mine.append(OpenHold(answer.hold, 90, ("customer:aaaa", "platform:meta"), None, answer.at))
     client.flushall()
