@@ -1,4 +1,4 @@
-"""Every error that kiki raises on purpose: one tree, one stable code each.
+"""Every error that kiki raises on purpose: one tree, one stable code each. Pure.
 
 KikiError
 ├── InvalidInput

@@ -1,4 +1,4 @@
-"""Money is an integer count of micros (millionths of one currency unit). No float ever touches it.
+"""Money is an integer count of micros (millionths of one currency unit). No float ever touches it. Pure.
 
 Only parsing and printing live here; budgets add and compare the plain integers.
 """

@@ -1,4 +1,4 @@
-"""The tables of points and codes, the same in SQLite and PostgreSQL. A person is a random reference in all but one."""
+"""The tables of points and codes, the same in SQLite and PostgreSQL. A person is a random reference in all but one. Pure."""
 
 from __future__ import annotations
 

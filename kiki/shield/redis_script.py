@@ -1,4 +1,4 @@
-"""What is said to `redis_window.lua` and what it answers: the messages, and the call that carries them. Pure but for the call.
+"""What is said to `redis_window.lua` and what it answers: the messages, and the call that carries them.
 
 The script counts in doubles, so a window's sum has a bound (`SUM_MAX`). Spans, moments and sums are integers; -1 stands for none.
 """

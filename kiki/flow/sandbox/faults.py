@@ -1,4 +1,4 @@
-"""What goes wrong in the sandbox, on request: for the next calls of a kind, or with a probability. Pure: chance by seed."""
+"""What goes wrong in the sandbox, on request: for the next calls of a kind, or with a probability. Chance is by seed."""
 
 from __future__ import annotations
 
