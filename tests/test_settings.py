@@ -282,6 +282,13 @@ class TestRedisAddress:
         assert "hunter2" not in told
         assert "***@" in told
 
+    @pytest.mark.parametrize("name", ["KIKI_WITNESS_URL", "KIKI_TSA_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+    @pytest.mark.parametrize("password", ["hunter2", "hun/ter2@x"])
+    def test_an_address_that_takes_no_password_is_told_without_the_one_it_was_given(self, name, password):
+        told = problem(**{name: f"http://me:{password}@a/b"})
+        assert f"{name}='http://***@a/b': expected" in told
+        assert "hun" not in told
+
     def test_the_variables_fill_what_the_address_leaves_open(self):
         settings = ShieldSettings.parse(
             {"REDIS_ADDR": "cache:1", "REDIS_USERNAME": "me", "REDIS_PASSWORD": "pw", "REDIS_TLS": "true"}

@@ -52,11 +52,14 @@ def settings(as_json: Json = False) -> None:
 
 
 def _shown(variable: Variable, environ: Mapping[str, str]) -> Shown:
+    from kiki.settings import printable, without_user
+
     text = environ.get(variable.name)
     value = variable.default
     if text is not None:
         # What may not be printed as it is (a password in an address) knows how to be shown.
-        value = MASK if variable.shown is None else text if variable.shown is repr else variable.shown(text).strip("'")
+        shown = variable.shown
+        value = MASK if shown is None else without_user(text) if shown is printable else shown(text).strip("'")
     return Shown(variable.name, value, variable.default, text is not None, variable.help)
 
 

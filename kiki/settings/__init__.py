@@ -67,7 +67,7 @@ from kiki.settings.values import (
     time_zone,
     whole_number,
 )
-from kiki.settings.variable import Variable
+from kiki.settings.variable import Variable, printable, without_user
 
 __all__ = [
     "ARCHIVE_VARIABLES",
@@ -129,6 +129,7 @@ __all__ = [
     "parse_listen",
     "parse_url",
     "path",
+    "printable",
     "purposes",
     "rate",
     "redis_address",
@@ -140,4 +141,5 @@ __all__ = [
     "time_zone",
     "unknown_names",
     "whole_number",
+    "without_user",
 ]

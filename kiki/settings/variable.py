@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+
+def without_user(text: str) -> str:
+    """A text that may be an address without the user and password in it, also where none may stand."""
+    return re.sub(r"(?<=://).*@", "***@", text)
+
+
+def printable(text: str) -> str:
+    """A wrong value in quotes."""
+    return repr(without_user(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +31,7 @@ class Variable:
     parse: Callable[[str], Any]
     default: str | None
     help: str
-    shown: Callable[[str], str] | None = repr
+    shown: Callable[[str], str] | None = printable
 
     @property
     def is_secret(self) -> bool:

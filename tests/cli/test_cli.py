@@ -336,11 +336,14 @@ def test_settings_show_everything_but_secrets(monkeypatch):
 def test_settings_name_every_mistake(monkeypatch):
     monkeypatch.setenv("PORT", "many")
     monkeypatch.setenv("KIKI_SHEILD_URL", "x")
+    monkeypatch.setenv("KIKI_TSA_URL", "https://me:hunter2@stamps")  # takes no password, and does not print one
     result = run("settings")
     assert result.exit_code == 1
+    assert "hunter2" not in result.output
+    assert "KIKI_TSA_URL" in result.stderr
     assert "PORT" in result.stderr
     assert "KIKI_SHIELD_URL?" in result.stderr
-    assert len(json.loads(run("settings", "--json").stdout)["problems"]) == 2
+    assert len(json.loads(run("settings", "--json").stdout)["problems"]) == 3
 
 
 def test_serving_hands_its_options_on_as_settings(monkeypatch):
