@@ -38,6 +38,7 @@ from kiki.engage.unsubscribe import PATH, broken_page, done_page, question_page
 from kiki.engage.webhook import BODY_BYTES_MAX, WebhookCall
 from kiki.engage.write_back import add_tags, write_back
 from kiki.errors import InvalidInput, KikiError, NotFound, Unauthenticated
+from kiki.members import limit_of, read_query, require_no_query
 from kiki.settings import Secret
 from kiki.telemetry import log_event, new_registry
 from kiki.web import (
@@ -47,10 +48,9 @@ from kiki.web import (
     Route,
     Service,
     json_reply,
-    one,
     page,
+    pairs,
     plain,
-    query,
     read_body,
     read_json_text,
 )
@@ -202,8 +202,8 @@ class EngageService:
     # -- customers -----------------------------------------------------------------------------------
 
     async def _list(self, request: Request) -> Reply:
-        given = _only(request, "after", "limit")
-        after, limit = one(given, "after") or "", _limit(one(given, "limit"))
+        given = _parameters(request, "after", "limit")
+        after, limit = given.get("after") or "", limit_of(given, default=_PAGE, most=_PAGE_MAX)
         if len(after) > ID_CHARS_MAX:
             raise InvalidInput(f"after is a customer's id, at most {ID_CHARS_MAX} characters")
         found = await _blocking(lambda: self._store.customers(after, limit))
@@ -211,7 +211,7 @@ class EngageService:
         return json_reply({"profiles": [wire.profile_json(each) for each in found], "next": following})
 
     async def _profile(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         customer = request.params["customer_id"]
         found = await _blocking(lambda: self._store.profile(customer))
         if found is None:
@@ -219,24 +219,24 @@ class EngageService:
         return json_reply(wire.profile_json(found))
 
     async def _explain(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         customer = request.params["customer_id"]
         return json_reply(await _blocking(lambda: explain(self._engine, customer, self._shelf.playbooks())))
 
     async def _put_profiles(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         profiles = [each.profile() for each in wire.read(await read_json_text(request), wire.ProfilesBody).profiles]
         kept = await _blocking(lambda: self._store.keep("api", profiles))
         return json_reply({"kept": kept.profiles, "erased": kept.erased})
 
     async def _put_events(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         events = [each.event() for each in wire.read(await read_json_text(request), wire.EventsBody).events]
         kept = await _blocking(lambda: self._store.keep("api", events))
         return json_reply({"kept": kept.events, "repeated": kept.repeated, "erased": kept.erased})
 
     async def _suppress(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         body = wire.read(await read_json_text(request), wire.SuppressionBody)
         await _blocking(lambda: self._store.suppressions.add(body.customer_id, body.channel, body.reason))
         return json_reply({"customer_id": body.customer_id, "channel": body.channel})
@@ -244,17 +244,17 @@ class EngageService:
     # -- playbooks -----------------------------------------------------------------------------------
 
     async def _list_playbooks(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         found = sorted((each.name, each.version) for each in self._shelf.playbooks())
         return json_reply({"playbooks": [{"name": name, "version": version} for name, version in found]})
 
     async def _plan(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         playbook = await self._named(request)
         return json_reply(as_json(await _blocking(lambda: self._engine.plan(playbook))))
 
     async def _run(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         playbook = await self._named(request)
         maker = self._shelf.maker(playbook)
         run = await _blocking(lambda: self._engine.run(maker.playbook, maker))
@@ -262,7 +262,7 @@ class EngageService:
         return json_reply(run_json(run))
 
     async def _preview(self, request: Request) -> Reply:
-        _only(request)
+        require_no_query(pairs(request))
         body = wire.read(await read_json_text(request), wire.PreviewBody)
         maker = await _blocking(lambda: MessageMaker(self._shelf.read(body.playbook)))
         if body.customer_id is None:
@@ -274,8 +274,8 @@ class EngageService:
         return json_reply(await _blocking(lambda: preview(maker, body.offer, person)))
 
     async def _sync(self, request: Request) -> Reply:
-        given = _only(request, "write_back", "tag")
-        asked = {"written_back": (one(given, "write_back"), write_back), "tagged": (one(given, "tag"), add_tags)}
+        given = _parameters(request, "write_back", "tag")
+        asked = {"written_back": (given.get("write_back"), write_back), "tagged": (given.get("tag"), add_tags)}
         wanted = [(told, self._shelf.named(name), tell) for told, (name, tell) in asked.items() if name is not None]
         done = await self._rounds.sync_once()
         for told, playbook, tell in wanted:
@@ -284,14 +284,14 @@ class EngageService:
         return json_reply(done)
 
     async def _journeys(self, request: Request) -> Reply:
-        playbook = self._shelf.named(one(_only(request, "playbook"), "playbook"))
+        playbook = self._shelf.named(_parameters(request, "playbook").get("playbook"))
         found = await _blocking(lambda: self._engine.book.occupancy(playbook.name))
         return json_reply({"playbook": playbook.name, "journeys": found})
 
     async def _outcomes(self, request: Request) -> Reply:
-        given = _only(request, "playbook", "together")
-        playbook = self._shelf.named(one(given, "playbook"))
-        together = one(given, "together") or "false"
+        given = _parameters(request, "playbook", "together")
+        playbook = self._shelf.named(given.get("playbook"))
+        together = given.get("together") or "false"
         if together not in {"true", "false"}:
             raise InvalidInput("together is true or false")
         if together == "true":
@@ -301,7 +301,7 @@ class EngageService:
         return json_reply(await _blocking(lambda: report_json(report(playbook, self._store, share))))
 
     async def _export(self, request: Request) -> Reply:
-        playbook = self._shelf.named(one(_only(request, "playbook"), "playbook"))
+        playbook = self._shelf.named(_parameters(request, "playbook").get("playbook"))
         text = await _blocking(lambda: csv_text(export_rows(playbook, self._store), secrets.token_bytes(32)))
         return Reply(text.encode(), "text/csv")
 
@@ -349,18 +349,5 @@ async def _blocking(work: Callable[[], _Found]) -> _Found:
     return await asyncio.to_thread(work)
 
 
-def _only(request: Request, *names: str) -> dict[str, list[str]]:
-    given = query(request)
-    if unknown := given.keys() - set(names):
-        raise InvalidInput(
-            f"the query parameter {min(unknown)[:40]!r} is not known; there is {', '.join(names) or 'none'}"
-        )
-    return given
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _PAGE
-    if not text.isascii() or not text.isdigit() or len(text) > 6 or not 1 <= int(text) <= _PAGE_MAX:
-        raise InvalidInput(f"limit is a whole number from 1 to {_PAGE_MAX}")
-    return int(text)
+def _parameters(request: Request, *names: str) -> dict[str, str]:
+    return read_query(pairs(request), names)[0]

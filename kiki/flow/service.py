@@ -7,12 +7,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import web
 
 from kiki.clock import to_iso, wall_micros
-from kiki.errors import InvalidInput, KikiError
+from kiki.errors import KikiError
 from kiki.flow import wire
 from kiki.flow.campaign_runner import CampaignRunner
 from kiki.flow.conversion import parse_conversions
@@ -22,6 +22,7 @@ from kiki.flow.openapi import openapi
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.run_rows import RUNNING
 from kiki.flow.value_upload import Uploaded
+from kiki.members import require_no_query
 from kiki.telemetry import log_event, new_registry
 from kiki.web import Check, Reply, Request, Route, Service, json_reply, pairs, read_json, stream
 
@@ -90,7 +91,7 @@ class FlowService:
     # -- plans ---------------------------------------------------------------------------------------
 
     async def _campaigns(self, request: Request) -> Reply:
-        _no_query(request)
+        require_no_query(pairs(request))
         return json_reply(wire.campaigns_reply(await _call(self._runner.runs)))
 
     async def _preview(self, request: Request) -> Reply:
@@ -121,16 +122,16 @@ class FlowService:
     # -- runs ----------------------------------------------------------------------------------------
 
     async def _runs(self, request: Request) -> Reply:
-        _no_query(request)
+        require_no_query(pairs(request))
         rows = await _call(self._runner.runs)
         return json_reply(wire.RunsReply(runs=[wire.run_reply(row) for row in rows]))
 
     async def _status(self, request: Request) -> Reply:
-        _no_query(request)
+        require_no_query(pairs(request))
         return json_reply(await _call(lambda: self._runner.status(request.params["run"])))
 
     async def _plan(self, request: Request) -> Reply:
-        _no_query(request)
+        require_no_query(pairs(request))
         return json_reply(await _call(lambda: self._runner.plan(request.params["run"])))
 
     async def _steps(self, request: Request) -> Reply:
@@ -270,9 +271,3 @@ async def _call(work: Callable[[], Value]) -> Value:
 
 def _actor(request: Request) -> str:
     return request.principal.name if request.principal else ""
-
-
-def _no_query(request: Request) -> None:
-    given: Any = pairs(request)
-    if given:
-        raise InvalidInput(f"the query parameter {given[0][0][:40]!r} is not known here")

@@ -10,6 +10,7 @@ import msgspec
 from kiki.errors import InvalidInput
 from kiki.flow.plan_file import PLAN_BYTES_MAX
 from kiki.flow.run_rows import RunRow, Told
+from kiki.members import Query, limit_of, number_of, read_query
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -226,16 +227,7 @@ def server_sent(run: str, told: Told) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (told.number, told.event.encode(), data)
 
 
-def cursor(pairs: Sequence[tuple[str, str]], *, most: int = EVENTS_MAX) -> tuple[int, int]:
+def cursor(query: Query, *, most: int = EVENTS_MAX) -> tuple[int, int]:
     """`after` and `limit` of a query; raises `InvalidInput`."""
-    values = {"after": 0, "limit": most}
-    seen: set[str] = set()
-    for name, text in pairs:
-        if name not in values or name in seen:
-            raise InvalidInput(f"the query parameter {name[:40]!r} is not known here, or was given twice")
-        seen.add(name)
-        largest = 2**53 if name == "after" else most
-        if not (text.isascii() and text.isdigit() and len(text) <= 16 and (name == "limit") <= int(text) <= largest):
-            raise InvalidInput(f"{name} is {text[:40]!r}: write a whole number up to {largest}")
-        values[name] = int(text)
-    return values["after"], values["limit"]
+    given, _ = read_query(query, ("after", "limit"))
+    return number_of(given, "after", default=0, least=0, most=2**53), limit_of(given, default=most, most=most)

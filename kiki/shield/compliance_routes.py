@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from kiki.clock import Clock
+from kiki.members import require_no_query
 from kiki.shield import wire_compliance
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.caller import actor_of
@@ -16,7 +17,6 @@ from kiki.shield.fact import BreachDeclared
 from kiki.shield.network import coarsened
 from kiki.shield.probe import Surroundings
 from kiki.shield.wire import dump
-from kiki.shield.wire_members import require_no_query
 from kiki.web import Reply, Request, Route, pairs, read_json
 from kiki.web.reply import JSON
 

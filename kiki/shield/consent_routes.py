@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from kiki.errors import InvalidInput
+from kiki.members import require_no_query
 from kiki.shield import wire_consent, wire_guide_consent
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.caller import actor_of
@@ -22,7 +23,6 @@ from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.consent_store import ConsentStore
 from kiki.shield.wire import dump
 from kiki.shield.wire_consent import Asked, Checks, RecordsQuery
-from kiki.shield.wire_members import require_no_query
 from kiki.web import Reply, Request, Route, json_reply, pairs, plain, read_json, wants_json
 from kiki.web.refusals import Headers
 from kiki.web.reply import JSON

@@ -22,6 +22,7 @@ from kiki.ledger.exhibit import covering, latest, prove, size_key, stretches
 from kiki.ledger.ledger import CHECKPOINTS, Ledger, first_recorded_since
 from kiki.ledger.shipper import Lag, courteous
 from kiki.ledger.store import Reader
+from kiki.members import require_no_query
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.evidence import chain_of, find_event, parse_event_id
 from kiki.shield.wire import dump
@@ -36,7 +37,6 @@ from kiki.shield.wire_evidence import (
     checkpoints_query,
     proof_query,
 )
-from kiki.shield.wire_members import require_no_query
 from kiki.web import Reply, Request, Route, pairs, stream
 from kiki.web.reply import JSON
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kiki.members import require_no_query
 from kiki.shield import wire_note
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.caller import actor_of
 from kiki.shield.network import coarsened
 from kiki.shield.note import Kept
 from kiki.shield.wire import dump
-from kiki.shield.wire_members import require_no_query
 from kiki.web import Reply, Request, Route, pairs, read_json
 from kiki.web.reply import JSON
 

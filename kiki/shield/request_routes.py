@@ -14,6 +14,7 @@ from aiohttp import web
 
 from kiki.clock import to_iso
 from kiki.errors import NotFound
+from kiki.members import read_members, require_no_query
 from kiki.shield import wire_request
 from kiki.shield.caller import actor_of, key_of
 from kiki.shield.consent import parse_customer_id
@@ -22,7 +23,6 @@ from kiki.shield.package_tokens import PackageTokens
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.request_record import RequestRecord
 from kiki.shield.wire import dump
-from kiki.shield.wire_members import read_members, require_no_query
 from kiki.web import Reply, Request, Route, json_reply, pairs, read_json, stream
 from kiki.web.reply import JSON, TEXT
 

@@ -16,6 +16,7 @@ from kiki.clock import wall_micros
 from kiki.errors import InvalidInput, KikiError, NotFound, Unavailable
 from kiki.ledger.shipper import Lag
 from kiki.ledger.store import Reader
+from kiki.members import require_no_query
 from kiki.shield import wire, wire_answer, wire_call
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.audit_view_process import AuditViewProcess
@@ -35,7 +36,6 @@ from kiki.shield.policy import Policy, parse_policy
 from kiki.shield.privacy_service import Deployment, PrivacyService
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.window import MeterStatus, Verb
-from kiki.shield.wire_members import require_no_query
 from kiki.telemetry import log_event, new_registry
 from kiki.web import (
     HttpRefusal,

@@ -20,6 +20,16 @@ from kiki.errors import (
     InvalidMoney,
     InvalidScope,
 )
+from kiki.members import (
+    Query,
+    kind_of,
+    limit_of,
+    list_of,
+    quoted,
+    read_members,
+    read_query,
+    text_of,
+)
 from kiki.money import format_micros, parse_micros
 from kiki.shield.call import (
     Call,
@@ -39,16 +49,6 @@ from kiki.shield.scope import Pattern, parse_scopes
 from kiki.shield.window import Verb
 from kiki.shield.wire import KEY_HEADER
 from kiki.shield.wire_answer import scopes_object
-from kiki.shield.wire_members import (
-    Query,
-    kind_of,
-    limit_of,
-    list_of,
-    quoted,
-    read_members,
-    read_query,
-    text_of,
-)
 from kiki.shield.wire_moment import micros_or_none, parse_moment, seconds_of
 
 STATUS_LIMIT = 1000

@@ -16,12 +16,12 @@ import msgspec
 
 from kiki.clock import to_iso
 from kiki.errors import InvalidInput
+from kiki.members import Query, read_members, read_query, text_or_none
 from kiki.shield.breach import NOTICE_SPAN, breach_change
 from kiki.shield.change import Change
 from kiki.shield.compliance_report import Period, period_between, period_of
 from kiki.shield.decision import event_id
 from kiki.shield.fact import BreachDeclared
-from kiki.shield.wire_members import Query, read_members, read_query, text_or_none
 from kiki.shield.wire_moment import micros_or_none
 
 PERIOD_DEFAULT: Final = "monthly"

@@ -29,13 +29,7 @@ import msgspec
 
 from kiki.clock import SECOND
 from kiki.errors import InvalidInput
-from kiki.shield.consent import LEASE_HELD, State, parse_customer_id, parse_state
-from kiki.shield.consent_change import Given
-from kiki.shield.consent_record import ConsentRecord
-from kiki.shield.decision import event_id
-from kiki.shield.enforcer import Leased
-from kiki.shield.fact import ConsentUsed
-from kiki.shield.wire_members import (
+from kiki.members import (
     Query,
     flag_of,
     kind_of,
@@ -46,6 +40,12 @@ from kiki.shield.wire_members import (
     read_query,
     text_of,
 )
+from kiki.shield.consent import LEASE_HELD, State, parse_customer_id, parse_state
+from kiki.shield.consent_change import Given
+from kiki.shield.consent_record import ConsentRecord
+from kiki.shield.decision import event_id
+from kiki.shield.enforcer import Leased
+from kiki.shield.fact import ConsentUsed
 from kiki.shield.wire_moment import moment_micros
 
 TEXT_MEMBERS: Final = (

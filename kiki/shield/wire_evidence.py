@@ -23,7 +23,7 @@ from kiki.clock import to_iso
 from kiki.errors import InvalidInput
 from kiki.ledger.checkpoint import parse_checkpoint, split_note
 from kiki.ledger.shipper import Lag
-from kiki.shield.wire_members import Query, limit_of, quoted, read_query
+from kiki.members import Query, limit_of, quoted, read_query
 from kiki.shield.wire_moment import micros_or_none
 
 CHECKPOINTS_LIMIT: Final = 100

@@ -7,14 +7,16 @@ from typing import Final
 import msgspec
 
 from kiki.errors import InvalidInput
+from kiki.members import Query, one_of, read_members, read_query, text_of, text_or_none
 from kiki.shield.consent import State, parse_customer_id
 from kiki.shield.consent_change import Given
 from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.wire_consent import Asked
-from kiki.shield.wire_members import MISSING, Query, one_of, read_members, read_query, text_of, text_or_none
 
 GUIDE_MEMBERS: Final = ("customer_id", "consent_type", "type", "ip_address", "user_agent", "legal_basis")
 GUIDE_REVOKE_MEMBERS: Final = ("customer_id", "consent_type", "type", "ip_address")
+MISSING: Final = "Missing required parameters"
+"""The original's answer on its own routes."""
 MISSING_CUSTOMER: Final = "Missing customer_id parameter"
 
 _GUIDE_STATES: Final = {

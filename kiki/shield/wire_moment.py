@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from kiki.clock import SECOND
 from kiki.errors import InvalidInput
-from kiki.shield.wire_members import quoted
+from kiki.members import quoted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from kiki.errors import InvalidInput
+from kiki.members import kind_of, read_members, text_or_none
 from kiki.shield.change import Change
 from kiki.shield.note import Detail, Kept, Note, note_change, parse_note
 from kiki.shield.wire_answer import scopes_object
-from kiki.shield.wire_members import kind_of, read_members, text_or_none
 
 NOTES_MEMBERS: Final = ("notes",)
 NOTE_MEMBERS: Final = ("event", "scopes", "detail", "key")

@@ -33,15 +33,7 @@ import msgspec
 
 from kiki.clock import to_iso
 from kiki.errors import InvalidInput, InvalidKey
-from kiki.shield.call import parse_key
-from kiki.shield.consent import parse_customer_id
-from kiki.shield.dsr import Kind, State, parse_kind, parse_state
-from kiki.shield.legal_hold import LegalHold
-from kiki.shield.request_intake import Given
-from kiki.shield.request_record import RequestRecord
-from kiki.shield.wire import KEY_HEADER
-from kiki.shield.wire_members import (
-    MISSING,
+from kiki.members import (
     Query,
     kind_of,
     limit_of,
@@ -53,6 +45,14 @@ from kiki.shield.wire_members import (
     text_of,
     text_or_none,
 )
+from kiki.shield.call import parse_key
+from kiki.shield.consent import parse_customer_id
+from kiki.shield.dsr import Kind, State, parse_kind, parse_state
+from kiki.shield.legal_hold import LegalHold
+from kiki.shield.request_intake import Given
+from kiki.shield.request_record import RequestRecord
+from kiki.shield.wire import KEY_HEADER
+from kiki.shield.wire_guide_consent import MISSING
 from kiki.shield.wire_moment import moment_micros
 
 GUIDE_MEMBERS: Final = ("customer_id", "request_type", "type", "requested_by", "details")

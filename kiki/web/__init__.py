@@ -3,7 +3,7 @@
 from kiki.web.edge import stream
 from kiki.web.refusals import HttpRefusal, headers_of, status_of, whole_seconds
 from kiki.web.reply import Reply, json_reply, page, plain, problem, refusal
-from kiki.web.request import Request, one, pairs, query, read_body, read_json, read_json_text, wants_json
+from kiki.web.request import Request, pairs, read_body, read_json, read_json_text, wants_json
 from kiki.web.routes import Check, Route, Service
 from kiki.web.serving import Listening, Prepared, build_server, listening, run, run_all
 from kiki.web.tokens import Principal, Role, Tokens, load_tokens, parse_tokens
@@ -25,13 +25,11 @@ __all__ = [
     "json_reply",
     "listening",
     "load_tokens",
-    "one",
     "page",
     "pairs",
     "parse_tokens",
     "plain",
     "problem",
-    "query",
     "read_body",
     "read_json",
     "read_json_text",

@@ -31,7 +31,7 @@ class Request(web.BaseRequest):
     """aiohttp's request and what the edge found out about it before the handler was called.
 
     `request_id` is echoed in the answer. `principal` is None for an anonymous caller inside. `params` holds the
-    values of the route's `{names}`. `raw_query` is the text after the `?`, undecoded: read it with `query`.
+    values of the route's `{names}`. `raw_query` is the text after the `?`, undecoded: read it with `pairs`.
     """
 
     request_id: str = "-"
@@ -83,24 +83,6 @@ def pairs(request: Request) -> list[tuple[str, str]]:
             value = decode_component(value.replace("+", " "), f"the value of the query parameter {name[:40]!r}")
         found.append((name, value))
     return found
-
-
-def query(request: Request) -> dict[str, list[str]]:
-    """The query's parameters, each with its values in order; raises `InvalidInput` when they cannot be decoded."""
-    found: dict[str, list[str]] = {}
-    for name, value in pairs(request):
-        found.setdefault(name, []).append(value)
-    return found
-
-
-def one(params: Mapping[str, list[str]], name: str) -> str | None:
-    """The parameter's value, None when it was not given; raises `InvalidInput` when it was given more than once."""
-    values = params.get(name)
-    if values is None:
-        return None
-    if len(values) > 1:
-        raise InvalidInput(f"the query parameter {name!r} was given {len(values)} times: give it once")
-    return values[0]
 
 
 # Body

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kiki import errors
+from kiki import errors, members
 from kiki.clock import to_iso
 from kiki.errors import (
     InvalidInput,
@@ -27,7 +27,6 @@ from kiki.shield import (
     wire,
     wire_answer,
     wire_call,
-    wire_members,
     wire_moment,
     wire_problem,
     wire_schema,
@@ -370,7 +369,7 @@ def test_a_key_may_come_twice_when_it_is_the_same():
         (lambda: wire_call.decisions_query([("outcome", "maybe")]), "APPROVED"),
         (lambda: wire_call.decisions_query([("since", "2026-11-22T10:00:00 00:00")]), "%2B"),
         (lambda: wire_call.decisions_query([("scope", "meta")]), "not a scope"),
-        (lambda: wire_members.require_no_query([("a", "b")]), "takes no parameters"),
+        (lambda: members.require_no_query([("a", "b")]), "takes no parameters"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(read, says: str):

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web as aioweb
 
 from kiki import errors
-from kiki.web import Check, Reply, Route, build_server, json_reply, plain, problem, query, read_json, stream
+from kiki.web import Check, Reply, Route, build_server, json_reply, pairs, plain, problem, read_json, stream
 from kiki.web.refusals import _STATUS, headers_of, status_of
 
 
@@ -27,7 +27,7 @@ async def echo(request):
 
 async def show(request):
     return json_reply(
-        {"params": dict(request.params), "query": query(request), "as": getattr(request.principal, "name", None)}
+        {"params": dict(request.params), "query": dict(pairs(request)), "as": getattr(request.principal, "name", None)}
     )
 
 

@@ -13,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kiki.errors import InvalidInput
-from kiki.web.request import one, parse_json, prefers_json, query, wants_json
+from kiki.web.request import pairs, parse_json, prefers_json, wants_json
 
 
 def read(raw: str) -> dict[str, list[str]]:
-    return query(SimpleNamespace(raw_query=raw))
+    found: dict[str, list[str]] = {}
+    for name, value in pairs(SimpleNamespace(raw_query=raw)):
+        found.setdefault(name, []).append(value)
+    return found
 
 
 class TestQuery:
@@ -45,12 +48,6 @@ class TestQuery:
     def test_what_is_no_utf8_or_no_escape_is_refused(self, raw):
         with pytest.raises(InvalidInput):
             read(raw)
-
-    def test_one_is_the_only_value_or_a_refusal_with_the_name(self):
-        params = read("a=1&b=2&b=2")
-        assert (one(params, "a"), one(params, "c")) == ("1", None)
-        with pytest.raises(InvalidInput, match="'b' was given 2 times"):
-            one(params, "b")
 
     @given(st.dictionaries(st.text(max_size=20), st.lists(st.text(max_size=20), min_size=1, max_size=3), max_size=5))
     def test_what_was_quoted_is_read_back(self, params):

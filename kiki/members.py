@@ -1,4 +1,4 @@
-"""Objects and queries as SyncShield reads them: nothing unknown, nothing twice, nothing of another type. Pure.
+"""Objects and queries as the services read them: nothing unknown, nothing twice, nothing of another type. Pure.
 
 What is not listed is refused with the name of the nearest right one: a member that is silently passed over is a rule
 that is silently passed over.
@@ -7,15 +7,12 @@ that is silently passed over.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from kiki.errors import InvalidInput, InvalidMoney
 
 Query = Iterable[tuple[str, str]]
 """The decoded pairs of a query string, repeated names included."""
-
-MISSING: Final = "Missing required parameters"
-"""The original's answer on its own routes."""
 
 _KINDS = {bool: "a boolean", str: "text", list: "a list", dict: "an object", type(None): "null"}
 
@@ -105,11 +102,16 @@ def list_of(found: Mapping[str, Any], name: str, most: int | None = None) -> lis
 
 def limit_of(single: Mapping[str, str], *, default: int, most: int) -> int:
     """The parameter `limit`, a whole number from 1 to `most`."""
-    text = single.get("limit")
+    return number_of(single, "limit", default=default, least=1, most=most)
+
+
+def number_of(single: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
+    """A parameter that is a whole number from `least` to `most`."""
+    text = single.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
-        raise InvalidInput(f"the limit {quoted(text)} is not acceptable: write a whole number from 1 to {most}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most):
+        raise InvalidInput(f"the {name} {quoted(text)} is not acceptable: write a whole number from {least} to {most}")
     return int(text)
 
 
