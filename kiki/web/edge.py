@@ -56,6 +56,7 @@ HEAD_BYTES_MAX: Final = 128 * 1024
 LINGERING_SECONDS: Final = 5.0
 _HOSTS_REMEMBERED_MAX: Final = 256
 
+_SERVER: Final = dict(SECURITY_HEADERS)["Server"]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -79,6 +80,14 @@ class _Quiet(logging.Filter):
 
 _server_logger = logging.getLogger("kiki.web.server")
 _server_logger.addFilter(_Quiet())
+
+
+class _Received(Request):
+    """A request whose every answer has our headers, also aiohttp's own to what it could not read."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        set_headers(self, response)
+        response.headers["Server"] = _SERVER
 
 
 class Edge:
@@ -132,7 +141,7 @@ class Edge:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> Request:
-        request = Request(
+        request = _Received(
             message,
             payload,
             protocol,

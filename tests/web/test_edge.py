@@ -384,8 +384,9 @@ class TestBodies:
     async def test_what_is_no_http_is_400_and_no_noise(self, serve, caplog, request_):
         served = await serve(HELLO)
         with caplog.at_level(logging.INFO):
-            status, _, _ = await raw(served.running, request_)
+            status, headers, _ = await raw(served.running, request_)
         assert status in {400, 431}
+        assert ("kiki", "nosniff") == (headers["server"], headers["x-content-type-options"])
         assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == []
 
 

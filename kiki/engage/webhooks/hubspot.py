@@ -82,7 +82,8 @@ class HubSpotReader:
     def _prove(self, call: WebhookCall, now: int) -> None:
         given, timestamp = header(call, SIGNATURE), header(call, TIMESTAMP)
         moment = whole_number(timestamp, TIMESTAMP) * 1_000
-        signed = b"".join((call.method.encode(), signed_uri(call.url).encode(), call.body, timestamp.encode()))
+        uri = signed_uri(call.url).encode("utf-8", "surrogatepass")  # a Host header need not be text
+        signed = b"".join((call.method.encode(), uri, call.body, timestamp.encode()))
         require_same(base64.b64encode(hmac.new(self._secret, signed, sha256).digest()), given)
         require_fresh(moment, now, past=WINDOW)
 

@@ -393,3 +393,10 @@ def test_no_signed_body_breaks_a_reader(topic, body):
     for read in (read_mail, read_crm):
         with contextlib.suppress(InvalidInput):
             read(body)
+
+
+def test_hubspots_proof_of_an_address_that_is_no_text_is_wrong():
+    """Without a public URL the Host header is part of what was signed, and a header may hold any bytes."""
+    call = hubspot_call(b"[]", NOW)._replace(url="http://\udcff/v1/webhooks/hubspot")
+    with pytest.raises(Unauthenticated, match="signature"):
+        HubSpotReader(Secret(HUBSPOT_SECRET)).read(call, NOW)
