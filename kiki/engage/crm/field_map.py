@@ -18,6 +18,10 @@ from kiki.errors import InvalidInput
 from kiki.money import parse_micros
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}(\.[A-Za-z][A-Za-z0-9_]{0,99})?", re.ASCII)
+COUNT_MAX: Final = 10**9
+MILLIS_END: Final = 253_402_300_800_000
+"""The year 10000."""
+
 _EPOCH_MILLIS = re.compile(r"[0-9]{12,14}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +85,8 @@ def _moment(value: Any) -> int | None:
     if isinstance(value, str) and _EPOCH_MILLIS.fullmatch(value):
         return int(value) * (SECOND // 1_000)
     if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= MILLIS_END:
+            raise ValueError("no moment that there is")
         return value * (SECOND // 1_000)
     return moment_of(value)
 
@@ -108,11 +114,15 @@ def money_of(value: Any) -> int:
     return parse_micros(value, zero=True)
 
 
-def _count(value: Any) -> int:
-    number = Decimal(str(value))
-    if number != number.to_integral_value() or number < 0:
-        raise InvalidOperation
-    return int(number)
+def count_of(value: Any) -> int:
+    """A whole number that a store can hold; raises `ValueError`. Looked at before it is made: 1e9000000 is nine megabytes."""
+    try:
+        number = Decimal(str(value))
+        if 0 <= number <= COUNT_MAX and number == number.to_integral_value():
+            return int(number)
+    except InvalidOperation:
+        pass
+    raise ValueError(f"a count is a whole number from 0 to {COUNT_MAX}")
 
 
 def _score(value: Any) -> float:
@@ -143,7 +153,7 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "email_opt_out": _forbids,
     "sms_opt_out": _forbids,
     "total_spend": money_of,
-    "purchase_count": _count,
+    "purchase_count": count_of,
     "last_purchase": _moment,
     "last_engagement": _moment,
     "engagement_score": _score,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kiki.engage.crm.field_map import count_of
 from kiki.engage.event import Order, Refund
 from kiki.engage.moment import optional_moment, parse_moment
 from kiki.engage.profile import Profile
@@ -205,7 +206,7 @@ class CustomerNode(msgspec.Struct, rename="camel", kw_only=True):
             email_marketing=allowed(email.marketing_state),
             sms_marketing=allowed(phone.marketing_state),
             total_spend=0 if self.amount_spent is None else parse_micros(self.amount_spent.amount, zero=True),
-            purchase_count=int(self.number_of_orders),
+            purchase_count=count_of(self.number_of_orders),
             last_purchase=optional_moment(self.last_order and self.last_order.created_at),
             changed_at=parse_moment(self.updated_at),
         )

@@ -55,7 +55,7 @@ class _Customer(msgspec.Struct, kw_only=True):
     last_name: str | None = None
     tags: str = ""
     total_spent: str | None = None
-    orders_count: int | None = None
+    orders_count: Annotated[int, msgspec.Meta(le=10**9)] | None = None
     email_marketing_consent: _Consent | None = None
     sms_marketing_consent: _Consent | None = None
     default_address: dict[str, Any] | None = None
