@@ -233,12 +233,17 @@ class _PostgresStatements:
         self._connection = connection
 
     def run(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        cursor = self._connection.execute(statement.replace("?", "%s"), values)
+        cursor = self._connection.execute(statement.replace("?", "%s"), _storable(values))
         return cursor.fetchall() if cursor.description is not None else []
 
     def many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         with self._connection.cursor() as cursor:
-            cursor.executemany(statement.replace("?", "%s"), rows)
+            cursor.executemany(statement.replace("?", "%s"), map(_storable, rows))
+
+
+def _storable(values: Sequence[object]) -> list[object]:
+    """PostgreSQL keeps no U+0000 in a text: one such letter in a shop's tag must not end the reading of all customers."""
+    return [each.replace("\0", "\ufffd") if isinstance(each, str) and "\0" in each else each for each in values]
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:

@@ -240,3 +240,12 @@ def test_suppression_follows_the_newest_word_whatever_the_order(told):
                 lifted = moment
     assert stopped(store, "email") is (at is not None and lifted is None)
     store.close()
+
+
+def test_a_letter_that_postgresql_does_not_keep_ends_no_reading(store):
+    order = Order(id="order\0", customer="c-1", at=1, amount=1, currency="USD", code="x\0")
+    kept = store.keep("shop", [Profile(customer="c-1", tags=("a\0b",), locale="de\0", first_name="Ann\0"), order])
+    assert (1, 1) == (kept.profiles, kept.events)
+    assert 1 == store.keep("shop", [order]).repeated
+    assert "c-1" == store.profile("c-1").customer
+    assert store.profile("\0") is None
