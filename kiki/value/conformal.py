@@ -72,7 +72,7 @@ class Recalibration:
             tables = {kind: np.asarray(data["tables"][kind], dtype=np.float64) for kind in KINDS}
             customers = np.asarray(data["customers"], dtype=np.int64)
             same = list(data["strata"]) == list(STRATUM_NAMES) and data["probabilities"] == PROBABILITIES.tolist()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"this is no recalibration: {error!r}") from error
         shape = (len(STRATA), PROBABILITIES.size)
         if not same or customers.shape != shape[:1] or not all(_monotone(table, shape) for table in tables.values()):

@@ -79,6 +79,7 @@ def test_it_comes_back_from_json():
         {"strata": ["all"]},
         {"tables": {}},
         {"customers": [1]},
+        {"customers": [2**70] * 4},
         {"tables": {"purchases": [[0.0, 1.0]] * 4, "revenue": [[0.0, 1.0]] * 4}},
         {"probabilities": [0, 1]},
     ],
