@@ -96,14 +96,21 @@ Condition = NumberIs | IsAbsent | TextIs | Happened | InSegment | All | AnyOf | 
 
 def members(condition: Condition, people: People, segments: Mapping[str, Condition]) -> Mask:
     """By customer whether the condition holds."""
+    return _members(condition, people, segments, {})
+
+
+def _members(condition: Condition, people: People, segments: Mapping[str, Condition], known: dict[str, Mask]) -> Mask:
+    """The same with the segments that were looked at before: forty, each named twice by the next, are a million million looks."""
     if isinstance(condition, All):
-        return reduce(np.bitwise_and, [members(part, people, segments) for part in condition.parts])
+        return reduce(np.bitwise_and, [_members(part, people, segments, known) for part in condition.parts])
     if isinstance(condition, AnyOf):
-        return reduce(np.bitwise_or, [members(part, people, segments) for part in condition.parts])
+        return reduce(np.bitwise_or, [_members(part, people, segments, known) for part in condition.parts])
     if isinstance(condition, Not):
-        return ~members(condition.part, people, segments)
+        return ~_members(condition.part, people, segments, known)
     if isinstance(condition, InSegment):
-        return members(segments[condition.name], people, segments)
+        if condition.name not in known:
+            known[condition.name] = _members(segments[condition.name], people, segments, known)
+        return known[condition.name]
     if isinstance(condition, Happened):
         return people.counts(condition.event, condition.within) >= condition.at_least
     if isinstance(condition, TextIs):

@@ -7,7 +7,7 @@ from kiki.engage.people import people_of
 from kiki.engage.playbook_reader import PlaybookReader
 from kiki.engage.profile import Profile
 from kiki.engage.roster import tell_values
-from kiki.engage.segment import members, needs
+from kiki.engage.segment import All, AnyOf, InSegment, Not, members, needs
 from kiki.errors import ValueUnreachable
 from kiki.value.ltv_answer import LtvAnswer
 from kiki.yaml_document import compose
@@ -99,3 +99,13 @@ def test_values_are_told_and_what_is_no_forecast_is_counted():
     assert PEOPLE.number("value")[0] == 625
     assert tell_values(PEOPLE, None) == 3
     PEOPLE.value = np.full(3, np.nan)
+
+
+def test_segments_of_segments_are_looked_at_once_each():
+    """Each names the one before it three times: sixty of them would be 3 ** 60 looks."""
+    reader = PlaybookReader()
+    segments = {"s0": reader.condition(compose("tag: vip", "condition", ""), ())}
+    for number in range(1, 61):
+        before = InSegment(f"s{number - 1}")
+        segments[f"s{number}"] = AnyOf((All((before, before)), Not(Not(before))))
+    assert [True, False, False] == members(InSegment("s60"), PEOPLE, segments).tolist()
