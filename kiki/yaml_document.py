@@ -8,7 +8,7 @@ reader's business: `Reader` is where one begins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
@@ -210,6 +210,10 @@ class Reader:
         """Whether a mistake was noted on its line."""
         return node.line in self._lines
 
+    def nearest(self, text: str, known: Collection[str]) -> list[str]:
+        """What may have been meant, or nothing; it is slow to find, so not for more mistakes than anybody is told."""
+        return get_close_matches(text[:64].lower(), known, n=1) if len(self._noted) < PROBLEMS_MAX else []
+
     def fields(self, node: Map, owner: str, known: tuple[str, ...]) -> dict[str, Node]:
         """The values of a mapping by their keys; notes every key that is not `known`, with the nearest that is."""
         accepted = f"the keys are {', '.join(known)}"
@@ -227,8 +231,7 @@ class Reader:
                 hint = "a comma ends a value inside braces, so write 1000 instead of 1,000"
                 self.wrong(key, f"{owner} has the unknown key {shown(key.text)}; {hint} ({accepted})")
             else:
-                # Looking for what was meant is slow, and so many mistakes nobody reads.
-                near = get_close_matches(key.text[:64].lower(), known, n=1) if len(self._noted) < PROBLEMS_MAX else []
+                near = self.nearest(key.text, known)
                 meant = f"did you mean '{near[0]}'? {accepted}" if near else accepted
                 self.wrong(key, f"{owner} has the unknown key {shown(key.text)}; {meant}")
         return fields

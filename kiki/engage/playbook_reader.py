@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from typing import Final, TypeVar
 
 from kiki.engage.holdout import parse_share
@@ -78,7 +77,7 @@ class PlaybookReader(Reader):
         text = self.text(node, what, accepted)
         if text is None or text in names:
             return text
-        near = get_close_matches(text[:64].lower(), names, n=1)
+        near = self.nearest(text, names)
         meant = f"did you mean '{near[0]}'? " if near else ""
         self.wrong(node, f"{what} {shown(text)} is not known; {meant}{accepted}")
         return None
