@@ -115,7 +115,7 @@ def test_what_was_meant_is_looked_for_only_while_somebody_reads_it():
     """Comparing 20,000 unknown names with 500 known ones takes minutes, and the first hundred mistakes are told."""
     reader = PlaybookReader()
     names = {"lapsed", "loyal"}
-    text = "any: [" + ", ".join(f"{{in: lapsd{number}}}" for number in range(PROBLEMS_MAX + 1)) + "]"
-    assert reader.condition(compose(text, "condition", ""), names) is None
+    for number in range(PROBLEMS_MAX + 1):
+        assert reader.condition(compose(f"in: lapsd{number}", "condition", ""), names) is None
     told = [problem for _, problem in reader.problems]
     assert [True] * PROBLEMS_MAX + [False] == ["did you mean 'lapsed'?" in problem for problem in told]
