@@ -126,33 +126,35 @@ def _numbered_texts(texts: Any) -> tuple[npt.NDArray[np.object_], Ints]:
     return ids, _places(order.to_numpy().astype(np.int64))[coded.indices.to_numpy()]
 
 
-def _narrow(words: npt.NDArray[np.uint64], room: int) -> Ints | None:
+def _narrow(words: npt.NDArray[Any], room: int) -> Ints | None:
     """Numbers below `room` in the order of the words, by counting only the pairs of bytes that occur at each place; None without room."""
-    pairs = words.byteswap().view(np.uint16).reshape(-1, _WORD // 2)  # a pair's first byte is its low one
+    pairs = words.view(np.uint16).reshape(-1, _WORD // 2)  # a pair's first byte is its low one
+    present = np.zeros((_WORD // 2, 1 << 16), dtype=bool)
+    for start in range(0, words.size, _BLOCK):
+        for place, seen in enumerate(present):
+            seen[pairs[start : start + _BLOCK, place]] = True
     tables: list[tuple[int, int, Ints]] = []
     size = 1
-    for place in range(_WORD // 2):
-        present = np.zeros(1 << 16, dtype=bool)
-        present[pairs[:, place]] = True
-        kinds = int(present.sum())
+    for place, seen in enumerate(present):
+        kinds = int(seen.sum())
         if kinds > 1:
-            by_first_byte = present.reshape(256, 256).T
-            table = (np.cumsum(by_first_byte) - 1).reshape(256, 256).T.ravel()
-            tables.append((place, kinds, table))
+            by_first_byte = seen.reshape(256, 256).T
+            tables.append((place, kinds, (np.cumsum(by_first_byte) - 1).reshape(256, 256).T.ravel()))
             size *= kinds
     if size > room:
         return None
     numbers = np.zeros(words.size, dtype=np.int64)
+    digits = np.empty(min(_BLOCK, words.size), dtype=np.int64)
     for start in range(0, words.size, _BLOCK):
         some = numbers[start : start + _BLOCK]
         for place, kinds, table in tables:
             some *= kinds
-            some += table[pairs[start : start + _BLOCK, place]]
+            some += np.take(table, pairs[start : start + _BLOCK, place], out=digits[: some.size], mode="clip")
     return numbers
 
 
-def _words(texts: Any) -> npt.NDArray[np.uint64] | None:
-    """Each text as a number that grows with it, or None when one is too long for that."""
+def _words(texts: Any) -> npt.NDArray[Any] | None:
+    """Each text as a big-endian number that grows with it, or None when one is too long for that."""
     ends = np.frombuffer(texts.buffers()[1], dtype=np.int64, count=len(texts) + 1, offset=8 * texts.offset)
     length = np.diff(ends)
     if texts.null_count or not length.size or length.max() > _WORD:
@@ -163,7 +165,7 @@ def _words(texts: Any) -> npt.NDArray[np.uint64] | None:
     padded = np.concatenate([data, np.zeros(_WORD, dtype=np.uint8)])
     # A word begins at every byte; what belongs to the next text is cut off.
     every = np.lib.stride_tricks.as_strided(padded[:_WORD].view(">u8"), shape=(data.size + 1,), strides=(1,))
-    words = np.empty(length.size, dtype=np.uint64)
+    words = np.empty(length.size, dtype=">u8")
     for start in range(0, length.size, _BLOCK):
         some = slice(start, start + _BLOCK)
         beyond = (8 * np.minimum(_WORD - length[some], _WORD - 1)).astype(np.uint64)

@@ -180,9 +180,13 @@ def _parquet(path: Path, wanted: OrderColumns) -> Iterator[Stretch]:
         with pq.ParquetFile(path) as file:
             chosen, _ = wanted.within(file.schema_arrow.names)
             total, done = file.metadata.num_rows, 0
-            for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=chosen.used):
-                done += batch.num_rows
-                yield Stretch(_unboxed(batch), done, total)
+            batches = map(_unboxed, file.iter_batches(batch_size=_CHUNK_ROWS, columns=chosen.used))
+            with ThreadPoolExecutor(1) as ahead:  # the next one is decoded while this one is looked at
+                coming = ahead.submit(next, batches, None)
+                while (frame := coming.result()) is not None:
+                    coming = ahead.submit(next, batches, None)
+                    done += len(frame)
+                    yield Stretch(frame, done, total)
             if not total:
                 yield Stretch(file.schema_arrow.empty_table().select(chosen.used).to_pandas(), 0, 0)
     except pa.ArrowException as problem:

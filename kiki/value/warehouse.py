@@ -42,7 +42,7 @@ def purchases_expression(log: Any, calibration_end: date, *, columns: OrderColum
     chosen = _columns(log, columns)
     lines = _lines(log, chosen).filter(lambda line: line.day <= end)
     # Only who was refunded needs orders first. Everybody else's lines are looked at as they are.
-    refunders = lines.filter(lines.amount < 0).select("customer").distinct()
+    refunders = lines.filter(lines.value < 0, lines.amount < 0).select("customer").distinct()
     plain = lines.anti_join(refunders, "customer").select("customer", "day", "amount")
     netted = _netted(lines.semi_join(refunders, "customer"), by_order=chosen.order is not None)
     return _summary(plain, end).union(_summary(netted, end))
@@ -159,7 +159,9 @@ def unmatched_refunds(log: Any, calibration_end: date, *, columns: OrderColumns 
             *(refunds[key] == found[f"{key}_of"] for key in (*_KEYS[:2], "refund_day")),
         ],
     )
-    left = joined.select("customer", day="refund_day", micros="refund", lines=joined.n - joined.counted.fill_null(0))
+    left = joined.select(
+        "customer", day=_whole(joined.refund_day), micros="refund", lines=joined.n - joined.counted.fill_null(0)
+    )
     return left.filter(left.lines > 0)
 
 
@@ -189,10 +191,12 @@ def _lines(log: Any, columns: OrderColumns, *, checked: bool = True) -> Any:
     amount = log[columns.amount].cast("float64")
     if columns.quantity is not None:
         amount = amount * log[columns.quantity].cast("float64")
+    # `value` lets an engine leave out whole blocks whose smallest amount is not below zero.
     lines = log.select(
+        value=amount,
         customer=log[columns.customer].cast("string"),
         account=ibis.literal("") if columns.order is None else log[columns.order].cast("string").fill_null(""),
-        day=day.cast("int64"),
+        day=day.cast("int32"),  # what an engine sorts by is half as wide
         amount=_whole((amount * float(MICROS) + 0.5).floor()) if checked else amount,
         currency=ibis.literal("")
         if columns.currency is None
@@ -212,7 +216,7 @@ def _summary(lines: Any, end: int) -> Any:
     log_gap = _whole((ibis.greatest(seen.gap, 1).cast("float64").ln() * float(LOG_SCALE)).round())
     found = seen.group_by(ids=seen.customer).agg(
         x=seen.count(where=repeat),
-        tx=seen.day.max() - seen.day.min(),
+        tx=_whole(seen.day.max() - seen.day.min()),
         T=ibis.literal(end, "int64") - seen.day.min(),
         first_micros=_summed(seen.amount.sum(where=seen.day == seen.first)),
         all_micros=_summed(seen.amount.sum()),
