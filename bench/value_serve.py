@@ -21,7 +21,7 @@ from bench.measure import Row, shown
 
 CUSTOMERS = 200_000
 CALLERS = 32
-ROUNDS = 5
+ROUNDS = 9
 SECONDS = 2.0
 BATCH = 10_000
 PREDICT = "/kiki.value.v1.ValueService/Predict"

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kiki import errors, tracing
 from kiki.errors import ConfigurationError, Forbidden, KikiError, Unauthenticated
@@ -139,17 +139,18 @@ class GrpcServer:
         settings = self._settings
         server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS_MAX,
-            interceptors=[OpenCalls({each.path for each in self._methods})],
             options=[
                 # Else two processes could listen on one port, and each would get some of the calls.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ],
         )
-        server.add_generic_rpc_handlers((self._gate,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        open_calls = OpenCalls()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, open_calls)
         own = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection((*self._services, *own), server)
+        reflected = reflection.aio.ReflectionServicer((*self._services, *own))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, open_calls)
+        server.add_generic_rpc_handlers((self._gate, open_calls))
         host = settings.listen.host
         address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
         credentials = _credentials(settings)

@@ -7,7 +7,7 @@ more in any of them, would shut everybody else out; so these are counted from th
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -17,18 +17,29 @@ OPEN_MAX: Final = 100
 """Open at once. A probe's is over in a moment; only watchers stay."""
 
 
-class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Lets few of the calls pass that are not `proven`: the paths of methods that ask for a token themselves."""
+class OpenCalls(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Handlers that were added to it as to a server, of which few calls may be open. Other methods are not its own.
 
-    def __init__(self, proven: Container[str]) -> None:
-        self._proven = proven
+    An interceptor could look at all calls instead; each of the service's own would pay for it.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: list[grpc.GenericRpcHandler] = []
         self._open = 0
 
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        """The handler of a call, counted unless it is one of the service's own."""
-        handler = await continuation(details)
-        if handler is None or details.method in self._proven:
-            return handler
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
+        """What generated code calls on a server."""
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """The same handlers again, for servers that look them up by name."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call, counted; None for a method of somebody else."""
+        found = (each.service(handler_call_details) for each in self._handlers)
+        handler = next((each for each in found if each is not None), None)
+        if handler is None:
+            return None
         # As a stream, whatever it is: that one is begun before its first message has come.
         return grpc.stream_stream_rpc_method_handler(
             self._counted(handler), handler.request_deserializer, handler.response_serializer
