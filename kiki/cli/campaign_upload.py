@@ -62,7 +62,7 @@ def upload(
     if found.problem:
         show.talk(found.problem)
     if not found.recorded:
-        show.talk("the ledger could not be written; the next upload of this campaign tells it")
+        show.talk("the next upload of this campaign tells it to the ledger, before it sends anything")
     if not found.is_whole:
         raise typer.Exit(show.EXIT_REFUSED)
 

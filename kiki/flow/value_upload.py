@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from kiki.clock import SECOND, Clock, to_iso
-from kiki.errors import ConfigurationError, InvalidInput, NotFound, PlatformUnreachable, ShieldUnreachable
+from kiki.errors import ConfigurationError, InvalidInput, KeyReused, NotFound, PlatformUnreachable, ShieldUnreachable
 from kiki.flow.conversion import Conversion
 from kiki.flow.guard_line import GuardLine
 from kiki.flow.keys import write_key
@@ -55,7 +55,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     doubtful: int = 0
     """They may be there, and the platform would count them twice: they are not sent again."""
     problem: str = ""
-    """Why not everything was sent."""
+    """Why not everything was sent, or written into the ledger."""
     recorded: bool = True
     """Whether the ledger has it; if not, the next upload of the campaign tells it."""
 
@@ -92,14 +92,19 @@ class Upload:
         counts = Counter(left_out=len(given) - len(allowed))
         wanted = await self._wanted(allowed, platform, counts)
         counts["waiting"] = len(wanted)
-        problem, recorded = "", True
+        problem, untold = "", ""
         if not dry_run:
             # First what an upload before left untold: were more added to it, a note that was written and not answered
             # would be another one.
-            if not await self._tell():
-                raise ShieldUnreachable("the ledger does not take what was uploaded before, so nothing more is sent")
+            untold = await self._tell()
+            if untold:
+                raise ShieldUnreachable(
+                    f"the ledger does not take what was uploaded before, so nothing more is sent: {untold}"
+                )
             problem = await self._send(wanted, platform, id_there, counts)
-            recorded = await self._tell()
+            untold = await self._tell()
+            if untold:
+                problem = "; ".join(filter(None, (problem, f"the ledger does not have it yet: {untold}")))
         return Uploaded(
             plan=self._plan.name,
             campaign=self._campaign.name,
@@ -108,7 +113,7 @@ class Upload:
             dry_run=dry_run,
             orders=len(given),
             problem=problem,
-            recorded=recorded,
+            recorded=not untold,
             **counts,
         )
 
@@ -193,8 +198,8 @@ class Upload:
                 return f"{platform.name}: {_why(outcome)}{later}"
         return ""
 
-    async def _tell(self) -> bool:
-        """Write into the ledger what it does not have yet, once however often this is tried; whether it has it."""
+    async def _tell(self) -> str:
+        """Write into the ledger what it does not have yet, once however often this is tried; why it does not take it, or nothing."""
         rows = await asyncio.to_thread(self._log.untold, self.place)
         for purpose in sorted({row.purpose for row in rows}):
             mine = [row for row in rows if row.purpose == purpose]
@@ -204,11 +209,13 @@ class Upload:
             detail = {"plan": self._plan.name, "purpose": purpose, **counts}
             key = write_key(self.place.hex(), "told", told, 1)
             note = parse_note(UPLOADED, self._plan.scopes_of(self._campaign), detail, key)
-            # What the shield refuses it would refuse again.
-            if (await self._guard.note([note])).fate is Fate.UNKNOWN:
-                return False
+            noted = await self._guard.note([note])
+            # Refused, too, such as to a token without the role: what was done is not forgotten, and waits until it is taken.
+            # A key that was used has these very fates under it: only the plan's scopes are other ones by now.
+            if not noted.is_done and noted.code != KeyReused.code:
+                return _why(noted)
             await asyncio.to_thread(self._log.told, self.place, [row.order for row in mine])
-        return True
+        return ""
 
     # -- names ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import pytest
 
 from kiki import BudgetGuard, CampaignRunner
 from kiki.clock import SECOND, wall_micros
-from kiki.errors import Conflict, InvalidInput, NotFound, PlatformUnreachable, ShieldUnreachable, UploadError
+from kiki.errors import Conflict, Forbidden, InvalidInput, NotFound, PlatformUnreachable, ShieldUnreachable, UploadError
 from kiki.flow.conversion import Conversion
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
@@ -362,18 +362,20 @@ def test_runners_that_share_a_database_share_what_they_know(
     assert {"1": (10_000_000, 1), "2": (10_000_000, 1)} == there(sandbox)
 
 
-def test_a_ledger_that_cannot_be_written_is_told_by_the_next_upload(
-    runner: CampaignRunner, guard: BudgetGuard, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", [OSError("no space left on device"), Forbidden("a lacks the role 'spend'")])
+def test_a_ledger_that_does_not_take_it_is_told_by_the_next_upload(
+    runner: CampaignRunner, guard: BudgetGuard, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
     consent(guard, "1", "2")
 
-    def full(*_: Any) -> None:
-        raise OSError("no space left on device")
+    def no(*_: Any) -> None:
+        raise trouble
 
     with monkeypatch.context() as patched:
-        patched.setattr(BudgetGuard, "note_many", full)
+        patched.setattr(BudgetGuard, "note_many", no)
         found = upload(runner, conversions("1"))
-        assert (False, {"done": 1}) == (found.recorded, sums(found))
+        assert (False, False, {"done": 1}) == (found.recorded, found.is_whole, sums(found))
+        assert "the ledger does not have it yet: " in found.problem
         with pytest.raises(ShieldUnreachable, match="nothing more is sent"):
             upload(runner, conversions("2"))
     assert upload(runner, conversions("2")).recorded
@@ -393,7 +395,9 @@ def test_a_note_whose_answer_is_lost_is_the_same_note_again(
     with monkeypatch.context() as patched:
         patched.setattr(BudgetGuard, "note_many", lost)
         assert not upload(runner, conversions("1")).recorded
-    assert upload(runner, conversions("2")).recorded
+    # Also when the plan names another team by now: what is in the ledger stays as it was told.
+    moved = msgspec.structs.replace(PLAN, scopes={"team": "growth"})
+    assert runner.upload_values(moved, "search", conversions("2"), purpose=PURPOSE).recorded
     assert [1, 1] == [note.detail["done"] for note in told(guard)]
 
 

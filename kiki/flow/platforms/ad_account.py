@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import ClassVar, Final, TypeVar
@@ -35,7 +36,7 @@ class AboutAccount(msgspec.Struct, frozen=True, kw_only=True):
     """Amounts are whole multiples of so many micros there."""
 
 
-class AdAccount:
+class AdAccount(ABC):
     """One account on one platform; an adapter adds the rest of `Platform`."""
 
     NAME: ClassVar[str]
@@ -93,12 +94,13 @@ class AdAccount:
         """Budgets are whole multiples of so many micros."""
         return about.unit
 
+    @abstractmethod
     async def _ask_about(self) -> AboutAccount | Outcome:
-        raise NotImplementedError
+        """What `about` remembers."""
 
+    @abstractmethod
     async def lookup(self, name: str) -> Outcome:
         """See `Platform`."""
-        raise NotImplementedError
 
     async def archive(self, campaign: str, key: str) -> Outcome:
         """See `Platform`. For platforms with unique names; the others say how."""
