@@ -35,8 +35,8 @@ def opened(given: Path | None, *, may_make: bool = False) -> Iterator[ConsentSto
 
     from kiki.cli.wiring import database, key_source
     from kiki.settings import LedgerSettings
-    from kiki.shield.consent import parse_purposes
     from kiki.shield.consent_store import ConsentStore
+    from kiki.shield.consent_words import parse_purposes
     from kiki.shield.opening import open_decider
 
     settings = LedgerSettings.parse(os.environ)

@@ -16,7 +16,7 @@ from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kiki.shield.request_intake import Given
-    from kiki.shield.wire_request import RequestReply
+    from kiki.shield.wire_request_answer import RequestReply
 
 app = typer.Typer(help="Requests of data subjects.", no_args_is_help=True, rich_markup_mode=None)
 

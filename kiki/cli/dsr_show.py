@@ -17,7 +17,7 @@ from kiki.shield.deadline import DAY, Due
 from kiki.shield.dsr import State, Step
 from kiki.shield.subject_data import Progress
 from kiki.shield.wire_moment import moment_micros
-from kiki.shield.wire_request import KeptReply, RequestReply, SystemReply
+from kiki.shield.wire_request_answer import KeptReply, RequestReply, SystemReply
 
 SOON_DAYS = 7
 _COLOURS = {"failed": "red", "exception": "yellow", "done": "green"}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kiki.shield.request_desk import RequestDesk
     from kiki.shield.request_intake import Given
     from kiki.shield.subject_data import Progress
-    from kiki.shield.wire_request import HoldReply, RequestReply
+    from kiki.shield.wire_request_answer import HoldReply, RequestReply
 
 LOOK_SECONDS = 0.5
 
@@ -60,7 +60,7 @@ class Local:
     """A desk in this process."""
 
     def __init__(self, desk: RequestDesk) -> None:
-        from kiki.shield.wire_request import hold_reply, request_reply
+        from kiki.shield.wire_request_answer import hold_reply, request_reply
 
         self._desk = desk
         self._reply = request_reply

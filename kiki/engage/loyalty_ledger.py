@@ -28,7 +28,7 @@ from kiki.engage.loyalty_tables import SCHEMA_VERSION, TABLES
 from kiki.errors import Conflict, InvalidInput, KeyReused, NotFound
 from kiki.money import parse_micros
 from kiki.shield.call import parse_key
-from kiki.shield.consent import parse_customer_id
+from kiki.shield.consent_words import parse_customer_id
 
 SCHEMA_LOCK: Final = 7_274_052
 _ORDER_CHARS_MAX: Final = 200

@@ -18,7 +18,7 @@ from kiki.clock import to_iso
 from kiki.engage.engage_data import EngageData
 from kiki.errors import InvalidInput, NotFound, Unauthenticated
 from kiki.settings import Secret
-from kiki.shield.consent import parse_customer_id
+from kiki.shield.consent_words import parse_customer_id
 from kiki.shield.dsr import Kind
 from kiki.shield.signed_call import check
 from kiki.shield.subject_data import Task

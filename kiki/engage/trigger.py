@@ -16,8 +16,8 @@ import msgspec
 from kiki.clock import to_iso
 from kiki.engage.retention import Risk, Trigger
 from kiki.errors import InvalidInput
-from kiki.shield.consent import parse_customer_id
 from kiki.shield.consent_csv import guarded
+from kiki.shield.consent_words import parse_customer_id
 
 INVALID: Final = "Invalid request body"
 COLUMNS: Final = ("timestamp", "customer_id", "trigger_type", "action", "message", "discount_pct", "predicted_ltv")

@@ -13,7 +13,7 @@ from kiki.engage.event import Event, OptOutReason, Order, Refund, Touch, TouchKi
 from kiki.engage.profile import Profile
 from kiki.errors import InvalidInput
 from kiki.money import format_micros, parse_micros
-from kiki.shield.consent import parse_customer_id
+from kiki.shield.consent_words import parse_customer_id
 
 AT_ONCE: Final = 1000
 TEXT_MAX: Final = 320

@@ -21,7 +21,7 @@ from kiki.errors import InvalidInput, UploadError
 from kiki.flow.plan import Plan
 from kiki.flow.words import parse_amount
 from kiki.money import MICROS_MAX
-from kiki.shield.consent import parse_customer_id
+from kiki.shield.consent_words import parse_customer_id
 from kiki.shield.wire_moment import moment_micros
 
 COLUMNS: Final = ("order", "click", "at", "value", "customer")

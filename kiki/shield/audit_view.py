@@ -1,39 +1,29 @@
-"""The live view `shield_audit_gdpr.csv`: it follows the ledger, in a process of its own, outside the deciding one.
+"""The live view `shield_audit_gdpr.csv`: a row for each decision, behind the ledger.
 
 The file is its own memory: after any crash the view goes on behind the event id of its last whole line, so no row
 is missing and none comes twice. A full file is renamed `shield_audit_gdpr.<its last event id>.csv`; sorted by name
 is sorted by time. Deleting the file builds it anew, behind the newest renamed one or from the ledger's start.
 
-The view is for people. The ledger is the evidence. `audit_view_process` starts it and keeps it running.
+The view is for people. The ledger is the evidence. `audit_follower` is the process that writes it, outside the deciding one.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import fcntl
-import json
 import os
 import re
-import select
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from kiki.clock import SECOND, to_iso, wall_micros
-from kiki.errors import KikiError, LedgerLocked, LedgerUnavailable
+from kiki.clock import SECOND, wall_micros
+from kiki.errors import LedgerLocked, LedgerUnavailable
 from kiki.ledger.source import Database, open_reader
 from kiki.ledger.store import Reader
-from kiki.settings import Secret
-from kiki.shield.audit_view_process import AuditViewProcess, spawn_audit_view
 from kiki.shield.evidence import chain_of, find_event, parse_event_id, read_in_chunks
 from kiki.shield.evidence_csv import CSV_HEADER, csv_lines
-
-__all__ = ["BYTES_MAX", "RETENTION_DAYS", "AuditView", "AuditViewProcess", "follow", "main", "spawn_audit_view"]
 
 BYTES_MAX = 100_000_000
 RETENTION_DAYS = 2555
@@ -42,11 +32,6 @@ _HEADER = CSV_HEADER.encode()
 _EVENT_ID = re.compile("[0-9a-f]{16}")
 _CHUNK_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
-_POLL_SECONDS = 0.2
-_BUSY_ROWS = 10_000
-_REPORT_SECONDS = 10.0
-_FINISH_SECONDS = 5.0
-_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str, str], None]
 """Told (level, message) of what an operator should know."""
@@ -317,105 +302,3 @@ def _last_line(file: int, size: int) -> tuple[bytes | None, int]:
         if before >= 0 or (start == 0 and end >= 0):
             return tail[before + 1 : end], start + end + 1
     return None, 0
-
-
-# -- the process -------------------------------------------------------------------------------------
-
-
-def follow(view: AuditView, until_closed: int, say: Say) -> bool:
-    """Keep the view up to date until the file descriptor ends, then write what is left; False when that fails.
-
-    Errors are told and tried again: a full disk may get room.
-    """
-    troubles = _Troubles(say)
-    pause = 0.0
-    while not _ends(until_closed, pause):
-        # Small bites cost the deciding process more than they help: a pause, unless much is left to do.
-        rows = troubles.trying(view)
-        pause = 0.0 if rows is not None and rows >= _BUSY_ROWS else _POLL_SECONDS
-    give_up = time.monotonic() + _FINISH_SECONDS
-    while troubles.trying(view) is None and view.may_exist():
-        if time.monotonic() > give_up:
-            say("error", f"{view.csv_path} is not complete; the next start goes on where it ends")
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-class _Troubles:
-    """Says an error once, and again while it lasts."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-        self._since: float | None = None
-        self._said: dict[str, float] = {}
-
-    def trying(self, view: AuditView) -> int | None:
-        """The rows that were appended, None when it failed."""
-        try:
-            count = view.catch_up()
-        except (KikiError, OSError) as error:
-            self._tell(error, view)
-            return None
-        if self._said:
-            self._say("info", f"{view.csv_path} is being written again")
-        self._since = None
-        self._said.clear()
-        return count
-
-    def _tell(self, error: Exception, view: AuditView) -> None:
-        if not view.may_exist():
-            return
-        now, text = time.monotonic(), f"the audit view cannot be written: {error}"
-        self._since = self._since or now
-        # A ledger being made, and an older view that is about to end, pass by themselves.
-        passing = isinstance(error, LedgerUnavailable | LedgerLocked) and now - self._since < 1
-        if not passing and now - self._said.get(text, -_REPORT_SECONDS) >= _REPORT_SECONDS:
-            if len(self._said) > 100:
-                self._said.clear()
-            self._said[text] = now
-            self._say("error", text)
-
-
-def _ends(file: int, seconds: float) -> bool:
-    """Wait; True as soon as the other end is closed."""
-    readable, _, _ = select.select([file], [], [], seconds)
-    return bool(readable) and not os.read(file, 1024)
-
-
-def _log(level: str, message: str) -> None:
-    line = {"timestamp": to_iso(wall_micros()), "level": level, "logger": "kiki.shield.audit_view", "message": message}
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(json.dumps(line) + "\n")
-        sys.stderr.flush()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m kiki.shield.audit_view`: follow until standard input ends. 0: the file is complete."""
-    # A Ctrl-C or a signal to the whole group is the service's; the view ends when the service is done.
-    for number in _IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
-    parser = argparse.ArgumentParser(prog="kiki.shield.audit_view", description="Write the audit view of a ledger.")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--ledger", type=Path)
-    where.add_argument("--replica", help="the chain of this replica in the database that DATABASE_URL names")
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--bytes-max", type=int, default=BYTES_MAX)
-    parser.add_argument("--retention-days", type=int, default=RETENTION_DAYS)
-    given = parser.parse_args(arguments)
-    with contextlib.suppress(OSError):
-        os.nice(5)
-    source = given.ledger or Database(Secret(os.environ["DATABASE_URL"]), given.replica)
-    view = AuditView(source, given.csv, bytes_max=given.bytes_max, retention_days=given.retention_days, say=_log)
-    try:
-        return 0 if follow(view, sys.stdin.fileno(), _log) else 1
-    except Exception as error:
-        _log("error", f"the audit view stopped: {type(error).__name__}: {error}")
-        return 1
-    finally:
-        view.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,7 @@ _BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class AuditViewProcess:
-    """Keeps one `kiki.shield.audit_view` running.
+    """Keeps one `kiki.shield.audit_follower` running.
 
     It lives as long as the pipe to its standard input: when this process stops it, or is killed, it writes what is
     left in the ledger and ends. Its complaints are JSON lines on this process's standard error.
@@ -67,7 +67,7 @@ class AuditViewProcess:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kiki.shield.audit_view", *self._arguments],
+                [sys.executable, "-P", "-m", "kiki.shield.audit_follower", *self._arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, **self._environ, "PYTHONPATH": path},

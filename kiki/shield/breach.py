@@ -13,7 +13,7 @@ from typing import Final
 from kiki.clock import SECOND, to_iso
 from kiki.errors import InvalidInput
 from kiki.shield.change import Change, Turn
-from kiki.shield.consent import parse_text
+from kiki.shield.consent_words import parse_text
 from kiki.shield.fact import BreachDeclared
 
 NOTICE_SPAN: Final = 72 * 3600 * SECOND

@@ -97,8 +97,8 @@ class BudgetGuard:
     def consents(self) -> ConsentStore:
         """The consents in the same ledger: what is granted or revoked there counts in the next decision."""
         # Loaded where it is used: most scripts only spend.
-        from kiki.shield.consent import parse_purposes
         from kiki.shield.consent_store import ConsentStore
+        from kiki.shield.consent_words import parse_purposes
 
         return ConsentStore(self.decider, purposes=parse_purposes(self._purposes))
 

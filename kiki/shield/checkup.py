@@ -27,7 +27,7 @@ from kiki.ledger.store import Reader
 from kiki.settings import RedisAddress
 from kiki.shield import probe
 from kiki.shield.compliance_report import Probe, Verdict
-from kiki.shield.consent import parse_purposes
+from kiki.shield.consent_words import parse_purposes
 from kiki.shield.opening import read_policy
 from kiki.shield.policy import NO_CONSENT
 from kiki.shield.probe import Surroundings

@@ -10,30 +10,22 @@ from typing import Final, NamedTuple, TypedDict, Unpack
 from kiki.errors import InvalidInput, KikiError
 from kiki.ledger.subjects import Person
 from kiki.shield.change import Change, Turn
-from kiki.shield.consent import (
+from kiki.shield.consent import CONSENT, Basis, Method, State, Statement, consent_key, follow, read_state, writes_of
+from kiki.shield.consent_record import ConsentDetails, ConsentRecord, record_of, write_details
+from kiki.shield.consent_words import (
     AGENT_LENGTH_MAX,
-    CONSENT,
     CUSTOMER_LENGTH_MAX,
     NOTE_LENGTH_MAX,
     NOTICE_LENGTH_MAX,
     PURPOSES,
     SIGNAL_PURPOSES,
-    Basis,
-    Method,
-    State,
-    Statement,
-    consent_key,
-    follow,
     parse_basis,
     parse_customer_id,
     parse_digest,
     parse_method,
     parse_purpose,
     parse_text,
-    read_state,
-    writes_of,
 )
-from kiki.shield.consent_record import ConsentDetails, ConsentRecord, record_of, write_details
 from kiki.shield.fact import ConsentChanged
 from kiki.shield.network import coarsened
 

@@ -15,8 +15,9 @@ import msgspec
 
 from kiki.clock import to_iso, wall_micros
 from kiki.errors import InvalidInput
-from kiki.shield.consent import State, parse_customer_id
+from kiki.shield.consent import State
 from kiki.shield.consent_change import Given
+from kiki.shield.consent_words import parse_customer_id
 from kiki.shield.conversation import Conversation, Flow
 from kiki.shield.enforcer import Leased
 from kiki.shield.http_line import AsyncLine, Line

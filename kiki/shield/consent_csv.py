@@ -11,9 +11,10 @@ from typing import Final
 
 from kiki.clock import to_iso
 from kiki.errors import InvalidInput
-from kiki.shield.consent import State, parse_state
+from kiki.shield.consent import State
 from kiki.shield.consent_change import Given, Said, said
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord
+from kiki.shield.consent_words import parse_state
 from kiki.shield.wire_moment import moment_micros
 
 COLUMNS: Final = (

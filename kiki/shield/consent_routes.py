@@ -17,10 +17,11 @@ from kiki.members import require_no_query
 from kiki.shield import wire_consent, wire_guide_consent
 from kiki.shield.async_guard import AsyncGuard
 from kiki.shield.caller import actor_of
-from kiki.shield.consent import State, consent_key, parse_customer_id, parse_purpose, signal_of
+from kiki.shield.consent import State, consent_key
 from kiki.shield.consent_change import Given, consent_change, signal_change
 from kiki.shield.consent_record import ConsentRecord
 from kiki.shield.consent_store import ConsentStore
+from kiki.shield.consent_words import parse_customer_id, parse_purpose, signal_of
 from kiki.shield.wire import dump
 from kiki.shield.wire_consent import Asked, Checks, RecordsQuery
 from kiki.web import Reply, Request, Route, json_reply, pairs, plain, read_json, wants_json

@@ -17,23 +17,12 @@ from kiki.ledger.ledger import META, read_entries
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.store import Write
 from kiki.shield.change import Change
-from kiki.shield.consent import (
-    CONSENT,
-    LEASE_HELD,
-    PURPOSES,
-    State,
-    consent_key,
-    parse_customer_id,
-    parse_purpose,
-    parse_purposes,
-    read_state,
-    signal_of,
-    subject_and_purpose,
-)
+from kiki.shield.consent import CONSENT, LEASE_HELD, State, consent_key, read_state, subject_and_purpose
 from kiki.shield.consent_change import Given, Said, consent_change, consent_changes, person_of, said, signal_change
 from kiki.shield.consent_json import Receipt, receipt_json, record_json
 from kiki.shield.consent_lease import Leases
 from kiki.shield.consent_record import ConsentDetails, ConsentRecord, past_record, read_details, record_of
+from kiki.shield.consent_words import PURPOSES, parse_customer_id, parse_purpose, parse_purposes, signal_of
 from kiki.shield.decider import Decider
 from kiki.shield.enforcer import Leased
 from kiki.shield.fact import ConsentChanged, ConsentUsed, decode_fact

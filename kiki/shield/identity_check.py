@@ -6,7 +6,7 @@ import secrets
 
 from kiki.errors import Conflict, IdentityDenied, InvalidInput
 from kiki.shield.change import Change, Turn
-from kiki.shield.consent import CUSTOMER_LENGTH_MAX, parse_text
+from kiki.shield.consent_words import CUSTOMER_LENGTH_MAX, parse_text
 from kiki.shield.dsr import DETAILS_LENGTH_MAX, Step, follow
 from kiki.shield.identity import (
     ATTEMPTS_MAX,

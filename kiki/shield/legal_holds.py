@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kiki.errors import NotFound
-from kiki.shield.consent import parse_customer_id, parse_text
 from kiki.shield.consent_change import person_of
+from kiki.shield.consent_words import parse_customer_id, parse_text
 from kiki.shield.hold_change import hold_change, lift_change
 from kiki.shield.legal_hold import LEGAL_HOLD, LegalHold, holds_prefix, parse_reference, read_hold
 from kiki.shield.request_book import RequestBook

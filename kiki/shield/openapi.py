@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kiki import __version__
 from kiki.shield import privacy_openapi, request_openapi, wire, wire_problem, wire_schema
-from kiki.shield.consent import PURPOSES
+from kiki.shield.consent_words import PURPOSES
 from kiki.shield.openapi_operation import (
     BODY,
     BROKEN,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kiki.shield import wire_problem
-from kiki.shield.consent import CUSTOMER_LENGTH_MAX
+from kiki.shield.consent_words import CUSTOMER_LENGTH_MAX
 
 Document = dict[str, Any]
 

@@ -11,16 +11,9 @@ from kiki.shield import note
 from kiki.shield.breach import AFFECTED_MAX
 from kiki.shield.call import KEY_LENGTH_MAX
 from kiki.shield.compliance_report import PERIODS, ComplianceReport
-from kiki.shield.consent import (
-    CUSTOMER_LENGTH_MAX,
-    NOTE_LENGTH_MAX,
-    NOTICE_LENGTH_MAX,
-    TEXT_LENGTH_MAX,
-    Basis,
-    Method,
-    State,
-)
+from kiki.shield.consent import Basis, Method, State
 from kiki.shield.consent_change import IP_LENGTH_MAX
+from kiki.shield.consent_words import CUSTOMER_LENGTH_MAX, NOTE_LENGTH_MAX, NOTICE_LENGTH_MAX, TEXT_LENGTH_MAX
 from kiki.shield.openapi_operation import (
     BODY,
     BROKEN,

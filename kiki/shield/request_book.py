@@ -8,7 +8,7 @@ from typing import Any
 from kiki.errors import Conflict, NotFound, Unavailable, Unreadable
 from kiki.ledger.ledger import CHECKPOINTS, read_entries
 from kiki.shield.change import Change
-from kiki.shield.consent import parse_text
+from kiki.shield.consent_words import parse_text
 from kiki.shield.decider import Decider
 from kiki.shield.dsr import DETAILS_LENGTH_MAX, Step, parse_request_id
 from kiki.shield.erasing import erasing_person

@@ -21,7 +21,7 @@ from kiki.shield.http_line import AsyncLine, Line
 from kiki.shield.new_file import new_file
 from kiki.shield.request_intake import Given
 from kiki.shield.wire_moment import iso_of
-from kiki.shield.wire_request import (
+from kiki.shield.wire_request_answer import (
     HoldReply,
     LegalHoldsReply,
     LiftedReply,

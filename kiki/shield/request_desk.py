@@ -17,9 +17,9 @@ from typing import Final, Unpack
 from kiki.clock import SECOND, to_iso
 from kiki.errors import Conflict, InvalidInput, KikiError, LegallyHeld, NotFound
 from kiki.shield.change import Turn
-from kiki.shield.consent import parse_customer_id, parse_text
 from kiki.shield.consent_change import moment_of, person_of
 from kiki.shield.consent_store import ConsentStore
+from kiki.shield.consent_words import parse_customer_id, parse_text
 from kiki.shield.deadline import DAY, Regime, WorkCalendar, answer_due, extension_until, parse_regimes
 from kiki.shield.decider import Decider
 from kiki.shield.dsr import Kind, State, Step, parse_article, parse_kind, parse_state

@@ -8,7 +8,8 @@ from typing import Final, TypedDict
 
 from kiki.errors import InvalidInput
 from kiki.shield.call import parse_key
-from kiki.shield.consent import (
+from kiki.shield.consent_change import IP_LENGTH_MAX, moment_of
+from kiki.shield.consent_words import (
     AGENT_LENGTH_MAX,
     CUSTOMER_LENGTH_MAX,
     SIGNAL_PURPOSES,
@@ -16,7 +17,6 @@ from kiki.shield.consent import (
     parse_purpose,
     parse_text,
 )
-from kiki.shield.consent_change import IP_LENGTH_MAX, moment_of
 from kiki.shield.deadline import DAY, Regime, parse_regimes
 from kiki.shield.dsr import DETAILS_LENGTH_MAX, Kind, parse_kind
 from kiki.shield.request_change import Asked, RequestDetails

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from kiki.shield.consent import CUSTOMER_LENGTH_MAX, TEXT_LENGTH_MAX
 from kiki.shield.consent_change import IP_LENGTH_MAX
+from kiki.shield.consent_words import CUSTOMER_LENGTH_MAX, TEXT_LENGTH_MAX
 from kiki.shield.deadline import Regime
 from kiki.shield.dsr import ARTICLE_LENGTH_MAX, DETAILS_LENGTH_MAX, Kind, State
 from kiki.shield.legal_hold import REFERENCE_LENGTH_MAX
@@ -31,9 +31,8 @@ from kiki.shield.openapi_operation import (
     with_text,
 )
 from kiki.shield.request_intake import CORRECTIONS_MAX, FIELD_LENGTH_MAX, VALUE_LENGTH_MAX
-from kiki.shield.wire_request import (
-    REQUESTS_LIMIT_MAX,
-    WORDS_MAX,
+from kiki.shield.wire_request import REQUESTS_LIMIT_MAX, WORDS_MAX
+from kiki.shield.wire_request_answer import (
     GuideRequest,
     HoldReply,
     LegalHoldsReply,

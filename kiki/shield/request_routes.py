@@ -15,10 +15,10 @@ from aiohttp import web
 from kiki.clock import to_iso
 from kiki.errors import NotFound
 from kiki.members import read_members, require_no_query
-from kiki.shield import wire_request
+from kiki.shield import wire_request, wire_request_answer
 from kiki.shield.caller import actor_of, key_of
-from kiki.shield.consent import parse_customer_id
 from kiki.shield.consent_routes import guide_route
+from kiki.shield.consent_words import parse_customer_id
 from kiki.shield.package_tokens import PackageTokens
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.request_record import RequestRecord
@@ -110,7 +110,7 @@ class RequestRoutes:
         asked.given["ip_address"] = request.remote or ""
         asked.given["user_agent"] = request.headers.get("User-Agent") or ""
         record = await self._made(request, asked)
-        return json_reply(wire_request.guide_request(record, customer))
+        return json_reply(wire_request_answer.guide_request(record, customer))
 
     async def _create(self, request: Request) -> Reply:
         require_no_query(pairs(request))
@@ -124,7 +124,7 @@ class RequestRoutes:
     async def _list(self, request: Request) -> Reply:
         wanted = wire_request.requests_query(pairs(request))
 
-        def look() -> wire_request.RequestsReply:
+        def look() -> wire_request_answer.RequestsReply:
             found = self._desk.list(
                 state=wanted.state,
                 kind=wanted.kind,
@@ -132,8 +132,8 @@ class RequestRoutes:
                 due_before=wanted.due_before,
                 is_open=wanted.is_open,
             )
-            shown = [wire_request.request_reply(record) for record in found[: wanted.limit]]
-            return wire_request.RequestsReply(requests=shown, total=len(found))
+            shown = [wire_request_answer.request_reply(record) for record in found[: wanted.limit]]
+            return wire_request_answer.RequestsReply(requests=shown, total=len(found))
 
         return Reply(dump(await asyncio.to_thread(look)), JSON)
 
@@ -177,13 +177,13 @@ class RequestRoutes:
         _nothing(await read_json(request) if request.can_read_body else {})
         number = request.params["id"]
 
-        def make() -> wire_request.PackageReply:
+        def make() -> wire_request_answer.PackageReply:
             record = self._desk.get(number)
             # A link to nothing is told now, and not to the person.
             for _ in self._desk.package(number):
                 break
             made = self._tokens.make(record.id)
-            return wire_request.PackageReply(
+            return wire_request_answer.PackageReply(
                 token=made.token, expires_at=to_iso(made.expires_at), sha256=record.request.package.hex()
             )
 
@@ -214,9 +214,9 @@ class RequestRoutes:
         require_no_query(pairs(request))
         holds = self._desk.holds
 
-        def look() -> wire_request.LegalHoldsReply:
-            return wire_request.LegalHoldsReply(
-                holds=[wire_request.hold_reply(hold, holds.customer_of(hold)) for hold in holds.all()]
+        def look() -> wire_request_answer.LegalHoldsReply:
+            return wire_request_answer.LegalHoldsReply(
+                holds=[wire_request_answer.hold_reply(hold, holds.customer_of(hold)) for hold in holds.all()]
             )
 
         return Reply(dump(await asyncio.to_thread(look)), JSON)
@@ -225,12 +225,14 @@ class RequestRoutes:
         require_no_query(pairs(request))
         asked, actor = wire_request.hold_body(await read_json(request)), actor_of(request)
         held = await asyncio.to_thread(lambda: self._desk.hold(asked.reference, asked.customer, actor=actor))
-        return Reply(dump(wire_request.hold_reply(held, asked.customer or "")), JSON, 201)
+        return Reply(dump(wire_request_answer.hold_reply(held, asked.customer or "")), JSON, 201)
 
     async def _lift(self, request: Request) -> Reply:
         asked, actor = wire_request.hold_query(pairs(request)), actor_of(request)
         records = await asyncio.to_thread(lambda: self._desk.lift(asked.reference, asked.customer, actor=actor))
-        reply = wire_request.LiftedReply(requests=[wire_request.request_reply(record) for record in records])
+        reply = wire_request_answer.LiftedReply(
+            requests=[wire_request_answer.request_reply(record) for record in records]
+        )
         return Reply(dump(reply), JSON)
 
 
@@ -256,4 +258,4 @@ def _nothing(body: object) -> None:
 
 
 def _recorded(record: RequestRecord, status: int = 200) -> Reply:
-    return Reply(dump(wire_request.request_reply(record)), JSON, status)
+    return Reply(dump(wire_request_answer.request_reply(record)), JSON, status)

@@ -40,9 +40,10 @@ from kiki.members import (
     read_query,
     text_of,
 )
-from kiki.shield.consent import LEASE_HELD, State, parse_customer_id, parse_state
+from kiki.shield.consent import LEASE_HELD, State
 from kiki.shield.consent_change import Given
 from kiki.shield.consent_record import ConsentRecord
+from kiki.shield.consent_words import parse_customer_id, parse_state
 from kiki.shield.decision import event_id
 from kiki.shield.enforcer import Leased
 from kiki.shield.fact import ConsentUsed

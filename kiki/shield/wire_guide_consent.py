@@ -8,9 +8,10 @@ import msgspec
 
 from kiki.errors import InvalidInput
 from kiki.members import Query, one_of, read_members, read_query, text_of, text_or_none
-from kiki.shield.consent import State, parse_customer_id
+from kiki.shield.consent import State
 from kiki.shield.consent_change import Given
 from kiki.shield.consent_record import ConsentRecord
+from kiki.shield.consent_words import parse_customer_id
 from kiki.shield.wire_consent import Asked
 
 GUIDE_MEMBERS: Final = ("customer_id", "consent_type", "type", "ip_address", "user_agent", "legal_basis")

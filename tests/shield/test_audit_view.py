@@ -18,8 +18,9 @@ import pytest
 from kiki import BudgetGuard
 from kiki.errors import LedgerLocked, LedgerUnavailable
 from kiki.ledger.sqlite import SqliteReader
-from kiki.shield import audit_view
-from kiki.shield.audit_view import AuditView, AuditViewProcess, spawn_audit_view
+from kiki.shield import audit_follower, audit_view
+from kiki.shield.audit_view import AuditView
+from kiki.shield.audit_view_process import AuditViewProcess, spawn_audit_view
 from kiki.shield.evidence import find_rows
 from kiki.shield.evidence_csv import CSV_HEADER
 
@@ -422,7 +423,7 @@ def test_it_is_less_than_a_second_behind(tmp_path):
             behind.append(time.monotonic() - began)
         process.stop(60)
     assert min(behind) < 1
-    assert audit_view._POLL_SECONDS < 0.5
+    assert audit_follower._POLL_SECONDS < 0.5
 
 
 def test_it_waits_for_the_ledger_and_ends_without_one(tmp_path):
@@ -457,7 +458,7 @@ def test_one_that_died_is_started_again(ledger):
 PARENT = """
 import os, signal, sys, time
 from kiki import BudgetGuard
-from kiki.shield.audit_view import spawn_audit_view
+from kiki.shield.audit_view_process import spawn_audit_view
 with BudgetGuard.open("shield.db", limit=1000) as guard:
     process = spawn_audit_view("shield.db", "shield_audit_gdpr.csv", bytes_max=0, retention_days=2555)
     guard.spend(1)
@@ -498,12 +499,12 @@ def test_it_says_what_is_wrong_as_json_and_says_it_once(ledger, capfd):
     lines = [json.loads(line) for line in talk().splitlines()]
     assert [line["level"] for line in lines] == ["error", "info"]
     assert "Is a directory" in lines[0]["message"]
-    assert lines[0]["logger"] == "kiki.shield.audit_view"
+    assert lines[0]["logger"] == "kiki.shield.audit_follower"
     assert ids_in_files(ledger.parent) == ids_in_ledger(ledger)
 
 
 def test_it_loads_nothing_of_the_services():
     heavy = {"aiohttp", "grpc", "httpx", "numpy", "redis", "rich", "typer", "uvloop", "prometheus_client"}
-    code = "import sys, kiki.shield.audit_view; print(*sys.modules)"
+    code = "import sys, kiki.shield.audit_follower; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {name.partition(".")[0] for name in found.stdout.split()} & heavy == set()

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from kiki.errors import ConsentConflict, InvalidInput
 from kiki.shield.consent import (
     CONSENT,
-    PURPOSES,
-    SIGNAL_PURPOSES,
     Basis,
     ConsentState,
     Method,
@@ -20,6 +18,15 @@ from kiki.shield.consent import (
     consent_key,
     follow,
     in_force,
+    read_state,
+    state_at,
+    subject_and_purpose,
+    used_of,
+    writes_of,
+)
+from kiki.shield.consent_words import (
+    PURPOSES,
+    SIGNAL_PURPOSES,
     parse_basis,
     parse_customer_id,
     parse_digest,
@@ -28,12 +35,7 @@ from kiki.shield.consent import (
     parse_purposes,
     parse_state,
     parse_text,
-    read_state,
     signal_of,
-    state_at,
-    subject_and_purpose,
-    used_of,
-    writes_of,
 )
 from kiki.shield.fact import ConsentUsed
 

@@ -14,7 +14,7 @@ from kiki.shield.consent_record import ConsentDetails, ConsentRecord
 from kiki.shield.request_desk import RequestDesk
 from kiki.shield.subject_data import Found
 from kiki.shield.wire_consent import ConsentReply, confirm_body, consent_reply, end_of, write_lease
-from kiki.shield.wire_request import RequestReply, request_reply
+from kiki.shield.wire_request_answer import RequestReply, request_reply
 
 
 def test_a_record_of_consent_loses_nothing():
