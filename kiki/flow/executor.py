@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -57,8 +58,12 @@ def _claim_session(engine: sa.Engine, executor: str) -> Callable[[], None]:
         raise _taken(executor)
 
     def let_go() -> None:
-        # Closed and not given back to the pool: the lock is the session's.
-        connection.detach()
+        # Whoever asks next may have it: the server notices the end of a session only some time after it was closed.
+        with suppress(sa.exc.DBAPIError):  # a session that is lost has no lock
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:number)"), {"number": number})
+        # Not given back to the pool: a session in which the unlocking went wrong would keep the lock.
+        if not connection.invalidated:
+            connection.detach()
         connection.close()
 
     return let_go
