@@ -172,12 +172,11 @@ class TestBatches:
         assert [1, 2, 500] == sizes
 
     async def test_a_stream_ends_at_what_cannot_be_answered(self, tmp_path):
-        batches = [["c1"], [], ["c2"]]
         async with running(tmp_path) as service:
-            call = service.channel.stream_stream(STREAM)(
-                pb.PredictBatchRequest(customer_ids=ids).SerializeToString() for ids in batches
-            )
+            call = service.channel.stream_stream(STREAM)(timeout=60)
+            await call.write(pb.PredictBatchRequest(customer_ids=["c1"]).SerializeToString())
             assert pb.PredictBatchResponse.FromString(await call.read()).source
+            await call.write(pb.PredictBatchRequest().SerializeToString())
             with pytest.raises(grpc.aio.AioRpcError, match="a batch has 1 to"):
                 await call.read()
 
@@ -216,9 +215,8 @@ class TestTokens:
                 code, _ = await service.refused(path, b"", token=token)
                 assert expected is code
             metadata = None if token is None else (("authorization", f"Bearer {token}"),)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                _ = [each async for each in service.channel.stream_stream(STREAM)(iter([b""]), metadata=metadata)]
-        assert expected is caught.value.code()
+            # Nothing is written: grpc.aio calls a write that the refusal overtakes an internal error of its own.
+            assert expected is await service.channel.stream_stream(STREAM)(metadata=metadata, timeout=60).code()
 
     async def test_a_reader_is_answered_and_probes_need_no_token(self, tmp_path):
         request = pb.PredictRequest(customer_id="c1")
