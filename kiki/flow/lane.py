@@ -83,16 +83,22 @@ class _Lane:
         if above is None or peak(self._plan) <= above:
             return True
         await self._story.tell("approval/asked", "flow.approval_asked", peak=peak(self._plan), above=above)
-        number = 0
+        number, pause = 0, None
         while True:
             signal = await self._port.signal(f"approval/{number}", None)
             number += 1
-            if signal is not None and signal["kind"] == APPROVE:
-                await self._story.tell("approval/given", "flow.approved", actor=str(signal.get("actor", "")))
+            kind = "" if signal is None else signal["kind"]
+            if signal is not None and kind == APPROVE:
+                await self._story.tell("approval/given", "flow.approved", actor=_actor(signal))
+                # Told only now: until here it waited for its approval, paused or not.
+                if pause is not None:
+                    self._paused_by_user = True
+                    await self._story.tell("approval/paused", "flow.signal", kind=PAUSE, actor=_actor(pause))
                 return True
-            if signal is not None and signal["kind"] == CANCEL:
+            if kind == CANCEL:
                 self._cancelled = True
                 return False
+            pause = {PAUSE: signal, RESUME: None}.get(kind, pause)
 
     async def _ensure(self) -> Outcome:
         platform, calendar = self._world.platform, self._world.calendar
@@ -366,7 +372,7 @@ class _Lane:
         kind = signal["kind"]
         self._paused_by_user = {PAUSE: True, RESUME: False}.get(kind, self._paused_by_user)
         self._cancelled |= kind == CANCEL
-        await self._story.tell(f"{step}/told", "flow.signal", kind=kind, actor=str(signal.get("actor", "")))
+        await self._story.tell(f"{step}/told", "flow.signal", kind=kind, actor=_actor(signal))
         return signal
 
     async def _end(self, how: str, **detail: str) -> Json:
@@ -378,6 +384,10 @@ class _Lane:
             "open": [str(day) for day in sorted(self._money.holds)],
             **detail,
         }
+
+
+def _actor(signal: Mapping[str, Any]) -> str:
+    return str(signal.get("actor", ""))
 
 
 def peak(plan: Plan) -> int:

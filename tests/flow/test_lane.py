@@ -296,6 +296,19 @@ def test_a_large_plan_waits_for_approval() -> None:
     assert "flow.approved" in {note.event for note in case.guard.notes.values()}
 
 
+def test_a_pause_that_comes_before_the_approval_holds_after_it() -> None:
+    case = Case(PLAN.replace("currency: USD", "currency: USD\napproval_above: $50/day"))
+    for hour, kind in enumerate(["pause", "resume", "pause", "approve"]):
+        case.time.at(START - DAY // 2 + hour, lambda kind=kind: case.journal.signal(kind=kind, actor="ada"))
+    case.time.at(START + 2 * DAY + DAY // 2, lambda: case.journal.signal(kind="resume", actor="ada"))
+    result = case.run()
+
+    case.check(result)
+    assert [False, False, True, True] == [result["spent"].get(str(day), 0) > 0 for day in case.days]
+    told = [note.detail["kind"] for note in case.guard.notes.values() if note.event == "flow.signal"]
+    assert ["pause", "resume"] == told, "the pause stands behind the approval, so that the status says paused"
+
+
 def test_a_plan_that_nobody_approves_spends_nothing() -> None:
     case = Case(PLAN.replace("currency: USD", "currency: USD\napproval_above: $50/day"))
     case.time.at(START + DAY, lambda: case.journal.signal(kind="cancel", actor="cfo"))
