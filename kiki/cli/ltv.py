@@ -74,9 +74,9 @@ def fit(
     from kiki.value import training
 
     end = day(calibration_end, "--calibration-end")
-    require_writable(output, report)
+    require_writable(output, report, read=[file])
     target, page = _targets(file, output, report, nothing_else=as_json)
-    require_writable(target, page)
+    require_writable(target, page, read=[file])
     how = reading(customer_col, date_col, amount_col, order_col, currency_col, currency, tz)
     with stages() as told:
         orders = read_log(file, how, told, quiet=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -152,11 +153,20 @@ def read_log(file: Path, how: Reading, told: Told, *, quiet: bool = False) -> Or
     return orders
 
 
-def require_writable(*paths: Path | None) -> None:
-    """Raise `InvalidInput` for a file that cannot be made where it should, before minutes are spent on what goes into it."""
+def require_writable(*paths: Path | None, read: Iterable[Path] = ()) -> None:
+    """Raise `InvalidInput` for a file that cannot be made where it should, before minutes are spent on what goes into it.
+
+    Nor may it take the place of one that is `read`, which may be the only copy, or of another one of `paths`.
+    """
+    seen: set[Path] = set()
     for path in paths:
         if path is None:
             continue
+        if path.exists() and any(other.exists() and path.samefile(other) for other in read):
+            raise InvalidInput(f"{path} is what is read here, and would be lost; name another file")
+        if path.resolve() in seen:
+            raise InvalidInput(f"{path} is named twice; name two files")
+        seen.add(path.resolve())
         if path.is_dir():
             raise InvalidInput(f"{path} is a directory; name a file")
         if not path.parent.is_dir():

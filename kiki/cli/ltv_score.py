@@ -77,7 +77,7 @@ def score(
     """
     if output.suffix.lower() not in _ENDINGS:
         raise InvalidInput(f"{output.name} is no file of scores: it ends in .parquet or .csv")
-    require_writable(output)
+    require_writable(output, read=[file])
     from kiki.value.score_stream import score_stream
 
     end = day(calibration_end, "--calibration-end")
@@ -147,7 +147,7 @@ def _batches(file: Path, model: FittedModel, end: date | None, how: Reading, tol
     if file.suffix.lower() in {".parquet", ".pq"} and file.is_file():
         if is_summary(file):
             return _Found(summary_batches(file), end or model.calibration_end, how.currency, None)
-        if not _holds_moments_with_offset(file, how):
+        if _reads_alike_in_database(file, how):
             return _in_database(file, end, how, Path(room) / "summary.parquet")
     return _of_orders(read_log(file, how, told), end, model.unit)
 
@@ -177,8 +177,12 @@ def _in_database(file: Path, end: date | None, how: Reading, summary: Path) -> _
     return _Found(summary_batches(summary), as_of, how.currency or currency, None)
 
 
-def _holds_moments_with_offset(file: Path, how: Reading) -> bool:
-    """Whether days depend on the time zone, which the database leaves to whoever reads the log in memory."""
+def _reads_alike_in_database(file: Path, how: Reading) -> bool:
+    """Whether DuckDB reads days, ids and amounts of these types as the reader in memory does, which takes any others.
+
+    Days of moments with an offset depend on the time zone; text may hold those too, or what is no day or number, and
+    that reader names the row; an id such as 17850.0 is 17850, and NaN is none.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -186,8 +190,23 @@ def _holds_moments_with_offset(file: Path, how: Reading) -> bool:
         schema = pq.read_schema(file)
     except pa.ArrowException as problem:
         raise InvalidInput(f"{file.name} is no whole Parquet file: {problem}") from None
-    kind = schema.field(how.columns.within(schema.names)[0].date).type
-    return pa.types.is_timestamp(kind) and kind.tz is not None
+    kinds = pa.types
+    chosen = how.columns.within(schema.names)[0]
+    when = schema.field(chosen.date).type
+    ids = [schema.field(name).type for name in (chosen.customer, chosen.order) if name is not None]
+    numbers = [schema.field(name).type for name in (chosen.amount, chosen.quantity) if name is not None]
+    return (
+        (kinds.is_date(when) or (kinds.is_timestamp(when) and when.tz is None))
+        and all(kinds.is_integer(kind) or _is_text(kind) for kind in ids)
+        and all(kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind) for kind in numbers)
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain))
 
 
 def _today(tz: str) -> date:

@@ -64,11 +64,15 @@ class OrderColumns(NamedTuple):
         currency = self.currency or _found(_CURRENCY, present)
         if len({customer, day, amount}) < 3:
             raise InvalidInput(f"customer, date and amount are three columns, not {_listed([customer, day, amount])}")
+        chosen = OrderColumns(customer, day, amount, self.order, currency, quantity)
+        for name in chosen.used:
+            if present.count(name) > 1:
+                raise InvalidInput(f"there are {present.count(name)} columns {name!r}; give each a name of its own")
         guesses = (("customers", self.customer, customer), ("dates", self.date, day), ("amounts", self.amount, amount))
         notes = tuple(f"{what} are read from column {found!r}" for what, given, found in guesses if given is None)
         if quantity is not None and self.quantity is None:
             notes += (f"an amount is {amount!r} times {quantity!r}: to take {amount!r} alone, name it",)
-        return OrderColumns(customer, day, amount, self.order, currency, quantity), notes
+        return chosen, notes
 
 
 def _guess(what: str, names: Sequence[str], present: Sequence[str]) -> str:

@@ -336,10 +336,67 @@ def test_a_summary_that_cannot_be_leaves_the_old_file(model: Path, home: Path, h
     assert ["bad.parquet", "s.parquet"] == names(here)
 
 
+# Ways of writing a table, none of which an engine and the reader in memory take alike by themselves.
+ODD = {
+    "ids-with-a-gap": lambda frame: frame.assign(customer_id=[*map(float, range(17849, 17849 + len(frame) - 1)), None]),
+    "plain-days": lambda frame: frame.assign(date=frame.date.dt.strftime("%Y%m%d")),
+    "days-as-numbers": lambda frame: frame.assign(date=frame.date.dt.strftime("%Y%m%d").astype(int)),
+    "text-with-offset": lambda frame: frame.assign(date=frame.date.dt.strftime("%Y-%m-%dT23:30:00-05:00")),
+    "amounts-as-text": lambda frame: frame.assign(amount=" " + frame.amount.astype(str)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_parquet_log_is_scored_as_it_is_read_in_memory(home: Path, model: Path, here: Path, odd: str):
+    frame = ODD[odd](pd.read_parquet(home / "log.parquet"))
+    frame.to_parquet("odd.parquet")
+    answer("score", "odd.parquet", "--model", model, "-o", "s.parquet")
+    expected = FittedModel.load(model).predict(summarise(read_orders("odd.parquet")))
+    scores = pq.read_table("s.parquet").sort_by("customer_id")
+    assert expected.ids.tolist() == scores["customer_id"].to_pylist()
+    assert expected.revenue.mean == pytest.approx(scores["revenue_13_weeks_mean"].to_numpy())
+
+
+def test_a_parquet_log_with_text_that_is_no_number_names_the_row(home: Path, model: Path, here: Path):
+    frame = pd.read_parquet(home / "log.parquet").head(3)
+    frame.assign(amount=["1.5", "1,5", "2"]).to_parquet("odd.parquet")
+    assert "row 2 ('1,5')" in refused("score", "odd.parquet", "--model", model, "-o", "s.parquet")
+    assert ["odd.parquet"] == names(here)
+
+
+@pytest.mark.parametrize("command", ["fit", "score"])
+def test_a_parquet_log_with_two_columns_of_a_name_is_refused(home: Path, model: Path, here: Path, command: str):
+    table = pq.read_table(home / "log.parquet", columns=["customer_id", "date", "amount"])
+    pq.write_table(table.append_column("amount", table["amount"]), "two.parquet")
+    said = (
+        refused("fit", "two.parquet")
+        if command == "fit"
+        else refused("score", "two.parquet", "--model", model, "-o", "s.csv")
+    )
+    assert "there are 2 columns 'amount'" in said
+    assert ["two.parquet"] == names(here)
+
+
 @pytest.mark.parametrize("target", ["s.txt", "none/s.parquet", "."])
 def test_where_scores_cannot_go_is_refused_first(log: Path, model: Path, here: Path, target: str):
     refused("score", log, "--model", model, "-o", target)
     assert [] == names(here)
+
+
+def test_a_file_that_is_read_is_not_written_over(log: Path, model: Path, here: Path):
+    before = log.read_bytes()
+    Path("mine.csv").write_bytes(before)
+    Path("linked.csv").symlink_to("mine.csv")
+    for command in (
+        ("fit", "mine.csv", "--model", "nbd", "-o", "mine.csv"),
+        ("fit", "mine.csv", "--model", "nbd", "-o", "linked.csv"),
+        ("fit", "mine.csv", "--model", "nbd", "--report", "./mine.csv"),
+        ("score", "linked.csv", "--model", model, "-o", "mine.csv"),
+    ):
+        assert "is what is read here, and would be lost" in refused(*command)
+    assert "m.json is named twice" in refused("fit", "mine.csv", "--model", "nbd", "-o", "m.json", "--report", "m.json")
+    assert before == Path("mine.csv").read_bytes()
+    assert ["linked.csv", "mine.csv"] == names(here)
 
 
 # -- judging -----------------------------------------------------------------------------------------
