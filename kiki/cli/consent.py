@@ -76,7 +76,7 @@ def grant(
     given["guardian"] = guardian
     given["overrides"] = overrides
     with open_consents(ledger, url, token_file, may_make=True) as consents:
-        _tell(consents.say(customer, purpose, "granted", given), as_json=as_json)
+        _tell(consents.say(customer, purpose, "granted", given), "granted", as_json=as_json)
 
 
 @app.command()
@@ -97,7 +97,7 @@ def revoke(
     """
     given = _given(method=method, said_at=said_at, note=note)
     with open_consents(ledger, url, token_file, may_make=True) as consents:
-        _tell(consents.say(customer, purpose, "revoked", given), as_json=as_json)
+        _tell(consents.say(customer, purpose, "revoked", given), "revoked", as_json=as_json)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def deny(
     """Write down that a customer was asked and said no."""
     given = _given(version=version, method=method, said_at=said_at, note=note)
     with open_consents(ledger, url, token_file, may_make=True) as consents:
-        _tell(consents.say(customer, purpose, "denied", given), as_json=as_json)
+        _tell(consents.say(customer, purpose, "denied", given), "denied", as_json=as_json)
 
 
 @app.command()
@@ -237,8 +237,10 @@ def _read(file: Path) -> str:
 # -- telling -----------------------------------------------------------------------------------------
 
 
-def _tell(told: Told, *, as_json: bool) -> None:
+def _tell(told: Told, said: str, *, as_json: bool) -> None:
     record, changed = told
+    if record.state != said:
+        show.talk(f"nothing was written: what the customer said at {_day(record.said_at)} is newer, and holds")
     if as_json:
         show.as_json(record.as_dict() | ({} if changed is None else {"changed": changed}))
         return

@@ -89,7 +89,8 @@ def list_(
         str | None, typer.Option("--customer", metavar="ID", help="Only those of this customer.")
     ] = None,
     due_within: Annotated[
-        int | None, typer.Option("--due-within", min=0, metavar="DAYS", help="Only those due within so many days.")
+        int | None,
+        typer.Option("--due-within", min=0, max=36_600, metavar="DAYS", help="Only those due within so many days."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="The closed ones, too.")] = False,
     ledger: LedgerPath = None,
@@ -273,7 +274,7 @@ def close(
     as_json: Json = False,
 ) -> None:
     """Close a request without running it: refused under a provision, or taken back."""
-    if (refuse is None) is not cancel:
+    if (refuse is None) is not cancel or (refuse is not None and not reason):
         raise InvalidInput("say why: --refuse PROVISION with --reason, or --cancel")
     with open_requests(ledger, url, token_file) as requests:
         if refuse is not None:

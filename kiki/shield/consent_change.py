@@ -18,6 +18,7 @@ from kiki.shield.consent_words import (
     NOTE_LENGTH_MAX,
     NOTICE_LENGTH_MAX,
     PURPOSES,
+    SAID_METHODS,
     SIGNAL_PURPOSES,
     parse_basis,
     parse_customer_id,
@@ -90,6 +91,18 @@ def said(
     **given: Unpack[Given],
 ) -> Said:
     """What a caller sent, read and checked; raises `InvalidInput`. Spans are counted from `now`."""
+    one = _read(customer, purpose, state, now, purposes, given)
+    method = one.statement.method
+    # A signal never ends a grant that overrides it: somebody's own no, written down as one, would be lost.
+    if method not in SAID_METHODS and not one.statement.imported:
+        raise InvalidInput(
+            f"{method.value!r} is how kiki itself writes down an opt-out signal or a list; say how the person said this",
+            hint="pass a Sec-GPC header on as a signal, and take a list over with an import",
+        )
+    return one
+
+
+def _read(customer: str, purpose: str, state: State, now: int, purposes: Collection[str], given: Given) -> Said:
     guardian = parse_text(given.get("guardian"), "guardian", CUSTOMER_LENGTH_MAX)
     method = given.get("method")
     expires_at = given.get("expires_at")
@@ -115,7 +128,7 @@ def said(
         state=state,
         basis=parse_basis(basis) if basis else None,
         version=parse_text(given.get("version"), "version"),
-        expires_at=now + expires_at // _MICROSECOND if isinstance(expires_at, timedelta) else moment_of(expires_at),
+        expires_at=moment_of(now + expires_at // _MICROSECOND if isinstance(expires_at, timedelta) else expires_at),
         method=parse_method(method) if method else _usual_method(given, guardian),
         notice=digest,
         jurisdiction=parse_text(given.get("jurisdiction"), "jurisdiction"),
@@ -142,7 +155,7 @@ def moment_of(given: datetime | int | None) -> int | None:
         if given.tzinfo is None:
             raise InvalidInput("a moment needs a time zone: write datetime(..., tzinfo=UTC)")
         given = (given - _EPOCH) // _MICROSECOND
-    if isinstance(given, bool) or not 0 <= given <= _MOMENT_MAX:
+    if type(given) is not int or not 0 <= given <= _MOMENT_MAX:
         raise InvalidInput("a moment is an aware datetime or microseconds since 1970, up to the year 9999")
     return given
 
@@ -160,7 +173,7 @@ def consent_changes(many: Sequence[Said]) -> Change:
 def signal_change(customer: str, now: int, **given: Unpack[Given]) -> Change:
     """What an opt-out signal (GPC) of a known customer changes; its result is a record for each purpose."""
     given["method"] = Method.GPC
-    many = [said(customer, purpose, State.DENIED, now, **given) for purpose in SIGNAL_PURPOSES]
+    many = [_read(customer, purpose, State.DENIED, now, PURPOSES, given) for purpose in SIGNAL_PURPOSES]
     return Change(lambda turn: [_act(turn, one) for one in many], [person_of(customer)])
 
 

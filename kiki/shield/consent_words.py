@@ -13,6 +13,8 @@ from kiki.shield.consent import Basis, Method, State
 PURPOSES: Final = ("marketing", "analytics", "targeting", "profiling", "data_sharing")
 SIGNAL_PURPOSES: Final = ("data_sharing", "targeting")
 """What Global Privacy Control opts out of: sale and sharing, and what sharing is for (11 CCR 7025)."""
+SAID_METHODS: Final = tuple(each for each in Method if each not in {Method.GPC, Method.IMPORT})
+"""How a person can say something; the other two are how an opt-out signal and a list are written down."""
 
 CUSTOMER_LENGTH_MAX: Final = 256
 TEXT_LENGTH_MAX: Final = 64
@@ -73,7 +75,7 @@ def parse_method(given: object) -> Method:
     """How something was said; raises `InvalidInput`."""
     with suppress(ValueError):
         return Method(given)  # type: ignore[arg-type]  # what is no text is no member either
-    raise InvalidInput(f"{_shown(given)} is not a method: write one of {', '.join(Method)}")
+    raise InvalidInput(f"{_shown(given)} is not a method: write one of {', '.join(SAID_METHODS)}")
 
 
 def parse_state(given: object) -> State:

@@ -37,7 +37,7 @@ def lift_change(reference: str, subject: str, held: list[str], clocks: Clocks, a
     def act(turn: Turn) -> list[SubjectRequest]:
         key = hold_key(subject, reference)
         if turn.get(LEGAL_HOLD, key) is None:
-            raise NotFound(f"there is no legal hold {reference!r} there", hint="list them: kiki dsr hold --list")
+            raise NotFound(f"there is no legal hold {reference!r} there", hint="list them: kiki dsr hold")
         fact = LegalHeld(turn.now, subject, on=False, reference=reference, actor=actor)
         turn.add(fact, writes_of(fact, turn.chain, turn.next_seq))
         others = {hold.reference for hold in _others(turn, subject, key)}

@@ -11,9 +11,15 @@ from kiki.shield import note
 from kiki.shield.breach import AFFECTED_MAX
 from kiki.shield.call import KEY_LENGTH_MAX
 from kiki.shield.compliance_report import PERIODS, ComplianceReport
-from kiki.shield.consent import Basis, Method, State
+from kiki.shield.consent import Basis, State
 from kiki.shield.consent_change import IP_LENGTH_MAX
-from kiki.shield.consent_words import CUSTOMER_LENGTH_MAX, NOTE_LENGTH_MAX, NOTICE_LENGTH_MAX, TEXT_LENGTH_MAX
+from kiki.shield.consent_words import (
+    CUSTOMER_LENGTH_MAX,
+    NOTE_LENGTH_MAX,
+    NOTICE_LENGTH_MAX,
+    SAID_METHODS,
+    TEXT_LENGTH_MAX,
+)
 from kiki.shield.openapi_operation import (
     BODY,
     BROKEN,
@@ -65,7 +71,7 @@ def _members(purposes: Sequence[str]) -> Document:
         "said_at": MOMENT | {"description": "When it was said, where that is in the past."},
         "overrides": {"type": "boolean", "description": "The person was told that it contradicts an opt-out signal."},
         "version": printable(TEXT_LENGTH_MAX) | {"description": "Of the policy or notice that was shown."},
-        "method": {"enum": list(Method)},
+        "method": {"enum": list(SAID_METHODS)},
         "notice": lines_of(NOTICE_LENGTH_MAX) | {"description": "The text that was shown; kept sealed."},
         "notice_sha256": {"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"},
         "jurisdiction": printable(TEXT_LENGTH_MAX),

@@ -59,6 +59,14 @@ def test_a_consent_from_its_grant_to_its_end():
     assert ["granted", "revoked"] == [record["state"] for record in found("history", "c-1")]
 
 
+def test_a_word_that_is_older_than_what_is_known_is_said_to_change_nothing():
+    run("grant", "c-1", "marketing")
+    told = run("revoke", "c-1", "marketing", "--said-at", "2020-01-01")
+    assert (0, "granted: marketing") == (told.exit_code, told.stdout[:18])
+    assert "nothing was written: what the customer said at " in told.stderr
+    assert "" == run("revoke", "c-1", "marketing").stderr
+
+
 def test_json_says_what_the_words_say():
     notice = {"version": "3", "basis": "contract", "method": "phone", "jurisdiction": "EU"}
     options = [part for name, value in notice.items() for part in (f"--{name}", value)]
@@ -109,6 +117,7 @@ def test_the_notice_is_read_from_its_file(tmp_path: Path):
         (["grant", "c-1", "marketing", "--said-at", "2099-01-01"], "in the future"),
         (["grant", "c-1", "marketing", "--basis", "because"], "legitimate_interests"),
         (["grant", "c-1", "marketing", "--method", "magic"], "in_person"),
+        (["revoke", "c-1", "marketing", "--method", "gpc"], "say how the person said this"),
         (["import", "list.xlsx"], "which format"),
         (["import", "nothing.csv"], "cannot be read"),
     ],

@@ -108,6 +108,7 @@ def test_the_list_is_filtered(data: Path):
         found = json.loads(run("dsr", "list", *options, "--json").stdout)
         assert expected == [reply["request_id"] for reply in found], options
     assert run("dsr", "list", "--customer", "nobody").stdout == "no requests\n"
+    assert run("dsr", "list", "--due-within", "999999999999").exit_code == 2
 
 
 def test_what_is_late_is_said(data: Path):
@@ -126,7 +127,8 @@ def test_clocks_assignment_and_closing(data: Path):
     assert run("dsr", "extend", number, "--reason", "four archives").exit_code == 0
     assert run("dsr", "extend", number, "--reason", "again").exit_code == 1
     assert run("dsr", "close", number).exit_code == 2
-    assert run("dsr", "close", number, "--refuse", "GDPR 12(5)").exit_code == 2
+    unexplained = run("dsr", "close", number, "--refuse", "GDPR 12(5)")
+    assert (2, True) == (unexplained.exit_code, "--reason" in unexplained.stderr)
     closed = run("dsr", "close", number, "--refuse", "GDPR 12(5)", "--reason", "the tenth this week")
     assert f"{number}: ACCESS, refused, assigned to anna\n" == closed.stdout
     assert "cancelled" in run("dsr", "close", made("c-1", "ACCESS"), "--cancel").stdout
@@ -153,6 +155,7 @@ def test_legal_holds(data: Path):
     assert f"lifted: matter 7\n  can be run now: {number}\n" == lifted.stdout
     assert run("dsr", "hold").stdout == "no legal holds\n"
     assert run("dsr", "hold", "--lift").exit_code == 2
+    assert run("dsr", "hold", "matter 8", "--lift").stderr.endswith("hint: list them: kiki dsr hold\n")
     assert run("dsr", "run", number).stdout == f"{number}: completed\n"
 
 

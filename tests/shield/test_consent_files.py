@@ -34,6 +34,7 @@ from kiki.shield.consent_json import (
     said_of_record,
 )
 from kiki.shield.consent_store import ConsentStore
+from kiki.shield.consent_words import SAID_METHODS
 from kiki.shield.enforcer import Enforcer
 from tests.ledger.doubles import FakeClock
 
@@ -216,7 +217,7 @@ def given_along(draw) -> Given:
     made: Given = {
         "version": draw(printable),
         "basis": draw(st.sampled_from(Basis)),
-        "method": draw(st.sampled_from([method for method in Method if method is not Method.GPC])),
+        "method": draw(st.sampled_from(SAID_METHODS)),
         "jurisdiction": draw(printable),
         "guardian": draw(printable),
         "ip_address": draw(st.sampled_from(["", "203.0.113.7", "2001:db8::1"])),
