@@ -23,6 +23,9 @@ MILLIS_END: Final = 253_402_300_800_000
 """The year 10000."""
 
 _EPOCH_MILLIS = re.compile(r"[0-9]{12,14}", re.ASCII)
+_YES: Final = frozenset({"true", "yes", "y", "t", "on", "1", "1.0"})
+"""As databases, spreadsheets and data frames write it."""
+_NO: Final = frozenset({"false", "no", "n", "f", "off", "0", "0.0", ""})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,20 +57,26 @@ def profile_of(
     """The profile in a row of a CRM. What the row does not tell stays as a profile has it: absent.
 
     A field that makes no sense is absent, too, and told in `problems`; without a list for them it raises `InvalidInput`.
+    One that tells whether somebody may be written to forbids then: nobody is written to over a word that was not understood.
     """
     told: dict[str, Any] = {}
     for ours, theirs in fields.items():
         value = row.get(theirs)
         if value is None or value == "":
             continue
+        target = _TARGETS.get(ours, ours)
+        if told.get(target) is False:
+            continue  # two fields tell of one permission: what one of them forbids the other does not allow
         try:
-            told[_TARGETS.get(ours, ours)] = READERS[ours](value)
+            told[target] = READERS[ours](value)
         except (InvalidInput, ValueError, ArithmeticError):
             # The value is not shown: it is a person's.
             problem = f"field {theirs}: {ours} is {ACCEPTED.get(ours, 'something else')}"
             if problems is None:
                 raise InvalidInput(problem) from None
             problems.append(f"customer {customer[:60]!r}: {problem}")
+            if target in _PERMISSIONS:
+                told[target] = False
     return Profile(customer=customer, changed_at=changed_at, **told)
 
 
@@ -130,11 +139,14 @@ def _score(value: Any) -> float:
 
 
 def _yes(value: Any) -> bool:
-    return value is True or str(value).strip().lower() in {"true", "yes", "1"}
+    word = str(value).strip().lower()
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise ValueError("yes or no")
 
 
 def _forbids(value: Any) -> bool | None:
-    """A field that says "opted out": yes forbids, anything else leaves it to the shield."""
+    """A field that says "opted out": yes forbids, no leaves it to the shield."""
     return False if _yes(value) else None
 
 
@@ -159,7 +171,9 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "engagement_score": _score,
 }
 """How each field of a profile is read."""
+_FLAGS: Final = ("is_test", "email_marketing", "sms_marketing", "email_opt_out", "sms_opt_out")
 ACCEPTED: Final = {
+    **dict.fromkeys(_FLAGS, "true or false, or yes or no"),
     "total_spend": "an amount such as 12.34, not below zero",
     "purchase_count": "a whole number, not below zero",
     "last_purchase": "a moment such as 2026-11-22T10:00:00Z, or a day",
@@ -167,4 +181,5 @@ ACCEPTED: Final = {
     "engagement_score": "a number from 0 to 10",
 }
 """What a field takes that does not take every text."""
+_PERMISSIONS: Final = frozenset({"email_marketing", "sms_marketing"})
 _TARGETS: Final = {"email_opt_out": "email_marketing", "sms_opt_out": "sms_marketing"}
