@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 
 from kiki.errors import InvalidInput
@@ -16,9 +16,10 @@ Amount = Decimal | int | str
 
 def by_id(customer_id: str, horizon: float | None, *, reasons: bool) -> pb.PredictRequest:
     """About somebody who is known by id."""
-    if not customer_id:
+    known = _text(customer_id)
+    if not known:
         raise InvalidInput("customer_id is empty")
-    return pb.PredictRequest(customer_id=_text(customer_id), horizon=horizon, reasons=reasons)
+    return pb.PredictRequest(customer_id=known, horizon=horizon, reasons=reasons)
 
 
 def by_summary(
@@ -38,8 +39,8 @@ def by_orders(
     orders: Iterable[tuple[date, Amount]], as_of: date, horizon: float | None, *, reasons: bool
 ) -> pb.PredictRequest:
     """About somebody with these orders."""
-    lines = [pb.Order(date=day.isoformat(), amount_micros=_micros(amount)) for day, amount in orders]
-    history = pb.History(orders=lines, as_of=as_of.isoformat())
+    lines = [pb.Order(date=_day(day), amount_micros=_micros(amount)) for day, amount in orders]
+    history = pb.History(orders=lines, as_of=_day(as_of))
     return pb.PredictRequest(history=history, horizon=horizon, reasons=reasons)
 
 
@@ -50,6 +51,8 @@ def by_cohort(cohort: str | None, horizon: float | None) -> pb.PredictRequest:
 
 def in_batches(customer_ids: Iterable[str], batch: int, *, means_only: bool) -> Iterator[pb.PredictBatchRequest]:
     """About many, at most `batch` at once."""
+    if isinstance(customer_ids, str):
+        raise InvalidInput("customer_ids is one text, whose letters are nobody's ids: give a list")
     ids = [_text(each) for each in customer_ids]
     if not all(ids):
         raise InvalidInput("a customer_id is empty")
@@ -64,8 +67,17 @@ def _micros(amount: Amount) -> int:
     return parse_micros(amount, zero=True) if amount >= 0 else -parse_micros(-amount, zero=True)
 
 
-def _text(customer_id: str) -> str:
-    """The id; raises `InvalidInput` for one that has no UTF-8."""
+def _day(day: object) -> str:
+    """The day as the service reads it; raises `InvalidInput` for text and for a moment, whose day is for its zone to say."""
+    if not isinstance(day, date) or isinstance(day, datetime):
+        raise InvalidInput(f"a day is a datetime.date, not {day!r}")
+    return day.isoformat()
+
+
+def _text(customer_id: object) -> str:
+    """The id; raises `InvalidInput` for one that is no text, or has no UTF-8."""
+    if not isinstance(customer_id, str):
+        raise InvalidInput(f"a customer_id is text, not {customer_id!r}")
     try:
         customer_id.encode()
     except UnicodeEncodeError:

@@ -174,7 +174,7 @@ def _calibration(report: Report) -> str:
     table = _table(
         [("forecast of", ""), ("the interval claims", "figure"), ("outcomes inside", "figure")],
         rows,
-        "Measured on stretches of the log that the model had not seen; counts by randomised PIT.",
+        "Measured on stretches of the log that the model had not seen, by randomised PIT: a closed interval that begins at 0 holds more.",
     )
     return f"<h2>Can the intervals be trusted?</h2>{verdict}{words}{table}"
 

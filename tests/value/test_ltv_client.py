@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import grpc
@@ -61,6 +62,21 @@ def client(request, service, files):
     given = {"address": service.address} if request.param == "service" else files
     with LtvClient(**given, timeout=30) as one:
         yield one
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda client: client.predict(17), "a customer_id is text, not 17"),
+        (lambda client: client.predict_many("c17"), "customer_ids is one text"),
+        (lambda client: client.predict_many([17]), "a customer_id is text, not 17"),
+        (lambda client: client.predict_orders([("2026-01-02", "5")], LAST_DAY), "a day is a datetime.date, not '2026-01-02'"),
+        (lambda client: client.predict_orders([(FIRST_DAY, "5")], datetime(2026, 1, 2, tzinfo=UTC)), "a day is a datetime.date"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_type_is_refused_in_words(client, ask, said):
+    with pytest.raises(InvalidInput, match=re.escape(said)):
+        ask(client)
 
 
 @contextmanager
