@@ -74,6 +74,9 @@ def _secrets(values: Mapping[str, Any]) -> Iterator[str]:
             )
         return
     provider = operator["provider"]
+    if provider not in _NEEDS:
+        yield f"externalSecrets.provider: expected {' or '.join(_NEEDS)}, and null took it away"
+        return
     for path in _NEEDS[provider]:
         if not at(operator, path):
             yield f"externalSecrets.{path}: the provider {provider} needs it; set it"

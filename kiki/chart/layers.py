@@ -9,7 +9,7 @@ from typing import Any, Final
 from kiki.chart import extra_env, guards, schema, values_text
 from kiki.chart.place import chart_directory, chart_schema
 from kiki.chart.set_expression import BadExpression, parse_set
-from kiki.chart.values import coalesce, overlay
+from kiki.chart.values import coalesce, overlay, with_nothing
 from kiki.errors import ValuesError
 
 ENVIRONMENTS: Final = ("dev", "staging", "prod")
@@ -31,7 +31,7 @@ def read_layers(environment: str | None, files: Iterable[Path], expressions: Ite
         except BadExpression as error:
             problems.append(f"--set: {error}")
     if not problems:
-        problems = _mistakes(with_defaults(given))
+        problems = _mistakes(given)
     if problems:
         raise ValuesError(problems)
     return given
@@ -39,17 +39,21 @@ def read_layers(environment: str | None, files: Iterable[Path], expressions: Ite
 
 def with_defaults(given: dict[str, Any]) -> dict[str, Any]:
     """What the templates see."""
+    return coalesce(_defaults(), given)
+
+
+def _defaults() -> dict[str, Any]:
     path = chart_directory() / "values.yaml"
-    defaults, _ = values_text.parse(path.read_text(encoding="utf-8"), path.name)
-    return coalesce(defaults, given)
+    return values_text.parse(path.read_text(encoding="utf-8"), path.name)[0]
 
 
-def _mistakes(values: dict[str, Any]) -> list[str]:
-    # A contradiction can only be told between values that are what they must be.
-    return schema.problems(values, chart_schema()) or [
-        *guards.contradictions(values),
-        *sorted(extra_env.mistyped(values)),
-    ]
+def _mistakes(given: dict[str, Any]) -> list[str]:
+    seen = with_defaults(given)
+    if wrong := schema.problems(seen, chart_schema()):
+        return wrong
+    # A contradiction can only be told between values that are what they must be, and where each is there.
+    whole = with_nothing(_defaults(), seen)
+    return [*guards.contradictions(whole), *sorted(extra_env.mistyped(whole))]
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -29,6 +29,17 @@ def coalesce(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     return seen
 
 
+def with_nothing(defaults: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates see, with every key of the chart: what a null took away is nothing, of the default's kind."""
+    whole = dict(seen)
+    for key, default in defaults.items():
+        if key not in seen:
+            whole[key] = with_nothing(default, {}) if isinstance(default, Mapping) else type(default)()
+        elif isinstance(default, Mapping) and isinstance(seen[key], Mapping):
+            whole[key] = with_nothing(default, seen[key])
+    return whole
+
+
 def at(values: Mapping[str, Any], path: str, default: Any = None) -> Any:
     """The value under a dotted path."""
     found: Any = values

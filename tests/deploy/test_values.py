@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -13,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kiki.chart import guards, schema, values_text
-from kiki.chart.layers import read_layers
+from kiki.chart.layers import ENVIRONMENTS, read_layers, with_defaults
 from kiki.chart.place import chart_schema
 from kiki.chart.set_expression import BadExpression, parse_set
 from kiki.chart.values import at, coalesce, overlay
@@ -85,6 +86,24 @@ def clash(defaults: dict[str, Any], given_values: dict[str, Any]) -> bool:
         if isinstance(default, dict) and clash(default, value):
             return True
     return False
+
+
+def keys_of(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Every key of a mapping, and of those in it, dotted."""
+    for key, value in values.items():
+        yield f"{path}{key}"
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{path}{key}.")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_null_in_the_place_of_any_key_is_read(environment: str):
+    """It is taken, or contradicts something; the templates then say what Helm would."""
+    keys = list(keys_of(with_defaults(read_layers(environment, [], []))))
+    assert len(keys) > 100
+    for key in keys:
+        with contextlib.suppress(ValuesError):
+            read_layers(environment, [], [f"{key}=null"])
 
 
 @given(maps)
