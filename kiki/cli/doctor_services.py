@@ -32,14 +32,14 @@ def services(environ: Mapping[str, str]) -> Iterator[Check]:
         if service in missing:
             yield Check(name, State.WARN, "this installation lacks what it needs", missing[service])
         else:
-            yield _running(name, ports.main(service))
+            yield _running(name, ports.main(service), ports.beside(service))
     if "value" not in missing:
         yield from _model(environ)
     yield from _collector(environ)
 
 
-def _running(name: str, port: int) -> Check:
-    """Whether the port is free, ours and ready, or somebody else's."""
+def _running(name: str, port: int, beside: int | None) -> Check:
+    """Whether the port is free, ours and ready, or somebody else's; where it is free, the gRPC port `beside` it has to be too."""
     import httpx
 
     from kiki.shield.checkup import Check, State
@@ -50,6 +50,9 @@ def _running(name: str, port: int) -> Check:
         told = reply.json()
         checks = {str(each["name"]): each for each in told["checks"]}
     except (httpx.ConnectError, httpx.ConnectTimeout):
+        if beside is not None and _listens(beside):
+            said = f"nothing listens on {port}, but something on {beside}, its port for gRPC"
+            return Check(name, State.WARN, said, f"stop it, or give {name} another port")
         return Check(
             name, State.OK, f"nothing listens on {port}: it is free for kiki serve {name.removeprefix('sync')}"
         )
@@ -65,6 +68,14 @@ def _running(name: str, port: int) -> Check:
         f"at {where} not ready: {wrong[:300]}",
         f"its log has more; {where}/readyz says when it is over",
     )
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), _TIMEOUT):
+            return True
+    except OSError:
+        return False
 
 
 def _model(environ: Mapping[str, str]) -> Iterator[Check]:

@@ -79,6 +79,10 @@ class Ports:
         """The HTTP port of a service: where its health and its metrics are."""
         return {SHIELD: self.shield, VALUE: self.value_http, FLOW: self.flow, ENGAGE: self.engage}[service]
 
+    def beside(self, service: str) -> int | None:
+        """The gRPC port of a service that has one."""
+        return {VALUE: self.value, FLOW: self.flow_grpc}.get(service)
+
     def all(self) -> dict[str, int]:
         """Every port with the variable that sets it."""
         return {

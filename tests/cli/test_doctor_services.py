@@ -44,7 +44,7 @@ def answering(body: bytes, status: int = 200):
 
 @pytest.fixture
 def environ():
-    return {name: str(free_port()) for name in PORTS}
+    return {name: str(free_port()) for name in (*PORTS, "KIKI_VALUE_PORT", "KIKI_FLOW_GRPC_PORT")}
 
 
 def found(environ):
@@ -78,6 +78,15 @@ def test_a_ready_service_and_somebody_elses(environ):
     assert ("ok", f"ready at http://127.0.0.1:{ours}") == (checks["syncflow"].state, checks["syncflow"].said)
     assert "warn" == checks["syncengage"].state
     assert "none of kiki's services" in checks["syncengage"].said
+
+
+@pytest.mark.parametrize(("name", "service"), [("KIKI_VALUE_PORT", "syncvalue"), ("KIKI_FLOW_GRPC_PORT", "syncflow")])
+def test_a_grpc_port_that_is_taken(environ, name, service):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        check = found(environ | {name: str(port)})[service]
+    assert "warn" == check.state
+    assert f"something on {port}, its port for gRPC" in check.said
 
 
 def test_what_is_not_installed_is_said_with_what_to_do(environ, monkeypatch):
