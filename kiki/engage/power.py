@@ -7,12 +7,18 @@ leave zero out by the last day. That counts only the last look, so real power is
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from scipy.special import ndtri
 
 from kiki.engage.confidence_sequence import reach, tuned
 from kiki.errors import InvalidInput
+
+MONEY_MAX: Final = 1e15
+SIZE_MIN: Final = 1e-9
+"""Of an effect, in deviations: below it all people of all times show nothing."""
+_SIDES: Final = 2
+"""An experiment has at least one person on each."""
 
 
 class Power(NamedTuple):
@@ -32,8 +38,8 @@ class Power(NamedTuple):
 
 def money_deviation(rate: float, mean: float, deviation: float) -> float:
     """The standard deviation of what persons spend when `rate` of them buy for `mean` on average."""
-    if not 0 <= rate <= 1 or mean < 0 or deviation < 0:
-        raise InvalidInput("a rate is from 0 to 1, and what buyers spend is not negative")
+    if not (0 <= rate <= 1 and 0 <= mean <= MONEY_MAX and 0 <= deviation <= MONEY_MAX):
+        raise InvalidInput(f"a rate is from 0 to 1, and what buyers spend is not negative and at most {MONEY_MAX:g}")
     return math.sqrt(max(0.0, rate * (mean**2 + deviation**2) - (rate * mean) ** 2))
 
 
@@ -63,6 +69,8 @@ def power(
     if deviation <= 0 or not 0 < kept <= 1:
         raise InvalidInput("the deviation is above 0, and what is kept of the variance above 0 and at most 1")
     spread = deviation * math.sqrt(kept)
+    if abs(difference) < spread * SIZE_MIN:
+        raise InvalidInput("there are not that many people: say a larger effect, or a smaller deviation")
     always = _persons(abs(difference), spread, held_out_share, _bound(alpha), power)
     return Power(
         difference=difference,
@@ -92,15 +100,16 @@ def _bound(alpha: float) -> float:
 
 def _persons(difference: float, deviation: float, share: float, bound: float, power: float) -> int:
     score = deviation / math.sqrt(share * (1 - share))
-    return math.ceil(((bound + float(ndtri(power))) * score / difference) ** 2)
+    return max(_SIDES, math.ceil(((bound + float(ndtri(power))) * score / difference) ** 2))
 
 
 def _fixed(size: float, share: float, alpha: float, power: float) -> int:
     from statsmodels.stats.power import NormalIndPower
 
     ratio = (1 - share) / share
-    held_out = NormalIndPower().solve_power(effect_size=size, alpha=alpha, power=power, ratio=ratio)
-    return math.ceil(float(held_out) * (1 + ratio))
+    # Half the size wants four times the people. Solved at one size, because the search finds nothing where few are enough.
+    held_out = NormalIndPower().solve_power(effect_size=0.1, alpha=alpha, power=power, ratio=ratio)
+    return max(_SIDES, math.ceil(float(held_out) * (0.1 / size) ** 2 * (1 + ratio)))
 
 
 def _positive(a_day: float) -> float:

@@ -73,3 +73,32 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, float]):
     given = {"difference": 1.0, "deviation": 1.0, "held_out_share": 0.5} | wrong
     with pytest.raises(InvalidInput):
         power(**given)
+
+
+@pytest.mark.parametrize("difference", [30.0, 60.0, 1e6])
+def test_a_large_effect_is_shown_by_a_few(difference):
+    need = power(difference, money_deviation(0.05, 60, 40), held_out_share=0.1)
+    assert 2 <= need.fixed <= need.always < 100
+    assert 1 <= need.held_out < need.always
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("wanted", [0.06, 0.5, 0.8, 0.999])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
+def test_the_fixed_number_is_that_of_statsmodels_at_every_size_it_solves(size, wanted, share):
+    from statsmodels.stats.power import NormalIndPower
+
+    ratio = (1 - share) / share
+    found = power(size, 1.0, held_out_share=share, power=wanted).fixed
+    reached = NormalIndPower().power(effect_size=size, nobs1=found / (1 + ratio), alpha=0.05, ratio=ratio)
+    before = NormalIndPower().power(effect_size=size, nobs1=(found - 1) / (1 + ratio), alpha=0.05, ratio=ratio)
+    assert reached >= wanted - 1e-6
+    assert before < wanted + 1e-6 or found == 2
+
+
+@pytest.mark.parametrize(
+    ("difference", "mean"), [(1e-300, 60), (1e-9, 1e9), (1, 1e308), (1, float("inf")), (1, float("nan"))]
+)
+def test_what_no_number_of_people_shows_is_refused(difference, mean):
+    with pytest.raises(InvalidInput):
+        power(difference, money_deviation(0.05, mean, 40), held_out_share=0.1)
