@@ -12,7 +12,7 @@ import typer
 from kiki.cli import show
 from kiki.cli.loyalty_access import Customer, DataDir, Order, open_loyalty, refused
 from kiki.cli.options import Json, parse_when
-from kiki.errors import CodeDenied
+from kiki.errors import CodeDenied, InvalidInput
 
 if TYPE_CHECKING:
     from kiki.engage.coupon_book import Code, CouponBook
@@ -58,11 +58,15 @@ def _until(text: str | None) -> int | None:
     if text is None:
         return None
     now = datetime.now(UTC)
-    past = parse_when(text, now)
-    assert past is not None
-    moment = now + (now - past) if text.strip()[-1:] in "smhdw" else past
-    if len(text) == len("2027-01-31"):
-        moment += timedelta(days=1)
+    try:
+        past = parse_when(text, now)
+        assert past is not None
+        moment = now + (now - past) if text.strip()[-1:] in "smhdw" else past
+        if len(text) == len("2027-01-31"):
+            moment += timedelta(days=1)
+    except (InvalidInput, OverflowError):
+        accepted = "write 12h, 30d or 52w (from now), 2027-01-31, or RFC 3339, up to the year 9999"
+        raise InvalidInput(f"{text[:40]!r} is not when codes end: {accepted}; leave it out where they do not") from None
     return round(moment.timestamp() * 1_000_000)
 
 

@@ -114,13 +114,18 @@ def _members(given: Given) -> Body:
 
 
 def _moment(value: object) -> str:
-    if isinstance(value, timedelta):
-        return to_iso(wall_micros() + value // timedelta(microseconds=1))
-    if isinstance(value, datetime):
-        return iso_of(value) or ""
-    if isinstance(value, int):
-        return to_iso(value)
-    raise InvalidInput("a moment is an aware datetime, a span from now, or microseconds since 1970")
+    try:
+        if isinstance(value, timedelta):
+            return to_iso(wall_micros() + value // timedelta(microseconds=1))
+        if isinstance(value, datetime):
+            return iso_of(value) or ""
+        if isinstance(value, int):
+            return to_iso(value)
+    except (ValueError, OverflowError, OSError):
+        pass  # a year that there is not
+    raise InvalidInput(
+        "a moment is an aware datetime, a span from now, or microseconds since 1970, up to the year 9999"
+    )
 
 
 # -- in two colours ----------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def test_the_notice_is_read_from_its_file(tmp_path: Path):
         (["grant", "c-1", "markting"], "write one of marketing, analytics"),
         (["check", "c-1", "markting"], "write one of marketing, analytics"),
         (["grant", "c-1", "marketing", "--expires", "2020-01-01"], "in the past"),
+        (["grant", "c-1", "marketing", "--expires", "999999w"], "up to the year 9999"),
         (["grant", "c-1", "marketing", "--expires", "soon"], "write 12h, 365d"),
         (["grant", "c-1", "marketing", "--said-at", "2099-01-01"], "in the future"),
         (["grant", "c-1", "marketing", "--basis", "because"], "legitimate_interests"),

@@ -149,6 +149,7 @@ def test_a_service_that_is_named_and_not_there_is_not_passed_by(tmp_path: Path):
         (["check", "c-1", "markting"], "write one of marketing, analytics"),
         (["history", "c-1", "--purpose", "markting"], "write one of marketing, analytics"),
         (["grant", "c-1", "marketing", "--expires", "2020-01-01"], "in the past"),
+        (["grant", "c-1", "marketing", "--expires", "999999w"], "up to the year 9999"),
         (["grant", "c-1", "marketing", "--basis", "because"], "legitimate_interests"),
     ],
 )

@@ -116,6 +116,8 @@ def test_codes_as_in_the_docs(loyalty):
         ("codes", "issue", "Bad Pool", "--count", "1"),
         ("codes", "issue", "a", "--count", "1", "--ends", "soon"),
         ("codes", "issue", "a", "--count", "1", "--ends", "2020-01-01"),
+        ("codes", "issue", "a", "--count", "1", "--ends", "9999-12-31"),
+        ("codes", "issue", "a", "--count", "1", "--ends", "999999w"),
         ("codes", "lock", "x", "--key", "k", "--minutes", "0"),
     ],
 )
