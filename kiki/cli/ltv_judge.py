@@ -26,6 +26,7 @@ from kiki.cli.ltv_options import (
     UnitOrFile,
     day,
     is_model_file,
+    note_silence,
     read_log,
     reading,
 )
@@ -235,12 +236,7 @@ def _holdout(orders: Orders, end: date | None, last: date | None, horizon: float
         end = day_of((orders.first_day + until) // 2 if days is None else until - days)
     if days is not None and abs((day_of(until) - end).days - days) > DAYS_PER_UNIT[unit]:
         show.talk(f"note: --holdout-end {last} decides how far is forecast, not --horizon {horizon:g}", dim=True)
-    if (silent := until - orders.last_day) > 0:
-        show.talk(
-            f"note: the holdout ends {silent} days after the last line of the log, on {day_of(orders.last_day)}: "
-            "that nobody bought in between is taken as a fact",
-            dim=True,
-        )
+    note_silence("the holdout", day_of(until), day_of(orders.last_day))
     return Holdout.of(orders, end, day_of(until), unit)
 
 

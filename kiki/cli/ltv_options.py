@@ -153,6 +153,16 @@ def read_log(file: Path, how: Reading, told: Told, *, quiet: bool = False) -> Or
     return orders
 
 
+def note_silence(what: str, end: date | None, last_line: date) -> None:
+    """Say so where `what` ends after the log does: customers who were silent since then look like customers who left."""
+    if end is not None and end > last_line:
+        show.talk(
+            f"note: {what} ends {(end - last_line).days} days after the last line of the log, on {last_line}: "
+            "that nobody bought in between is taken as a fact",
+            dim=True,
+        )
+
+
 def require_writable(*paths: Path | None, read: Iterable[Path] = ()) -> None:
     """Raise `InvalidInput` for a file that cannot be made where it should, before minutes are spent on what goes into it.
 

@@ -27,6 +27,7 @@ from kiki.cli.ltv_options import (
     UnitOrFile,
     day,
     is_model_file,
+    note_silence,
     read_log,
     reading,
 )
@@ -187,11 +188,13 @@ def _asked(file: Path | None, customer: str | None, history: History | None, opt
 def _of_log(file: Path, customer: str, options: _Options, how: Reading) -> _Asked:
     import numpy as np
 
+    from kiki.value.orders import day_of
     from kiki.value.purchases import summarise
 
     with stages() as told:
         end = day(options.calibration_end, "--calibration-end")
         orders = read_log(file, how, told)
+        note_silence("the calibration", end, day_of(orders.last_day))
         model = chosen_model(
             options.model,
             orders,

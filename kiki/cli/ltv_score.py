@@ -29,6 +29,7 @@ from kiki.cli.ltv_options import (
     UnitOrFile,
     day,
     is_model_file,
+    note_silence,
     read_log,
     reading,
     require_writable,
@@ -153,9 +154,11 @@ def _batches(file: Path, model: FittedModel, end: date | None, how: Reading, tol
 
 
 def _of_orders(orders: Orders, end: date | None, unit: str) -> _Found:
+    from kiki.value.orders import day_of
     from kiki.value.purchases import summarise
     from kiki.value.score_stream import BATCH_ROWS, summary_table
 
+    note_silence("the calibration", end, day_of(orders.last_day))
     known = summarise(orders, end, unit)
     batches = summary_table(known).to_batches(max_chunksize=BATCH_ROWS)
     return _Found(batches, known.calibration_end, known.currency, len(known))
@@ -172,7 +175,9 @@ def _in_database(file: Path, end: date | None, how: Reading, summary: Path) -> _
     currency = require_sound(log, columns=how.columns, until=_today(how.tz))
     if how.currency and currency and how.currency.upper() != currency:
         raise InvalidInput(f"the log is in {currency!r}, not in {how.currency!r}")
-    as_of = end or last_day(log, columns=how.columns)
+    last = last_day(log, columns=how.columns)
+    note_silence("the calibration", end, last)
+    as_of = end or last
     purchases_expression(log, as_of, columns=how.columns).to_parquet(summary)
     return _Found(summary_batches(summary), as_of, how.currency or currency, None)
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -381,6 +381,17 @@ def test_a_parquet_log_with_two_columns_of_a_name_is_refused(home: Path, model: 
 def test_where_scores_cannot_go_is_refused_first(log: Path, model: Path, here: Path, target: str):
     refused("score", log, "--model", model, "-o", target)
     assert [] == names(here)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_a_day_after_the_log_is_said(home: Path, model: Path, here: Path, name: str):
+    last = summarise(read_orders(home / name)).calibration_end
+    said = f"ends 30 days after the last line of the log, on {last}"
+    for end, expected in ((last + timedelta(days=30), True), (last, False)):
+        told = run("score", home / name, "--model", model, "--calibration-end", end, "-o", "s.parquet")
+        assert (0, expected) == (told.exit_code, said in told.stderr)
+        told = run("predict", home / name, "--model", model, "--calibration-end", end, "--customer", shop.IDS[0])
+        assert (0, expected) == (told.exit_code, said in told.stderr)
 
 
 def test_a_file_that_is_read_is_not_written_over(log: Path, model: Path, here: Path):
