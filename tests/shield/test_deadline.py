@@ -183,7 +183,7 @@ def test_every_clock_ends_on_a_working_day_later_than_27_days_and_never_before_a
     longer = deadlines([GDPR, CCPA], received, received, calendars=calendars, extended=[GDPR, CCPA])
     answer = next(one for one in plain if one.regime is GDPR and one.due is Due.ANSWER)
     assert date.fromisoformat(answer.day).weekday() < 5
-    assert 27 * DAY < answer.at - received <= 34 * DAY
+    assert 27 * DAY < answer.at - received <= 34 * DAY + DAY // 24  # a month may hold the night of 25 hours
     assert answer_due(plain) < answer_due(longer)
 
 
