@@ -229,13 +229,17 @@ class Member:
         return None if self.process is None or self.process.poll() is not None else self.process.pid
 
     def last_words(self) -> str:
-        """The last line that it logged, for whoever wonders why it ended."""
+        """Why it ended: the error that it ended with, with all its lines and its hint, else the last line that it logged."""
         if self.log is None or not self.log.exists():
             return ""
         with self.log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
+        # What is logged is JSON; an error is said after it, in lines of its own.
+        last_json = max((place for place, line in enumerate(lines) if line.startswith("{")), default=-1)
+        errors = [place for place, line in enumerate(lines) if line.startswith("error: ") and place > last_json]
+        begin = errors[-1] if errors else -1
+        return " ".join(line.strip() for line in lines[begin:])[:300] if lines else ""
 
 
 @dataclass(slots=True)

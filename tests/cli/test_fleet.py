@@ -1,8 +1,10 @@
-"""The ports of `kiki up` where it may take any."""
+"""The ports of `kiki up` where it may take any, and what it says of a service that ended."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from kiki.cli import fleet
 
@@ -22,3 +24,20 @@ def test_where_the_system_says_nothing_it_is_below_what_all_systems_use(monkeypa
         assert all(1024 < port < 32_768 for port in fleet.Ports.read(ANY).all().values())
     monkeypatch.setattr(fleet, "_OUTGOING", tmp_path / "none")
     assert all(1024 < port < 32_768 for port in fleet.Ports.read(ANY).all().values())
+
+
+@pytest.mark.parametrize(
+    ("logged", "said"),
+    [
+        ("", ""),
+        ('{"event": "a"}\n{"event": "b"}\n', '{"event": "b"}'),
+        ('{"event": "a"}\nerror: it is taken\nhint: stop it\n', "error: it is taken hint: stop it"),
+        ("error: 2 mistakes\n  - a\n  - b\n", "error: 2 mistakes - a - b"),
+        ("error: old\nhint: old\nerror: new\n", "error: new"),
+        ('error: old\nhint: old\n{"event": "killed later"}\n', '{"event": "killed later"}'),
+    ],
+)
+def test_why_a_service_ended_is_its_error_and_not_the_hint_alone(tmp_path, logged, said):
+    log = tmp_path / "shield.log"
+    log.write_text(logged)
+    assert said == fleet.Member("shield", {}, log).last_words()
