@@ -172,6 +172,8 @@ def _in_database(file: Path, end: date | None, how: Reading, summary: Path) -> _
     from kiki.value.warehouse import last_day, purchases_expression, require_sound
 
     log = ibis.duckdb.connect().read_parquet(file)
+    for note in how.columns.within(list(log.columns))[1]:
+        show.talk(f"note: {note}", dim=True)
     currency = require_sound(log, columns=how.columns, until=_today(how.tz))
     if how.currency and currency and how.currency.upper() != currency:
         raise InvalidInput(f"the log is in {currency!r}, not in {how.currency!r}")

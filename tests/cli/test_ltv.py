@@ -357,6 +357,14 @@ def test_a_parquet_log_is_scored_as_it_is_read_in_memory(home: Path, model: Path
     assert expected.revenue.mean == pytest.approx(scores["revenue_13_weeks_mean"].to_numpy())
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.parquet"])
+def test_guessed_columns_are_said_however_a_log_is_read(home: Path, model: Path, here: Path, name: str):
+    told = run("score", home / name, "--model", model, "-o", "s.parquet")
+    assert "amounts are read from column 'amount'" in told.stderr
+    named = run("score", home / name, "--model", model, "-o", "s.parquet", "--amount-col", "amount")
+    assert "amounts are read from" not in named.stderr
+
+
 def test_a_parquet_log_with_text_that_is_no_number_names_the_row(home: Path, model: Path, here: Path):
     frame = pd.read_parquet(home / "log.parquet").head(3)
     frame.assign(amount=["1.5", "1,5", "2"]).to_parquet("odd.parquet")
