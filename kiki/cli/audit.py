@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import select
 import sys
+import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import evidence, show
-from kiki.cli.ledger_access import access
-from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, when_micros
-from kiki.errors import InvalidInput, KikiError
+from kiki.cli.ledger_access import access, written_file
+from kiki.cli.options import DataDir, Json, OneScope, OutcomeWord, Since, Until, require_order, when_micros
+from kiki.errors import InvalidInput
 
 if TYPE_CHECKING:
     from kiki.shield.evidence import Row
@@ -59,14 +62,16 @@ def export(
             raise InvalidInput("give either --campaign or --scope")
         scope = f"campaign:{campaign}"
 
+    begin, end = when_micros(since), when_micros(until)
+    require_order(begin, end)
     with access(None, data_dir).readers() as readers, written(output) as write:
         count = decisions.export(
             readers,
             write,
             format="jsonl" if as_json or form is Format.JSONL else "csv",
             retention_days=_retention_days(),
-            since=when_micros(since),
-            until=when_micros(until),
+            since=begin,
+            until=end,
             outcome=outcome,
             scope=scope,
             progress=_progress(output),
@@ -88,13 +93,27 @@ def tail(
     from kiki.shield import evidence as decisions
 
     with access(None, data_dir).readers() as readers:
-        for row in decisions.tail(readers, count, follow=follow, outcome=outcome, scope=scope, decisions=True):
+        for row in decisions.tail(
+            readers, count, follow=follow, outcome=outcome, scope=scope, decisions=True, sleep=_sleep_while_read
+        ):
             if as_json:
                 show.as_json(row.as_dict())
             else:
                 show.line(_told(row))
             if follow:
                 sys.stdout.flush()
+
+
+def _sleep_while_read(seconds: float) -> None:
+    """Wait, unless whoever read the output is gone: a ledger where nothing happens would never find that out."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+    except (ValueError, OSError):
+        time.sleep(seconds)
+        return
+    if poll.poll(seconds * 1000):
+        raise BrokenPipeError
 
 
 def _told(row: Row) -> str:
@@ -120,21 +139,10 @@ def written(output: Path | None) -> Iterator[Callable[[str], object]]:
     if output is None:
         yield sys.stdout.write
         return
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with open(part, "x", encoding="utf-8", newline="", opener=_for_us_alone) as file:
-            yield file.write
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(output)
-    except OSError as error:
-        raise KikiError(f"{output} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _for_us_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    with written_file(output, 0o600) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text.write
+        text.detach()
 
 
 def _progress(output: Path | None) -> Callable[[int, int], None] | None:

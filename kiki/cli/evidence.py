@@ -14,7 +14,7 @@ import typer
 
 from kiki.cli import show
 from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, written_file
-from kiki.cli.options import DataDir, Json, when_micros
+from kiki.cli.options import DataDir, Json, require_order, when_micros
 from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked
 
 if TYPE_CHECKING:
@@ -193,10 +193,8 @@ def _show(chains: tuple[VerifiedChain, ...], report: AuditReport, *, as_json: bo
         for chain in chains:
             signed = "no checkpoint" if chain.at is None else f"signed {to_iso(chain.at)}"
             witnessed = "".join(f", witness {each.name} saw {each.size}" for each in chain.cosigners) or ", no witness"
-            show.line(
-                f"chain {chain.chain}: entries {chain.first} to {chain.last}, {chain.checkpoints} checkpoints, {signed}"
-                f"{witnessed}"
-            )
+            entries = f"entries {chain.first} to {chain.last}" if chain.first <= chain.last else "no entries"
+            show.line(f"chain {chain.chain}: {entries}, {chain.checkpoints} checkpoints, {signed}{witnessed}")
         show.line(
             f"{report.decisions} decisions in {report.windows} windows of budgets, {report.consents} of them resting on "
             f"consent; {report.finding_count} findings"
@@ -255,6 +253,7 @@ def bundle(
     found = access(ledger, data_dir)
     seed = found.seed()
     begin, end = when_micros(since), when_micros(until)
+    require_order(begin, end)
     with contextlib.suppress(LedgerLocked):
         seal(found.source, seed)
     with found.readers() as readers, written_file(output) as file:

@@ -94,6 +94,7 @@ def access(ledger: Path | None, data_dir: Path | None) -> Access:
     settings = LedgerSettings.parse(environ)
     keys = key_source(settings)
     if ledger is not None:
+        ledger = ledger / LEDGER if ledger.is_dir() else ledger
         if settings.master_key_file is None and not keys.text and not keys.command:
             keys = type(keys)(file=ledger.with_name(MASTER_KEY_FILE))
         return Access(ledger, keys)
@@ -124,11 +125,15 @@ def key_text(given: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def written_file(output: Path) -> Iterator[BinaryIO]:
+def written_file(output: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on the disk."""
+    output = output.resolve() if output.is_symlink() else output
+    if output.exists() and not output.is_file() and not output.is_dir():
+        # A rename would put a file in the place of /dev/full, and root may do that.
+        raise KikiError(f"{output} cannot be written: it is a device or a pipe, and a file would take its place")
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

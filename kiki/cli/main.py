@@ -6,6 +6,7 @@ Every import in these files is light; what a command needs, it imports when it r
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -36,6 +37,8 @@ from kiki.cli.options import JSON_META
 from kiki.cli.settings import settings
 from kiki.errors import InvalidInput, KikiError
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class KikiGroup(TyperGroup):
     """The one place where errors become words and exit codes."""
@@ -53,6 +56,10 @@ class KikiGroup(TyperGroup):
             _forget_stdout()
             raise typer.Exit(show.EXIT_PIPE) from None
         except OSError as error:
+            if error.errno in _DISK_FULL and error.filename is None:
+                _forget_stdout()
+                lost = KikiError(f"the output cannot be written: {error.strerror}")
+                raise typer.Exit(show.fail(lost, json_wanted=ctx.meta.get(JSON_META, False))) from None
             if error.filename is None:
                 raise
             # A file that cannot be read or made is its owner's matter: they want its name, not the way that led to it.
@@ -121,9 +128,21 @@ def _forget_stdout() -> None:
     os.close(nothing)
 
 
+def _have_streams() -> None:
+    """Put nothing in the place of a stream that the caller closed: else the first file that is opened becomes it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
+
+
 def main() -> None:
     """Run the command line and end the process."""
     code: Any = 0
+    _have_streams()
     try:
         app(prog_name="kiki")
     except SystemExit as end:

@@ -122,6 +122,12 @@ def parse_when(text: str | None, now: datetime | None = None) -> datetime | None
         ) from None
 
 
+def require_order(begin: int | None, end: int | None) -> None:
+    """Refuse a time that ends before it begins; raises `InvalidInput`."""
+    if begin is not None and end is not None and begin >= end:
+        raise InvalidInput("the period's beginning must be before its end")
+
+
 def when_micros(text: str | None) -> int | None:
     """The same in microseconds since the epoch."""
     moment = parse_when(text)

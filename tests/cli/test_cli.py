@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -432,6 +433,44 @@ def test_an_absent_service_is_an_error_with_a_hint():
     result = kiki("check", "--url", "http://127.0.0.1:9")
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"error: SyncShield at .*\nhint: .*kiki serve shield\n", result.stderr)
+
+
+def test_the_tail_of_a_quiet_ledger_ends_when_nobody_reads_it(tmp_path: Path):
+    """`kiki audit tail -f | head -1` ends, although nothing is written any more."""
+    with BudgetGuard.open(tmp_path / "shield.db", limit="500000") as guard:
+        guard.spend_many(["1", "2", "3"])
+    command = [sys.executable, "-m", "kiki", "audit", "tail", "-f", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "APPROVED" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+
+def shell(line: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    command = f"exec {shlex.quote(sys.executable)} -m kiki audit export --data-dir {shlex.quote(str(data_dir))} {line}"
+    return subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+@pytest.mark.parametrize(("spends", "options"), [(1, ""), (20_000, ""), (1, "--json")])
+def test_an_output_that_is_full_is_said_in_one_line(tmp_path: Path, spends: int, options: str):
+    with BudgetGuard.open(tmp_path / "shield.db", limit="500000") as guard:
+        for begin in range(0, spends, 5000):
+            guard.spend_many(["0.01"] * min(5000, spends - begin))
+    told = shell(f"{options} >/dev/full", tmp_path)
+    assert (1, 1) == (told.returncode, len(told.stderr.splitlines()))
+    assert "the output cannot be written: No space left on device" in told.stderr
+
+
+def test_a_stream_that_the_caller_closed_is_none_that_is_written_to(tmp_path: Path):
+    with BudgetGuard.open(tmp_path / "shield.db", limit="500000") as guard:
+        guard.spend("1")
+    before = (tmp_path / "shield.db").read_bytes()
+    told = shell("<&- >&-", tmp_path)
+    assert (0, "") == (told.returncode, told.stderr)
+    assert 1 == shell("--data-dir /nowhere <&- >&- 2>&-", tmp_path).returncode
+    assert before == (tmp_path / "shield.db").read_bytes()
 
 
 def test_a_closed_pipe_is_silent(tmp_path: Path):

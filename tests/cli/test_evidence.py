@@ -216,6 +216,36 @@ def test_a_bundle_of_a_time_says_what_it_does_not_cover(data: Path, vkey: Path, 
     assert 2 == result.exit_code
 
 
+def test_a_time_that_ends_before_it_begins_is_no_bundle(data: Path, tmp_path: Path):
+    for command in (
+        ["bundle", "-o", tmp_path / "no.kiki", "--from", "5m", "--to", "1h"],
+        ["export", "--since", "5m", "--until", "1h"],
+    ):
+        refused = run("audit", *command)
+        assert (2, "") == (refused.exit_code, refused.stdout)
+        assert "beginning must be before its end" in refused.stderr
+    assert run("audit", "bundle", "-o", tmp_path / "later.kiki", "--from", "2999-01-01").exit_code == 0
+    assert ": no entries, " in run("audit", "verify", tmp_path / "later.kiki").stdout
+
+
+def test_a_ledger_is_named_by_its_directory_too(data: Path, monkeypatch):
+    monkeypatch.delenv("KIKI_DATA_DIR")
+    assert "holds\n" in run("audit", "verify", "--ledger", data).stdout
+    assert run("audit", "key", "--ledger", data).stdout == run("audit", "key", "--ledger", data / "shield.db").stdout
+
+
+@pytest.mark.parametrize("command", [["bundle"], ["prove", "--event", "0000000000020000"], ["export"]])
+def test_what_is_no_file_is_not_replaced_by_one(data: Path, tmp_path: Path, command: list[str]):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    refused = run("audit", *command, "-o", pipe)
+    assert (1, True) == (refused.exit_code, pipe.is_fifo())
+    assert "a file would take its place" in refused.stderr
+    link.symlink_to(tmp_path / "behind")
+    assert run("audit", *command, "-o", link).exit_code == 0
+    assert (True, True) == (link.is_symlink(), (tmp_path / "behind").is_file())
+
+
 def test_a_proof_is_small_and_checked_offline(data: Path, vkey: Path, tmp_path: Path, monkeypatch):
     path = tmp_path / "proof.json"
     assert 0 == run("audit", "prove", "--event", "0000000000020000", "-o", path).exit_code
