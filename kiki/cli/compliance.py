@@ -73,7 +73,8 @@ def report(
 def breach(
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="Your name of the incident; no personal data.")],
     found: Annotated[
-        str | None, typer.Option("--found", metavar="WHEN", help="When it became known; without: now.")
+        str | None,
+        typer.Option("--found", metavar="WHEN", help="When it became known; without: as declared before, else now."),
     ] = None,
     notified: Annotated[
         str | None, typer.Option("--notified", metavar="WHEN", help="When the authority was told.")

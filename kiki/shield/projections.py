@@ -18,8 +18,9 @@ from kiki.ledger.key_index import KeyIndex, key_write
 from kiki.ledger.ledger import Append, read_entries
 from kiki.ledger.projected import projected
 from kiki.ledger.store import Reader, Store, Write
-from kiki.shield import consent, legal_hold, note, subject_request
+from kiki.shield import breach, consent, legal_hold, note, subject_request
 from kiki.shield.fact import (
+    BreachDeclared,
     ConsentChanged,
     Decided,
     Fact,
@@ -172,6 +173,8 @@ class Projections:
             return note.writes_of(fact, seq)
         if isinstance(fact, LegalHeld):
             return legal_hold.writes_of(fact, self._chain, seq)
+        if isinstance(fact, BreachDeclared):
+            return breach.writes_of(fact)
         if isinstance(fact, RequestChanged):
             known = self._store.get(subject_request.REQUEST, subject_request.request_key(fact.request))
             return subject_request.writes_of(fact, self._chain, seq, known)

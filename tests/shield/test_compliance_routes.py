@@ -135,6 +135,21 @@ async def test_a_breach_is_written_down_and_more_may_be_told(shield):
     assert ("breach", "DECLARED", "INC-1") == (row["verb"], row["outcome"], row["resource"])
 
 
+async def test_telling_more_about_a_breach_leaves_the_rest_as_it_was(shield):
+    """Above all the 72 hours: they do not begin again with each thing that is told."""
+    await shield.post("/v1/breaches", {"reference": "INC-1", "found_at": "2026-11-01T10:00:00Z", "affected": 12})
+    await shield.post("/v1/breaches", {"reference": "INC-1", "notified_at": "2026-11-02T10:00:00Z"})
+    last = (await shield.post("/v1/breaches", {"reference": "INC-1", "affected": 270})).json
+    expected = ("2026-11-01T10:00:00.000000Z", "2026-11-04T10:00:00.000000Z", "2026-11-02T10:00:00.000000Z", 270)
+    (reported,) = (await shield.get("/compliance/report")).json["breaches"]
+    for found in (last, reported):
+        assert expected == tuple(found[name] for name in ("found_at", "authority_due_at", "notified_at", "affected"))
+    moved = await shield.post("/v1/breaches", {"reference": "INC-1", "found_at": "2026-10-31T10:00:00Z"})
+    assert "2026-11-03T10:00:00.000000Z" == moved.json["authority_due_at"]
+    other = (await shield.post("/v1/breaches", {"reference": "INC-2"})).json
+    assert (other["declared_at"], None) == (other["found_at"], other.get("affected"))
+
+
 @pytest.mark.parametrize(
     "body",
     [
