@@ -365,7 +365,7 @@ class FittedModel:
             )
         except KeyError as error:
             raise ModelInvalid(f"the content of the model lacks {error}") from error
-        except (msgspec.ValidationError, InvalidInput, TypeError, ValueError) as error:
+        except (msgspec.ValidationError, InvalidInput, TypeError, ValueError, OverflowError) as error:
             raise ModelInvalid(f"the content of the model makes no sense: {error}") from error
 
     def save(self, path: str | Path) -> str:

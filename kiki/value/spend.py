@@ -9,9 +9,10 @@ the number of purchases. Amounts are float64 in the log's currency.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
 import numpy as np
 from scipy.special import digamma, erfc, polygamma
 
@@ -77,6 +78,7 @@ class SpendModel:
             )
         else:
             wrong = any(value is not None for value in gamma) or not np.isfinite(self.constant) or self.constant < 0
+        wrong = wrong or (self.first_order is not None and not 0 < self.first_order < np.inf)
         if wrong or not 0 <= self.zero_share <= 1 or not np.isfinite(self.frequency_exponent):
             raise InvalidInput(
                 f"this is no spend model: p, q, v {gamma} are above 0 with q above 1, or there is one constant amount "
@@ -118,9 +120,9 @@ class SpendModel:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The model that `as_dict` wrote; raises `InvalidInput` for anything else."""
         try:
-            return cls(**{field.name: data[field.name] for field in fields(cls)} | {"notes": tuple(data["notes"])})
-        except (KeyError, TypeError) as error:
-            raise InvalidInput(f"this is no spend model: {error!r}") from error
+            return msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"this is no spend model: {error}") from error
 
 
 def fit_spend(purchases: Purchases, estimator: str = "mle", *, first_order: bool = True) -> SpendModel:

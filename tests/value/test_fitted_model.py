@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from datetime import date, timedelta
@@ -224,3 +225,15 @@ def test_impossible_parameters_in_a_file_are_refused(model, tmp_path: Path, valu
     write_model_file(tmp_path / "m.json", content)
     with pytest.raises(ModelInvalid):
         FittedModel.load(tmp_path / "m.json")
+
+
+def test_a_number_that_no_float_holds_is_refused_wherever_it_stands(model, tmp_path: Path):
+    for members in (("horizon",), ("card", "horizon"), ("card", "shape_weight"), ("spend", "p")):
+        content = copy.deepcopy(model.as_dict())
+        place = content if len(members) == 1 else content[members[0]]
+        if place is None:
+            continue  # a named model has no card
+        place[members[-1]] = 10**400
+        write_model_file(tmp_path / "m.json", content)
+        with pytest.raises(ModelInvalid):
+            FittedModel.load(tmp_path / "m.json")

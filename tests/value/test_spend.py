@@ -113,8 +113,13 @@ def test_a_model_survives_json():
 
 
 @pytest.mark.parametrize(
-    "change", [{"q": 0.9}, {"p": None}, {"constant": 3.0}, {"zero_share": 1.5}, {"v": float("nan")}]
-)
+    "change",
+    [
+        {"q": 0.9}, {"p": None}, {"constant": 3.0}, {"zero_share": 1.5}, {"v": float("nan")}, {"first_order": 0.0},
+        {"first_order": "2"}, {"log_likelihood": []}, {"independence_p_value": "x"}, {"standard_errors": {"p": None}},
+        {"notes": "x"}, {"p": 10**400},
+    ],
+)  # fmt: skip
 def test_what_is_no_model_is_refused(change):
     with pytest.raises(InvalidInput):
         SpendModel.from_dict(fit_spend(drawn(200, **TRUTH)).as_dict() | change)
