@@ -183,6 +183,12 @@ class SqliteStore(SqliteReader):
         except OSError as error:
             owner = lock.read(64).decode("ascii", "replace").strip() or "unknown"
             lock.close()
+            if owner == str(os.getpid()):
+                raise LedgerLocked(
+                    f"the ledger {self.path} is open already in this process, or in one of its number in another "
+                    f"container (pid {owner})",
+                    hint="use what has it open (a guard's consents are guard.consents), or close that first",
+                ) from error
             raise LedgerLocked(
                 f"another process (pid {owner}) owns the ledger {self.path}",
                 hint="stop it, talk to it through its service, or use a ledger of your own",

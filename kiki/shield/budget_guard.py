@@ -32,7 +32,7 @@ from kiki.shield.decider import Decider, Work, new_hold_id
 from kiki.shield.decision import Decision, Outcome
 from kiki.shield.note import Detail, Kept, Note, note_change, parse_note
 from kiki.shield.opening import KEYS_MAX, SCOPES_MAX, open_decider, read_policy
-from kiki.shield.policy import Policy, parse_span, single_budget
+from kiki.shield.policy import Policy, parse_currency, parse_span, single_budget
 from kiki.shield.simulation import Simulation, simulate
 from kiki.shield.window import MeterStatus, OpenHold, Window
 
@@ -323,8 +323,8 @@ def _policy(limit: Amount | None, window: str, policy: Policy | str | Path | Non
     if (limit is None) == (policy is None):
         raise InvalidInput("give either limit= (with window=) or policy=, the path of a policy file")
     if limit is not None:
-        return single_budget(parse_micros(limit), parse_span(window), currency)
-    return policy if isinstance(policy, Policy) else read_policy(Path(str(policy)), currency)
+        return single_budget(parse_micros(limit), parse_span(window), parse_currency(currency))
+    return policy if isinstance(policy, Policy) else read_policy(Path(str(policy)), parse_currency(currency))
 
 
 def _redis(text: str) -> RedisAddress:

@@ -185,6 +185,15 @@ def parse_span(text: str) -> int:
     return span
 
 
+def parse_currency(text: str) -> str:
+    """A currency's code; raises `InvalidInput`."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"the currency is a {type(text).__name__}, not text; {CURRENCY_ACCEPTED}")
+    if not _CURRENCY.fullmatch(text):
+        raise InvalidInput(f"the currency {shown(text)} is not a currency code; {CURRENCY_ACCEPTED}")
+    return text
+
+
 def _span(text: str) -> int:
     match = _SPAN.fullmatch(text)
     if match is None:

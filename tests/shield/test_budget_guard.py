@@ -113,7 +113,11 @@ def test_a_second_guard_on_the_same_file_is_refused(place, guard):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"limit": "1", "policy": "x.yaml"}, {"limit": "0"}, {"limit": 1.5}, {"limit": "1", "window": "0s"}]
+    "options",
+    [
+        *({}, {"limit": "1", "policy": "x.yaml"}, {"limit": "0"}, {"limit": 1.5}, {"limit": "1", "window": "0s"}),
+        *({"limit": "1", "currency": "usd"}, {"limit": "1", "currency": ""}, {"limit": "1", "currency": 5}),
+    ],
 )
 def test_a_guard_that_cannot_be_configured_leaves_the_file_free(place, options):
     """A wrong option raises one of our errors, and the next try finds no lock."""
