@@ -80,12 +80,24 @@ CIDR = text(
     "an address range, for example 10.0.0.0/8",
 )
 DURATION = text("^([0-9]+(ms|s|m|h))+$", "a duration, for example 30s or 1h")
+LABEL = "^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 LABELS = {
     "type": "object",
     "additionalProperties": {"type": "string"},
     "propertyNames": {
-        "pattern": "^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
+        "pattern": LABEL,
         "x-accepted": "a label's name",
+    },
+}
+
+# Selectors and policies go by the chart's own labels: a second one of the same name takes the pod away from both.
+POD_LABELS = {
+    "type": "object",
+    "additionalProperties": {"type": "string"},
+    "propertyNames": {
+        "pattern": LABEL,
+        "not": {"pattern": "^(app|app[.]kubernetes[.]io/(name|instance|part-of))$"},
+        "x-accepted": "a label's name that the chart does not write itself",
     },
 }
 
@@ -151,7 +163,7 @@ RULES: dict[str, dict[str, Any]] = {
     "syncshield.policy": {"type": "string"},
     "syncvalue.model.existingClaim": DNS_OR_EMPTY,
     "syncvalue.model.file": text("^[A-Za-z0-9][A-Za-z0-9_.-]*$", "a file's name without a directory"),
-    "*.podLabels": LABELS,
+    "*.podLabels": POD_LABELS,
     "*.podAnnotations": LABELS,
     "*.nodeSelector": LABELS,
     "*.labels": LABELS,

@@ -270,6 +270,8 @@ def test_keys_of_services_that_are_gone_are_refused_with_their_reason(key: str, 
         ("otel.samplingRate=2", "expected a number from 0 to 1"),
         ("networkPolicy.httpsCIDRs={}", "expected at least 1 item"),
         ("otel.collector.endpoint=collector", "expected host:port"),
+        ("syncshield.podLabels.app=syncvalue", "a label's name that the chart does not write itself"),
+        (r"syncflow.podLabels.app\.kubernetes\.io/part-of=x", "a label's name that the chart does not write itself"),
         ("syncshield.resources.limits.memory=lots", "expected a size, for example 512Mi"),
     ],
 )
