@@ -80,13 +80,14 @@ def _csv(path: Path, wanted: OrderColumns, *, quick: bool) -> Iterator[Stretch]:
             header = stream.readline(LINE_BYTES_MAX)
             if len(header) == LINE_BYTES_MAX:
                 raise InvalidInput(f"{path.name} has a line of more than {LINE_BYTES_MAX:,} bytes")
-            text = header.decode("utf-8-sig").rstrip("\r\n")
+            text = header.decode("utf-8-sig").rstrip("\r\n").partition("\r")[0]
             separator = max(",;\t", key=text.count)
             stream.seek(0)
             options: dict[str, Any] = {"sep": separator, "dtype": "str", "index_col": False, "encoding": "utf-8-sig"}
             options |= {"keep_default_na": False, "na_filter": False}
-            # A header of several lines, or of none before it, is for pandas, which reads on from there.
-            is_one_line = bool(text.strip()) and header.count(b'"') % 2 == 0
+            # A header of several lines, or of none before it, is for pandas, which reads on from there; so are lines that end in a
+            # carriage return alone, as an old Mac writes them: all of them came in one.
+            is_one_line = bool(text.strip()) and header.count(b'"') % 2 == 0 and b"\r" not in header.rstrip(b"\r\n")
             names = [
                 str(name)
                 for name in pd.read_csv(io.BytesIO(header) if is_one_line else stream, nrows=0, **options).columns

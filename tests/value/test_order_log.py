@@ -65,9 +65,12 @@ def test_a_csv_is_read(engine, tmp_path, name):
 
 @pytest.mark.parametrize(
     "text",
-    [LOG.replace("\n", "\r\n"), "\ufeff" + LOG, LOG + "\n\n", LOG.replace(",date", ", Date ").replace("cds", "CDs ")],
-    ids=["CRLF", "BOM", "blank lines", "names with spaces"],
-)
+    [
+        LOG.replace("\n", "\r\n"), LOG.replace("\n", "\r"), "\ufeff" + LOG.replace("\n", "\r").rstrip(), "\ufeff" + LOG, LOG + "\n\n",
+        LOG.replace(",date", ", Date ").replace("cds", "CDs "),
+    ],
+    ids=["CRLF", "CR", "BOM and CR", "BOM", "blank lines", "names with spaces"],
+)  # fmt: skip
 def test_csv_files_as_people_save_them(tmp_path, text):
     assert EXPECTED == lines_of(read_orders(written(tmp_path, text), until=UNTIL))
 
