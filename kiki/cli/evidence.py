@@ -15,7 +15,7 @@ import typer
 from kiki.cli import show
 from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, written_file
 from kiki.cli.options import DataDir, Json, require_order, when_micros
-from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked
+from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked, NotFound
 
 if TYPE_CHECKING:
     from kiki.cli.ledger_access import Access
@@ -305,7 +305,7 @@ def prove(
     A few kilobytes of JSON, which kiki audit verify --proof checks offline.
     """
     from kiki.ledger.exhibit import chain_id, prove, seal, verifier_key
-    from kiki.shield.evidence import parse_event_id
+    from kiki.shield.evidence import find_event, parse_event_id
 
     seq, _ = parse_event_id(event)
     found = access(ledger, data_dir)
@@ -322,6 +322,8 @@ def prove(
         if reader is None:
             raise InvalidInput(f"there is no chain {chain!r}", hint=f"there are: {', '.join(chains)}")
         text = prove(reader, seq, verifier_key(reader, seed))
+        if find_event(reader, event) is None:
+            raise NotFound(f"entry {seq} has no event {event}", hint="its last four digits are a place in a batch")
     if output is None:
         print(text, end="")
         return

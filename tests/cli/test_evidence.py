@@ -264,6 +264,9 @@ def test_proofs_of_what_is_not_there(data: Path):
     assert 2 == run("audit", "prove", "--event", "x").exit_code
     assert 1 == run("audit", "prove", "--event", "00000000ffff0000").exit_code
     assert 2 == run("audit", "prove", "--event", "0000000000020000", "--chain", "other").exit_code
+    beside = run("audit", "prove", "--event", "0000000000020005")
+    assert (1, "") == (beside.exit_code, beside.stdout)
+    assert "has no event 0000000000020005" in beside.stderr
 
 
 def test_sealing_covers_everything(data: Path):
