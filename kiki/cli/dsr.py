@@ -177,9 +177,12 @@ def run(
     with open_requests(ledger, url, token_file) as requests:
         with dsr_show.live() as progress:
             done = [requests.run(number, progress)] if number else list(requests.run_due(progress))
-        if output is not None and number is not None and done[0].package_sha256:
-            requests.write_package(number, output)
-            show.talk(f"written: {output}", dim=True)
+        if output is not None and number is not None:
+            if done[0].package_sha256:
+                requests.write_package(number, output)
+                show.talk(f"written: {output}", dim=True)
+            else:
+                show.talk(f"not written: {output}, because this request has no copy of the data")
     if as_json:
         show.as_json(dsr_show.plain(done) if number is None else done[0])
     elif not done:

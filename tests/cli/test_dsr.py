@@ -156,7 +156,9 @@ def test_legal_holds(data: Path):
     assert run("dsr", "hold").stdout == "no legal holds\n"
     assert run("dsr", "hold", "--lift").exit_code == 2
     assert run("dsr", "hold", "matter 8", "--lift").stderr.endswith("hint: list them: kiki dsr hold\n")
-    assert run("dsr", "run", number).stdout == f"{number}: completed\n"
+    again = run("dsr", "run", number, "-o", str(data / "copy.zip"))
+    assert (again.stdout, (data / "copy.zip").exists()) == (f"{number}: completed\n", False)
+    assert "not written: " in again.stderr
 
 
 @pytest.mark.parametrize(
