@@ -146,7 +146,8 @@ def main() -> None:
     try:
         app(prog_name="kiki")
     except SystemExit as end:
-        code = end.code
+        # A table's writer ends by itself, with 1, when nobody reads any more.
+        code = show.EXIT_PIPE if isinstance(end.__context__, BrokenPipeError) else end.code
     except KeyboardInterrupt:
         code = show.EXIT_INTERRUPTED
     try:

@@ -488,6 +488,16 @@ def test_a_closed_pipe_is_silent(tmp_path: Path):
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("words", ["budget status", "check", "check --json"])
+def test_a_closed_pipe_has_its_exit_code_under_tables_too(service: Guarded, words: str):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "kiki", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(write)
+    assert (141, "") == (done.returncode, done.stderr)
+
+
 def test_the_token_comes_from_a_file(real: Real, service: Guarded, tmp_path: Path, monkeypatch):
     """A missing one is an error, and its content is never printed."""
     assert run("check", "--token-file", str(tmp_path / "absent")).exit_code == 1
