@@ -32,7 +32,11 @@ class RunDatabase:
         self.engine = _engine(where)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._clock = clock
-        self._make_schema()
+        try:
+            self._make_schema()
+        except sa.exc.SQLAlchemyError as error:
+            self.engine.dispose()
+            raise LedgerUnavailable(f"the store of runs cannot be opened: {_said(error)}") from error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

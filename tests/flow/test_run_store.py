@@ -10,7 +10,7 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from kiki.errors import NotFound, RunTaken
+from kiki.errors import LedgerUnavailable, NotFound, RunTaken
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.run_rows import Entry
@@ -35,6 +35,14 @@ def store(where: str) -> Iterator[RunStore]:
 def made(store: RunStore, *names: str, plan: Plan = PLAN) -> None:
     for name in names:
         store.create(name, plan)
+
+
+def test_a_database_that_is_away_or_is_none_is_said_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "flow.db").write_text("these are notes, and no database " * 100)
+    for where in (str(tmp_path / "flow.db"), "postgresql://me:hush@127.0.0.1:1/x"):
+        with pytest.raises(LedgerUnavailable, match="the store of runs cannot be opened") as told:
+            RunStore.open(where)
+        assert "hush" not in str(told.value)
 
 
 def test_a_run_is_made_once_with_a_lane_for_each_campaign(store: RunStore) -> None:
