@@ -17,7 +17,7 @@ from kiki.ledger.entry import Entry, Sealed, decode_entry, encode_entry
 from kiki.ledger.group_commit import GroupCommit, Ticket
 from kiki.ledger.projected import projected
 from kiki.ledger.store import Reader, Store, Write
-from kiki.ledger.tiling import Tiling, leaf_hashes, open_tiling, require_signed_root
+from kiki.ledger.tiling import Tiling, leaf_hashes, open_tiling, require_following, require_signed_root
 
 META = "meta"
 """The space of the ledger's own properties, such as the id of its chain."""
@@ -55,6 +55,7 @@ class Ledger:
         self.clock = clock
         self._group: GroupCommit[Append, int] = GroupCommit(self._write)
         self._next = store.next_seq()
+        self._tiling = self._open_tiling()
         self.recorded_at = self._last_recorded_at()
         """When the last entry was taken in, in microseconds since the epoch."""
         self.chain = self._name_chain()
@@ -63,7 +64,6 @@ class Ledger:
             "db.system.name": "postgresql" if store.is_shared else "sqlite",
             "db.operation.name": "COMMIT",
         }
-        self._tiling = self._open_tiling()
         self.signer = None if seed is None else Signer(log_origin(self.chain), seed)
         self.others: Callable[[], Mapping[str, int]] = dict
         """The other chains that lie in the same store, with the sizes of their last checkpoints: each names them all."""
@@ -72,13 +72,19 @@ class Ledger:
         self._signed_at = self.recorded_at
 
     def _open_tiling(self) -> Tiling:
-        """The tree as it lies there; raises `LedgerCorrupt` when it is not what was signed last: it would be a fork to go on."""
-        tiling = open_tiling(self.store)
+        """The tree as it lies there; raises `LedgerCorrupt` when it is not what was signed last, or what follows is no chain.
+
+        It would be a fork to go on, or a ledger that never holds again: what is signed next covers all of it.
+        """
         latest: tuple[bytes, object] | None = self.store.last(CHECKPOINTS)
-        if latest is not None:
-            # Anything but bytes was put there by somebody else, and is no note.
-            signed = parse_checkpoint(split_note(latest[1] if isinstance(latest[1], bytes) else b"")[0])
-            require_signed_root(self.store, signed.size, signed.root)
+        if latest is None:
+            require_following(self.store, 0)
+            return open_tiling(self.store)
+        # Anything but bytes was put there by somebody else, and is no note.
+        signed = parse_checkpoint(split_note(latest[1] if isinstance(latest[1], bytes) else b"")[0])
+        require_following(self.store, signed.size)
+        tiling = open_tiling(self.store)
+        require_signed_root(self.store, signed.size, signed.root)
         return tiling
 
     def _name_chain(self) -> str:
@@ -226,8 +232,8 @@ class Ledger:
             # A write proves more than a read does: a full disk opens without complaint.
             self.store.commit([], [Write(META, b"chain", self.chain.encode())])
             self._next = self.store.next_seq()
-            self.recorded_at = max(self.recorded_at, self._last_recorded_at())
             self._tiling = self._open_tiling()
+            self.recorded_at = max(self.recorded_at, self._last_recorded_at())
             self.failure = None
 
         self._group.exclusively(again)

@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 from kiki.errors import LedgerCorrupt
-from kiki.ledger.entry import leaf_hash
+from kiki.ledger.entry import decode_entry, leaf_hash
 from kiki.ledger.merkle import EMPTY_ROOT, TILE_HEIGHT, TILE_WIDTH, Tree, node_hash, peaks_of, perfect_root
 from kiki.ledger.store import Reader, Store, Write
 
@@ -223,6 +223,20 @@ def require_signed_root(reader: Reader, size: int, root: bytes) -> None:
         raise LedgerCorrupt(
             f"the first {size} entries of the ledger do not have the root that was signed for them", hint=_LOOK
         )
+
+
+def require_following(reader: Reader, size: int) -> None:
+    """Raise `LedgerCorrupt` unless whatever stands behind the first `size` entries is an entry in its own place."""
+    expected = max(size, reader.first_seq())
+    rows: Iterable[tuple[int, object]] = reader.entries(expected)
+    for seq, data in rows:
+        if seq != expected:
+            raise LedgerCorrupt(f"entry {expected} is missing, and entry {seq} is there", hint=_LOOK)
+        # Anything but bytes was put there by somebody else, and is no entry.
+        found = decode_entry(data if isinstance(data, bytes) else b"").seq
+        if found != seq:
+            raise LedgerCorrupt(f"entry {found} of the ledger stands where entry {seq} belongs", hint=_LOOK)
+        expected += 1
 
 
 def leaf_hashes(entries: Iterable[tuple[int, bytes]]) -> list[bytes]:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from kiki.cli.main import app
 from kiki.clock import SECOND, wall_micros
-from kiki.errors import SpendDenied
+from kiki.errors import LedgerCorrupt, SpendDenied
 from kiki.ledger.checkpoint import Signer
 from kiki.ledger.entry import encode_entry
 from kiki.ledger.ledger import Append, Ledger
@@ -155,6 +155,28 @@ def test_what_lies_beyond_the_last_checkpoint_is_said(data: Path):
         store.commit([(following, encode_entry(following, 2**61, Decided("check", 1, "", 0, [[]], [1])))])
     result = run("audit", "verify")
     assert (0, True) == (result.exit_code, "not signed yet: the last 1 entries" in result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [("max(seq) + 1", "entry 2 of the ledger stands where"), ("max(seq) + 2", "is missing, and entry")]
+)
+def test_nobody_starts_or_signs_behind_an_entry_that_was_put_at_the_unsigned_end(data: Path, to: str, said: str):
+    """Signed, it would stay in the ledger, which would never hold again."""
+    with closing(sqlite3.connect(data / "shield.db")) as database:
+        database.execute(f"INSERT INTO entry SELECT (SELECT {to} FROM entry), body FROM entry WHERE seq = 2")
+        database.commit()
+        before = database.execute("SELECT count(*), max(seq) FROM entry").fetchone()
+        with pytest.raises(LedgerCorrupt, match=said):
+            BudgetGuard.open(data / "shield.db", limit="100")
+        for command in (["seal"], ["bundle", "-o", data / "evidence.kiki"]):
+            refused = run("audit", *command)
+            assert (1, True) == (refused.exit_code, said in refused.stderr), refused.stderr
+        assert before == database.execute("SELECT count(*), max(seq) FROM entry").fetchone()
+        # Without it, all is as it was.
+        database.execute("DELETE FROM entry WHERE seq = (SELECT max(seq) FROM entry)")
+        database.commit()
+    BudgetGuard.open(data / "shield.db", limit="100").close()
+    assert 0 == run("audit", "verify").exit_code
 
 
 def test_a_ledger_whose_oldest_entries_were_pruned_holds(tmp_path: Path):

@@ -7,11 +7,14 @@ import sys
 import threading
 from contextlib import closing, suppress
 
+import msgspec
 import psycopg
 import pytest
 
-from kiki.errors import DatabaseError, EpochPassed, LedgerLocked, LedgerUnavailable
+from kiki.errors import DatabaseError, EpochPassed, LedgerCorrupt, LedgerLocked, LedgerUnavailable
 from kiki.ledger import postgres as postgres_module
+from kiki.ledger.entry import encode_entry
+from kiki.ledger.ledger import Ledger
 from kiki.ledger.postgres import PostgresReader, PostgresStore
 from kiki.ledger.store import Write
 from tests.ledger.postgres_chain import admin, rows, store, terminate
@@ -25,6 +28,12 @@ store = PostgresStore(sys.argv[1], "one")
 print("owned", flush=True)
 sys.stdin.read()
 """
+
+
+class Noted(msgspec.Struct, array_like=True, tag="noted", frozen=True):
+    """A fact of no domain."""
+
+    text: str
 
 
 # -- one owner ---------------------------------------------------------------------------------------
@@ -68,6 +77,16 @@ def test_each_replica_has_a_chain_and_all_of_them_share_what_is_shared(store, po
     with pytest.raises(LedgerUnavailable, match="no chain three") as refused:
         PostgresReader(postgres, "three")
     assert refused.value.hint == "there are: one, two"
+
+
+def test_nobody_goes_on_behind_an_unsigned_end_that_is_no_chain(store, admin, postgres):
+    """The next checkpoint would cover it, and the ledger would never hold again."""
+    store.commit([(seq, encode_entry(seq, seq, Noted("well"))) for seq in range(3)])
+    assert 3 == Ledger(store).next_seq
+    admin("INSERT INTO kiki.entry (chain, seq, body) SELECT chain, 3, body FROM kiki.entry WHERE seq = 1")
+    store.reopen()
+    with pytest.raises(LedgerCorrupt, match="entry 1 of the ledger stands where entry 3 belongs"):
+        Ledger(store)
 
 
 def test_schemas_are_ledgers_of_their_own(store, postgres):

@@ -6,13 +6,16 @@ import random
 
 import pytest
 
+from kiki.clock import wall_micros
 from kiki.errors import EvidenceInvalid, LedgerCorrupt
+from kiki.ledger.entry import encode_entry
 from kiki.ledger.ledger import CHECKPOINTS, Ledger
 from kiki.ledger.live_verifier import verify_ledger
 from kiki.ledger.memory import MemoryStore
 from kiki.shield.audit_check import audit
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.consent import read_state
+from kiki.shield.fact import Halted
 from kiki.shield.legal_hold import read_hold
 from kiki.shield.projections import EPOCH, known_epoch
 from kiki.shield.subject_request import read_request
@@ -78,6 +81,29 @@ def test_nobody_goes_on_behind_an_end_that_was_cut_off_or_changed(lived):
     with pytest.raises(LedgerCorrupt, match=f"first {size} entries of the ledger do not have the root"):
         Ledger(Changed(store, changed))
     assert Ledger(Changed(store, entries)).next_seq == size
+
+
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        (lambda bodies: bodies[6], "entry 6 of the ledger stands where entry {size} belongs"),
+        (lambda bodies: bodies[-1], "entry {last} of the ledger stands where entry {size} belongs"),
+        (lambda _: b"\x02\xc1", "a ledger entry cannot be read"),
+        (lambda _: b"", "a ledger entry has no bytes"),
+        (lambda _: "text", "a ledger entry has no bytes"),
+        (lambda _: 17, "a ledger entry has no bytes"),
+    ],
+)
+def test_nobody_goes_on_behind_an_unsigned_end_that_is_no_chain(lived, forged, said: str):
+    """The next checkpoint would cover it, and the ledger would never hold again."""
+    store, _, entries = lived
+    size = len(entries)
+    rows = [*entries, (size, forged([body for _, body in entries]))]
+    with pytest.raises(LedgerCorrupt, match=said.format(size=size, last=size - 1)):
+        Ledger(Changed(store, rows))
+    # What a process leaves that was killed before it signed is such an end, too, and a good one.
+    good = [*entries, (size, encode_entry(size, wall_micros(), Halted(at=1, pattern="x", on=True)))]
+    assert Ledger(Changed(store, good)).next_seq == size + 1
 
 
 @pytest.mark.parametrize("value", [b"", b"\xc1", b"\x93\xa3\xff\xfe\xfd", b"\x91" * 100_000])
