@@ -84,6 +84,9 @@ class _Shield:
     def room(self, scopes: object) -> None:
         return None
 
+    def currency(self) -> str:
+        return "USD"
+
     def commit(self, hold: str, micros: int) -> None: ...
 
     def release(self, hold: str) -> None: ...

@@ -168,7 +168,7 @@ def _engine(
         consents = stack.enter_context(open_ledger_alone(ledger))
         shield = GuardLine(BudgetGuard(consents.decider))
     else:
-        shield = ClientLine(open_client(url, token_file))
+        shield = ClientLine(stack.enter_context(open_client(url, token_file)))
     wiring = _wiring()
     value = wiring.value_client(settings)
     if value is not None:

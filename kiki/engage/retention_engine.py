@@ -40,7 +40,7 @@ from kiki.engage.sender import Links, Post, Sender
 from kiki.engage.shield_line import Shield
 from kiki.engage.story import Story
 from kiki.engage.zones import zones_by_country
-from kiki.errors import KikiError
+from kiki.errors import InvalidInput, KikiError
 from kiki.telemetry import log_event
 
 logger = logging.getLogger("kiki.engage")
@@ -87,7 +87,8 @@ class RetentionEngine:
     # -- planning ------------------------------------------------------------------------------------
 
     def plan(self, playbook: Playbook) -> Plan:
-        """What a run would do now; nothing is written and nobody is written to."""
+        """What a run would do now; nothing is written and nobody is written to. Raises `InvalidInput` as `run` does."""
+        self._require_currency(playbook)
         look = self.look(playbook)
         room, lines, multipliers = self._room(playbook), [], {}
         left = room
@@ -130,9 +131,13 @@ class RetentionEngine:
     # -- running -------------------------------------------------------------------------------------
 
     def run(self, playbook: Playbook, maker: MessageMaker | None = None) -> Run:
-        """Do what is to be done now. Raises what keeps the shield or the store from answering; then go on later."""
+        """Do what is to be done now. Raises what keeps the shield or the store from answering; then go on later.
+
+        A playbook in another currency than the shield's is `InvalidInput`, and nothing of it is done.
+        """
         maker = maker or MessageMaker(playbook)
         with self._turn:
+            self._require_currency(playbook)
             resumed = len(self.sender.resume(maker))
             look = self.look(playbook)
             self._splits.begin(playbook)
@@ -208,6 +213,15 @@ class RetentionEngine:
     def held_out_share(self, playbook: Playbook) -> float:
         """The chance of being held out by either."""
         return self.sides.held_out_share(playbook)
+
+    def _require_currency(self, playbook: Playbook) -> None:
+        """The shield would count a playbook's amounts as if they were in its own currency."""
+        counted = self.shield.currency()
+        if counted != playbook.currency:
+            raise InvalidInput(
+                f"the shield counts in {counted}, and the playbook {playbook.name!r} is in {playbook.currency}: nothing is sent",
+                hint=f"write the playbook in {counted}, or ask a shield that counts in {playbook.currency}",
+            )
 
     def _room(self, playbook: Playbook) -> int | None:
         channels = {playbook.channel_of(offer) for offer in playbook.offers}

@@ -78,14 +78,21 @@ class Rounds:
         return done._asdict()
 
     async def _run_all(self) -> None:
+        wrong: InvalidInput | None = None
         for maker in self._shelf.makers():
             try:
                 run = await asyncio.to_thread(self._engine.run, maker.playbook, maker)
                 await asyncio.to_thread(self._engine.reconcile, maker)
+            except InvalidInput as error:  # the playbook's own mistake, which keeps no other from running
+                self._metrics.failed()
+                wrong = wrong or error
+                continue
             except BaseException:
                 self._metrics.failed()
                 raise
             self._metrics.ran(run.verdicts, run.messages)
+        if wrong is not None:
+            raise wrong
 
     async def _pass_on(self) -> None:
         self.demanded.clear()

@@ -42,6 +42,10 @@ class Shield(Protocol):
         """What is left under every budget that a message with these scopes would draw on; None: no such budget."""
         ...
 
+    def currency(self) -> str:
+        """The one currency that it counts in."""
+        ...
+
     def reserve(self, micros: int, scopes: Mapping[str, str], key: str, purpose: str) -> Reserved:
         """Set money aside for somebody who consents; the same key is the same reservation."""
         ...
@@ -121,6 +125,10 @@ class GuardLine(_Line):
         """What is left."""
         return _least(self._guard.status(scope=scope) for scope in (EVERYTHING, *scopes))
 
+    def currency(self) -> str:
+        """What it counts in."""
+        return self._guard.policy.currency
+
 
 class ClientLine(_Line):
     """A service."""
@@ -141,6 +149,10 @@ class ClientLine(_Line):
     def room(self, scopes: Iterable[str]) -> int | None:
         """What is left."""
         return _least(self._client.budgets(scope=scope).meters() for scope in (EVERYTHING, *scopes))
+
+    def currency(self) -> str:
+        """What it counts in."""
+        return self._client.budgets(limit=1).currency
 
 
 def decided_note(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from kiki.cli.main import app
 from kiki.engage.crm.csv_file import CsvSource
 from kiki.shield.budget_guard import BudgetGuard
-from tests.engage.running import PLAYBOOK, RunningEngage
+from tests.engage.running import PLAYBOOK, RunningEngage, RunningShield
 
 CUSTOMERS = """customer,email,last_purchase,total_spend,purchase_count
 c-1,ann@example.com,2026-01-01T00:00:00Z,120.50,3
@@ -101,6 +101,20 @@ def test_preview_and_power(place):
         kiki("power", "--rate", "0.05", "--mean", "60", "--deviation", "40", "--effect", "0.5", "--json").stdout
     )
     assert told["always"] > told["fixed"] > 10_000
+
+
+def test_a_playbook_in_another_currency_is_refused_beside_a_ledger_and_a_shield(place):
+    (place / "euro.yaml").write_text(PLAYBOOK.replace("currency: USD", "currency: EUR"))
+    kiki("sync", "--source", "csv", "--customers", "customers.csv")
+    shield = RunningShield(BudgetGuard.open(limit=100, window="1h"))
+    try:
+        for where in (("--ledger", "data"), ("--url", shield.url)):
+            for command in ("plan", "run"):
+                told = " ".join(kiki(command, "euro.yaml", *where, code=2).output.split())
+                assert "the shield counts in USD, and the playbook 'book' is in EUR: nothing is sent" in told
+    finally:
+        shield.close()
+        shield.guard.close()
 
 
 def test_a_service_that_is_not_there_is_told(place):

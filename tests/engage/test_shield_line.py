@@ -50,6 +50,10 @@ def test_consent_and_money(line):
     assert line.reserve(0, {**SCOPES, "customer": "c-2"}, "z", "marketing").refusal == "consent_missing"
 
 
+def test_it_tells_its_currency(line):
+    assert line.currency() == "USD"
+
+
 def test_more_notes_than_fit_into_one_call(line):
     line.note(
         [decided_note("engage.decided", f"c-{n}", {"campaign": "book"}, {"verdict": "chosen"}) for n in range(501)]
