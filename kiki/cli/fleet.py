@@ -9,15 +9,15 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kiki.cli import supervised
 from kiki.errors import ConfigurationError
 
 SHIELD, VALUE, FLOW, ENGAGE = "shield", "value", "flow", "engage"
@@ -213,15 +213,11 @@ class Member:
 
     def start(self) -> None:
         """Begin a process."""
-        command = [sys.executable, "-m", "kiki", "serve", self.service]
+        if self.process is not None:
+            supervised.let_go(self.process)
         self.started_at = time.monotonic()
-        if self.log is None:
-            self.process = subprocess.Popen(command, env=dict(self.environ), start_new_session=True)
-            return
-        with self.log.open("ab") as file:
-            self.process = subprocess.Popen(
-                command, env=dict(self.environ), stdout=file, stderr=file, start_new_session=True
-            )
+        with nullcontext() if self.log is None else self.log.open("ab") as output:
+            self.process = supervised.begin(["serve", self.service], self.environ, output)
 
     @property
     def pid(self) -> int | None:
@@ -286,6 +282,7 @@ class Fleet:
                 self.say(f"{member.service} does not end and is killed; what it acknowledged is durable")
                 member.process.kill()
                 member.process.wait()
+            supervised.let_go(member.process)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import httpx
 
+from kiki.cli import supervised
 from kiki.cli.fleet import Ports
 from kiki.errors import ConsentDenied, KikiError, SpendDenied
 
@@ -93,19 +93,14 @@ def prepare(folder: Path) -> dict[str, str]:
 @contextmanager
 def fitting(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
     """Fit the model of the made-up shop while everything else starts: SyncValue serves it as soon as it is there."""
-    command = [sys.executable, "-m", "kiki", "ltv", "fit", str(folder / "orders.csv"), "--model", "bg-nbd", "--json"]
-    process = subprocess.Popen(
-        [*command, "-o", str(folder / "shop.model.json")],
-        env=dict(environ),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = ["ltv", "fit", str(folder / "orders.csv"), "--model", "bg-nbd", "--json"]
+    process = supervised.begin([*command, "-o", str(folder / "shop.model.json")], environ, subprocess.DEVNULL)
     try:
         yield
     finally:
         process.terminate()
         process.wait()
+        supervised.let_go(process)
 
 
 def _write_orders(file: Path) -> None:

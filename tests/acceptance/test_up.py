@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,42 @@ def test_a_demonstration_lives_heals_and_ends(tmp_path):
     rows = (tmp_path / "demo" / "shield_audit_gdpr.csv").read_text()
     assert "APPROVED" in rows
     assert "shopper" not in rows
+
+
+def audit_views(pids: list[int]) -> list[int]:
+    return [child for pid in pids for child in children(pid) if b"audit_follower" in command_line(child)]
+
+
+@pytest.mark.parametrize("command", [["up", "--demo"], ["serve", "all"]])
+def test_services_end_in_order_when_their_supervisor_is_killed(tmp_path, command):
+    log = tmp_path / "log"
+    ports = {name: str(free_port()) for name in VARIABLES}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kiki", *command],
+            env=environment(tmp_path / "data", **ports), stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    pids: list[int] = []
+    try:
+        deadline = time.monotonic() + 200
+        # The audit view is the last that SyncShield starts, and what it has to finish at its end.
+        while not (views := audit_views(children(process.pid))):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        pids = [*children(process.pid), *views]
+        assert 5 <= len(pids)
+        process.kill()
+        process.wait(60)
+        deadline = time.monotonic() + 60
+        while left := [line for pid in pids if (line := command_line(pid))]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+    finally:
+        for pid in (process.pid, *pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_port_that_is_taken_is_named_with_its_variable(tmp_path):
