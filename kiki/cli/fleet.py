@@ -33,7 +33,7 @@ _NEEDS: Final = {
 _PORT_FIRST: Final = 10_000
 _OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _OUTGOING_USUALLY: Final = 32_768
-_STOP_SECONDS: Final = 45.0
+STOP_SECONDS: Final = 45.0
 _BACKOFF_FIRST, _BACKOFF_MAX = 0.5, 10.0
 _STEADY_SECONDS: Final = 30.0
 """Whoever ran so long has its backoff forgotten."""
@@ -135,17 +135,22 @@ def missing_extras() -> dict[str, str]:
     }
 
 
+def require_apart(ports: Ports, services: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` naming every port that two of them would have."""
+    problems: list[str] = []
+    taken: dict[int, str] = {}
+    for variable, port in _wanted(ports, services):
+        if port in taken:
+            problems.append(f"{taken[port]} and {variable} are both {port}: give each port to one of them")
+        taken.setdefault(port, variable)
+    if problems:
+        raise ConfigurationError(problems)
+
+
 def require_free(ports: Ports, services: tuple[str, ...]) -> None:
     """Raise `ConfigurationError` naming every port that another process has."""
     problems: list[str] = []
-    taken: dict[int, str] = {}
-    for variable, port in ports.all().items():
-        if not any(variable.startswith(f"KIKI_{service.upper()}_") for service in services):
-            continue
-        if port in taken:
-            problems.append(f"{taken[port]} and {variable} are both {port}: give each port to one of them")
-            continue
-        taken[port] = variable
+    for variable, port in _wanted(ports, services):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -154,6 +159,11 @@ def require_free(ports: Ports, services: tuple[str, ...]) -> None:
                 problems.append(f"port {port} is taken by another process: stop it, or set {variable} to another port")
     if problems:
         raise ConfigurationError(problems)
+
+
+def _wanted(ports: Ports, services: tuple[str, ...]) -> list[tuple[str, int]]:
+    prefixes = tuple(f"KIKI_{service.upper()}_" for service in services)
+    return [(variable, port) for variable, port in ports.all().items() if variable.startswith(prefixes)]
 
 
 def require_settings(environs: Mapping[str, Mapping[str, str]]) -> None:
@@ -204,6 +214,8 @@ class Member:
     environ: Mapping[str, str]
     log: Path | None
     """Where it writes; None: where we do."""
+    keeps: int | None = None
+    """A descriptor that it holds open as long as it runs."""
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restarts: int = 0
@@ -217,7 +229,7 @@ class Member:
             supervised.let_go(self.process)
         self.started_at = time.monotonic()
         with nullcontext() if self.log is None else self.log.open("ab") as output:
-            self.process = supervised.begin(["serve", self.service], self.environ, output)
+            self.process = supervised.begin(["serve", self.service], self.environ, output, self.keeps)
 
     @property
     def pid(self) -> int | None:
@@ -272,7 +284,7 @@ class Fleet:
         for member in reversed(self.members):
             if member.process is not None and member.process.poll() is None:
                 member.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + STOP_SECONDS
         for member in self.members:
             if member.process is None:
                 continue

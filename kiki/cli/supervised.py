@@ -23,7 +23,7 @@ def begin(
     output: IO[bytes] | int | None = None,
     keeps: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """`kiki ARGUMENTS` in a process; it writes where we do, unless `output` says where."""
+    """`kiki ARGUMENTS` in a process; it writes where we do, unless `output` says where, and keeps the descriptor `keeps` open."""
     return subprocess.Popen(
         [sys.executable, "-m", "kiki.cli.supervised", *arguments],
         env=dict(environ),
@@ -31,6 +31,7 @@ def begin(
         stdout=output,
         stderr=output,
         start_new_session=True,
+        pass_fds=() if keeps is None else (keeps,),
     )
 
 

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiki.cli import show
-from kiki.cli.data_dir import make_data_dir
+from kiki.cli.data_dir import held, make_data_dir
 from kiki.cli.options import Json
 
 if TYPE_CHECKING:
@@ -77,8 +77,11 @@ def serve_all(single: Single = False, data_dir: DataDir = None) -> None:
     from kiki.cli import fleet
 
     ports = fleet.Ports.read(os.environ)
-    members = _members(root, ports, os.environ, logs=False)
-    with fleet.running(members, show.talk) as found, _told_to_end() as over:
+    with (
+        _members(root, ports, os.environ, logs=False) as members,
+        fleet.running(members, show.talk) as found,
+        _told_to_end() as over,
+    ):
         while not over():
             found.watch()
             time.sleep(LOOK_SECONDS)
@@ -88,20 +91,27 @@ def _folder(data_dir: Path | None) -> Path:
     return (data_dir or Path(os.environ.get("KIKI_DATA_DIR") or "kiki-data")).absolute()
 
 
-def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool) -> list[Member]:
-    """What can run here; what cannot is said, with what to do about it."""
+@contextmanager
+def _members(root: Path, ports: Ports, environ: Mapping[str, str], *, logs: bool) -> Iterator[list[Member]]:
+    """What can run here, and the folder for it alone; what cannot run is said, with what to do about it."""
     from kiki.cli import fleet
 
     missing = fleet.missing_extras()
     for service, advice in missing.items():
         show.talk(f"{service} is left out: this installation lacks what it needs; {advice}")
     services = tuple(service for service in fleet.SERVICES if service not in missing)
-    fleet.require_free(ports, services)
+    fleet.require_apart(ports, services)
     told = {service: fleet.environment(service, ports, root, environ) for service in services}
     fleet.require_settings(told)
     folder = root / "logs"
     make_data_dir(folder if logs else root)
-    return [fleet.Member(service, told[service], folder / f"{service}.log" if logs else None) for service in services]
+    with held(root, show.talk, fleet.STOP_SECONDS) as kept:
+        # Only now: those that are waited for may have had the ports.
+        fleet.require_free(ports, services)
+        yield [
+            fleet.Member(service, told[service], folder / f"{service}.log" if logs else None, kept)
+            for service in services
+        ]
 
 
 def _serve_single(root: Path) -> None:
@@ -112,7 +122,7 @@ def _serve_single(root: Path) -> None:
     from kiki.web import run_all
 
     ports = fleet.Ports.read(os.environ)
-    fleet.require_free(ports, fleet.SERVICES)
+    fleet.require_apart(ports, fleet.SERVICES)
     makers = {
         fleet.SHIELD: prepare_shield,
         fleet.VALUE: prepare_value,
@@ -124,14 +134,16 @@ def _serve_single(root: Path) -> None:
     for service, advice in missing.items():
         show.talk(f"{service} is left out: this installation lacks what it needs; {advice}")
     prepared = []
-    for service, prepare in makers.items():
-        if service in missing:
-            continue
-        environ = fleet.environment(service, ports, root, os.environ)
-        # Clients that are made on the way look at the process's own environment.
-        os.environ |= {name: environ[name] for name in ("SHIELD_URL", "LTV_GRPC_ADDR")}
-        prepared.append(prepare(environ))
-    run_all(prepared)
+    with held(root, show.talk, fleet.STOP_SECONDS):
+        fleet.require_free(ports, fleet.SERVICES)
+        for service, prepare in makers.items():
+            if service in missing:
+                continue
+            environ = fleet.environment(service, ports, root, os.environ)
+            # Clients that are made on the way look at the process's own environment.
+            os.environ |= {name: environ[name] for name in ("SHIELD_URL", "LTV_GRPC_ADDR")}
+            prepared.append(prepare(environ))
+        run_all(prepared)
 
 
 def _supervise(root: Path, *, demo: bool, as_json: bool, picture: Path | None, seconds: float | None) -> None:
@@ -144,7 +156,6 @@ def _supervise(root: Path, *, demo: bool, as_json: bool, picture: Path | None, s
     if demo:
         make_data_dir(root)
         environ |= fleet_demo.prepare(root / "given")
-    members = _members(root, ports, environ, logs=True)
     view = FleetView(f"kiki up{' --demo' if demo else ''}   Ctrl-C ends it   logs: {root / 'logs'}")
 
     def say(text: str) -> None:
@@ -152,12 +163,12 @@ def _supervise(root: Path, *, demo: bool, as_json: bool, picture: Path | None, s
         if not sys.stderr.isatty():
             show.talk(text)
 
-    value = next((member for member in members if member.service == fleet.VALUE), None)
-    model = nullcontext() if value is None or not demo else fleet_demo.fitting(root / "given", value.environ)
-    with (
-        model,
-        fleet.running(members, say) as found,
-    ):
+    with ExitStack() as stack:
+        members = stack.enter_context(_members(root, ports, environ, logs=True))
+        value = next((member for member in members if member.service == fleet.VALUE), None)
+        if value is not None and demo:
+            stack.enter_context(fleet_demo.fitting(root / "given", value.environ))
+        found = stack.enter_context(fleet.running(members, say))
         looker = Looker(found, ports, root)
         traffic = fleet_demo.Traffic(ports, say) if demo else None
         if traffic is not None:

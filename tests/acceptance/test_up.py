@@ -161,6 +161,33 @@ def test_services_end_in_order_when_their_supervisor_is_killed(tmp_path, command
         process.wait()
 
 
+@pytest.mark.parametrize("command", [["up"], ["up", "--single"], ["serve", "all"]])
+def test_a_second_one_on_the_same_folder_is_refused_before_anything_starts(tmp_path, command):
+    with up(tmp_path) as found:
+        found.until(lambda frame: frame["services"])
+        done = subprocess.run(
+            [sys.executable, "-m", "kiki", *command],
+            env=environment(tmp_path), capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert 1 == done.returncode
+        said = (
+            f"another kiki up or kiki serve all (pid {found.process.pid}) keeps its books in {tmp_path}\nhint: stop it"
+        )
+        assert said in done.stderr
+    with up(tmp_path, "--seconds", "0.1") as again:
+        assert 0 == again.process.wait(60)
+
+
+def test_one_that_was_killed_is_waited_for(tmp_path):
+    ports = {name: str(free_port()) for name in VARIABLES}
+    with up(tmp_path, **ports) as found:
+        found.until(lambda frame: "ready" == states(frame)["shield"])
+        found.process.kill()
+        found.process.wait(60)
+        with up(tmp_path, **ports) as again:
+            again.until(lambda frame: "ready" == states(frame)["shield"] and 0 == restarts(frame)["shield"])
+
+
 def test_a_port_that_is_taken_is_named_with_its_variable(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

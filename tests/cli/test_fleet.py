@@ -1,12 +1,17 @@
-"""The ports of `kiki up` where it may take any, and what it says of a service that ended."""
+"""The ports of `kiki up` where it may take any, whose its folder is, and what it says of a service that ended."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kiki.cli import fleet
+from kiki.cli import data_dir, fleet
+from kiki.errors import LedgerLocked
 
 ANY = dict.fromkeys(fleet.Ports(1, 2, 3, 4, 5, 6).all(), "0")
 
@@ -24,6 +29,28 @@ def test_where_the_system_says_nothing_it_is_below_what_all_systems_use(monkeypa
         assert all(1024 < port < 32_768 for port in fleet.Ports.read(ANY).all().values())
     monkeypatch.setattr(fleet, "_OUTGOING", tmp_path / "none")
     assert all(1024 < port < 32_768 for port in fleet.Ports.read(ANY).all().values())
+
+
+def test_a_folder_is_waited_for_while_its_holder_is_gone_and_what_it_started_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    said: list[str] = []
+    with (tmp_path / "kiki-up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{ended.pid}\n")
+        lock.flush()
+
+        def say(text: str) -> None:
+            said.append(text)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        with pytest.raises(LedgerLocked, match=f"pid {ended.pid}.*is gone, but not all of its services"):
+            data_dir.held(tmp_path, said.append, 0).__enter__()
+        assert [] == said
+        with data_dir.held(tmp_path, say, 60) as kept:
+            assert f"{os.getpid()}\n" == (tmp_path / "kiki-up.lock").read_text()
+            assert os.fstat(kept).st_ino == (tmp_path / "kiki-up.lock").stat().st_ino
+    assert [f"waiting for the services of another kiki up (pid {ended.pid}), which is gone, to end"] == said
 
 
 @pytest.mark.parametrize(
