@@ -44,13 +44,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     campaigns: list[str] = []
 
 
-def compare(plan: Plan, campaign: PlannedCampaign, state: CampaignState | None, limits: Limits) -> Change:
-    """One campaign of the plan beside the platform's; None: there is none of its name."""
+def compare(
+    plan: Plan, campaign: PlannedCampaign, state: CampaignState | None, limits: Limits, highest: Mapping[date, int]
+) -> Change:
+    """One campaign of the plan beside the platform's; None: there is none of its name.
+
+    `highest` is the highest budget that it may have on each of its days, in micros.
+    """
     money = plan.currency
     if state is None:
         details = [
             f"{amount_in_words(campaign.daily_budget, money)}/day on {len(campaign.days)} days",
-            f"at worst {amount_in_words(worst_case(campaign.daily_budget, limits.overdelivery), money)} on one day",
+            _worst_in_words(highest, limits, money),
             bid_in_words(campaign, money),
         ]
         if campaign.audience is not None:
@@ -71,6 +76,16 @@ def compare(plan: Plan, campaign: PlannedCampaign, state: CampaignState | None, 
         details.append(bid_in_words(campaign, money))
     step = Step.CHANGE if details else Step.NOTHING
     return Change(campaign=campaign.name, platform=campaign.platform, step=step, details=details)
+
+
+def _worst_in_words(highest: Mapping[date, int], limits: Limits, currency: str) -> str:
+    """What is held for a day at worst; where budgets grow day by day, for the first one, too."""
+    worst = [worst_case(highest[day], limits.overdelivery) for day in sorted(highest)]
+    said = f"at worst {amount_in_words(max(worst), currency)} on one day"
+    if worst[0] == max(worst):
+        return said
+    grows = f"{limits.learning_change:.0%}".replace("%", " %")
+    return f"{said}, {amount_in_words(worst[0], currency)} on the first: its budget may grow by {grows} a day"
 
 
 def removed(name: str, platform: str, state: CampaignState | None) -> Change | None:

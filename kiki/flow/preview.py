@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 
 import msgspec
 
 from kiki.errors import KikiError
+from kiki.flow.budget_reach import highest_budgets, worst_of_all
 from kiki.flow.guard_line import UNAVAILABLE, GuardLine, guard_mismatch
 from kiki.flow.lane import peak
-from kiki.flow.lane_money import worst_case
 from kiki.flow.lane_world import Worlds
 from kiki.flow.plan import Plan, PlannedCampaign
 from kiki.flow.plan_diff import Change, Problem, Step, compare, held_at_once, outlived, removed, unfit
@@ -59,7 +60,10 @@ async def preview(
     problems += [] if changed is None else [Problem(what=changed)]
     known = {name: each.limits for name, each in platforms.items()}
     limits = {name: known.get(name, Limits(overdelivery=2.0)) for name in plan.platforms}
-    changes = await asyncio.gather(*(_change(plan, each, platforms, limits) for each in plan.campaigns))
+    highest = highest_budgets(plan, limits)
+    changes = await asyncio.gather(
+        *(_change(plan, each, platforms, limits, highest[each.name]) for each in plan.campaigns)
+    )
     gone = await asyncio.gather(*(_gone(plan, each, platforms) for each in _dropped(plan, earlier)))
     accounts = await asyncio.gather(*(_account(plan, each) for each in platforms.values()))
     problems += [each for each in accounts if each is not None]
@@ -74,7 +78,6 @@ async def preview(
     overdelivery = {name: each.overdelivery for name, each in limits.items()}
     problems += await _guarded(plan, guard, overdelivery, is_open=bool(open_run))
     planned = sum(each.daily_budget * len(each.days) for each in plan.campaigns)
-    worst = sum(worst_case(each.daily_budget, overdelivery[each.platform]) * len(each.days) for each in plan.campaigns)
     if plan.budget is not None and planned > plan.budget:
         said = f"the days as written cost {amount_in_words(planned, plan.currency)}, more than the plan's total of "
         problems.append(Problem(what=said + amount_in_words(plan.budget, plan.currency)))
@@ -85,7 +88,7 @@ async def preview(
         starts=str(plan.starts),
         ends=str(plan.ends),
         planned=planned,
-        worst=worst,
+        worst=worst_of_all(plan, limits),
         budget=plan.budget,
         changes=[*changes, *(each for each in gone if each is not None)],
         problems=problems,
@@ -117,14 +120,18 @@ async def _account(plan: Plan, platform: Platform) -> Problem | None:
 
 
 async def _change(
-    plan: Plan, campaign: PlannedCampaign, platforms: Mapping[str, Platform], limits: Mapping[str, Limits]
+    plan: Plan,
+    campaign: PlannedCampaign,
+    platforms: Mapping[str, Platform],
+    limits: Mapping[str, Limits],
+    highest: Mapping[date, int],
 ) -> Change:
     platform = platforms.get(campaign.platform)
     found = None if platform is None else await platform.lookup(campaign_name(plan.name, campaign.name))
     if found is None or not found.is_done:
         details = [] if found is None else [f"the platform cannot be asked: {_why(found)}"]
         return Change(campaign=campaign.name, platform=campaign.platform, step=Step.UNKNOWN, details=details)
-    return compare(plan, campaign, campaign_of(found), limits[campaign.platform])
+    return compare(plan, campaign, campaign_of(found), limits[campaign.platform], highest)
 
 
 def _dropped(plan: Plan, earlier: Iterable[Plan]) -> list[PlannedCampaign]:
