@@ -42,8 +42,8 @@ class Access(NamedTuple):
         found = open_readers(self.source)
         try:
             # A replica that is just starting for the first time, or whose first start failed, has nothing to show.
-            begun = [reader for reader in found if reader.get(META, b"chain") is not None]
-            begun = [reader for reader in begun if reader.next_seq()] or begun
+            named = [reader for reader in found if reader.get(META, b"chain") is not None]
+            begun = [reader for reader in found if reader.next_seq()] or named
             if not begun:
                 raise LedgerUnavailable("there is no chain in this ledger yet", hint="start a service on it first")
             yield sorted(begun, key=chain_id)

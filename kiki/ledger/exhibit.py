@@ -13,8 +13,9 @@ from kiki.errors import LedgerLocked, LedgerUnavailable, NotFound
 from kiki.ledger.anchors import COSIGNED
 from kiki.ledger.bundle import BundleChain
 from kiki.ledger.checkpoint import Signer, log_origin, parse_checkpoint, split_note
-from kiki.ledger.ledger import CHECKPOINTS, META, Ledger, first_recorded_since
+from kiki.ledger.ledger import CHECKPOINTS, META, Ledger, first_recorded_since, nameless
 from kiki.ledger.merkle import peaks_of
+from kiki.ledger.projected import projected
 from kiki.ledger.proof import make_proof
 from kiki.ledger.source import Database, Source
 from kiki.ledger.store import Reader, Store
@@ -30,11 +31,15 @@ class Stretch(NamedTuple):
 
 
 def chain_id(reader: Reader) -> str:
-    """The id of the chain that is read; raises `LedgerUnavailable` when it has none yet."""
+    """The id of the chain that is read; raises `LedgerUnavailable` when it has none yet, `LedgerCorrupt` when it lost it."""
+    # Before the id: whoever begins a chain writes its id first.
+    following = reader.next_seq()
     found = reader.get(META, b"chain")
+    if found is None and following:
+        raise nameless(following)
     if found is None:
         raise LedgerUnavailable("there is no chain in this ledger yet", hint="start a service on it first")
-    return found.decode()
+    return projected(bytes.decode, found, "the id of the chain")
 
 
 def size_key(size: int) -> bytes:

@@ -55,10 +55,10 @@ class Ledger:
         self.clock = clock
         self._group: GroupCommit[Append, int] = GroupCommit(self._write)
         self._next = store.next_seq()
+        self.chain = self._name_chain()
         self._tiling = self._open_tiling()
         self.recorded_at = self._last_recorded_at()
         """When the last entry was taken in, in microseconds since the epoch."""
-        self.chain = self._name_chain()
         self._process = os.getpid()
         self._traced_as = {
             "db.system.name": "postgresql" if store.is_shared else "sqlite",
@@ -91,6 +91,9 @@ class Ledger:
         known = self.store.get(META, b"chain")
         if known is not None:
             return projected(bytes.decode, known, "the id of the chain")
+        if self._next:
+            # Under another id, what was signed could never be compared with what is there.
+            raise nameless(self._next)
         chain = secrets.token_hex(8)
         self.store.commit([], [Write(META, b"chain", chain.encode())])
         return chain
@@ -248,6 +251,14 @@ class Ledger:
             self.flush()
         finally:
             self.store.close()
+
+
+def nameless(following: int) -> LedgerCorrupt:
+    """What to say of a chain that lost its id: it is written before the first entry."""
+    return LedgerCorrupt(
+        f"the ledger has entries up to {following - 1}, and the id of their chain is missing: projection '{META}', key 'chain'",
+        hint="somebody changed the database; restore it from a backup",
+    )
 
 
 def signed_sizes(readers: Iterable[Reader]) -> dict[str, int]:

@@ -15,13 +15,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from kiki.cli.ledger_access import Access
 from kiki.cli.main import app
 from kiki.clock import SECOND, wall_micros
 from kiki.errors import LedgerCorrupt, SpendDenied
 from kiki.ledger.checkpoint import Signer
 from kiki.ledger.entry import encode_entry
-from kiki.ledger.ledger import Append, Ledger
+from kiki.ledger.ledger import META, Append, Ledger
+from kiki.ledger.master_key import KeySource
+from kiki.ledger.postgres import PostgresStore
+from kiki.ledger.source import Database
 from kiki.ledger.sqlite import SqliteReader, SqliteStore
+from kiki.ledger.store import Write
+from kiki.settings.secret import Secret
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.fact import Decided
 from kiki.shield.pruning import prune
@@ -115,6 +121,9 @@ def test_an_altered_byte_is_named_and_ends_with_3(bundle: Path, vkey: Path):
         ("UPDATE entry SET body = 'text' WHERE seq = 2", "entry 2"),
         ("UPDATE projection SET value = x'00' WHERE space = 'checkpoint'", "this is not a signed checkpoint"),
         ("DELETE FROM projection WHERE space = 'checkpoint'", "covered by no signed checkpoint"),
+        ("DELETE FROM projection", "the id of their chain is missing"),
+        ("DELETE FROM projection WHERE space = 'meta'", "the id of their chain is missing"),
+        ("UPDATE projection SET value = 'text' WHERE space = 'meta'", "the id of the chain that the ledger keeps"),
         ("DELETE FROM entry WHERE seq = 3", "entry 3: the entry is missing"),
         ("DELETE FROM entry WHERE seq > 3", "the entry is missing"),
         ("DELETE FROM entry WHERE seq < 2", "before entry 2"),
@@ -155,6 +164,34 @@ def test_what_lies_beyond_the_last_checkpoint_is_said(data: Path):
         store.commit([(following, encode_entry(following, 2**61, Decided("check", 1, "", 0, [[]], [1])))])
     result = run("audit", "verify")
     assert (0, True) == (result.exit_code, "not signed yet: the last 1 entries" in result.stdout)
+
+
+def test_a_chain_that_lost_its_id_gets_no_other_one(data: Path):
+    """Under another id, all of it would be signed anew, and hold."""
+    assert 0 == run("audit", "seal").exit_code
+    with closing(sqlite3.connect(data / "shield.db")) as database:
+        database.execute("DELETE FROM projection")
+        database.commit()
+        for command in (["seal"], ["key"], ["bundle", "-o", data / "evidence.kiki"], ["export"]):
+            refused = run("audit", *command)
+            assert (1, True) == (refused.exit_code, "the id of their chain is missing" in refused.stderr), command
+        with pytest.raises(LedgerCorrupt, match="the id of their chain is missing"):
+            BudgetGuard.open(data / "shield.db", limit="100")
+        told = run("audit", "verify", "--json")
+        assert (3, str(data / "shield.db")) == (told.exit_code, json.loads(told.stdout)["place"])
+        assert [] == database.execute("SELECT * FROM projection WHERE space = 'meta'").fetchall()
+
+
+def test_a_replica_whose_chain_lost_its_id_is_not_passed_over(postgres):
+    with closing(PostgresStore(postgres, "one")) as one, closing(PostgresStore(postgres, "two")) as two:
+        for store in (one, two):
+            Ledger(store).append_all([Append(Decided("check", 1, "", 0, [[]], [1]))])
+        found = Access(Database(Secret(postgres), "one"), KeySource())
+        with found.readers() as readers:
+            assert 2 == len(readers)
+        two.commit([], [Write(META, b"chain", None)])
+        with pytest.raises(LedgerCorrupt, match="the id of their chain is missing"), found.readers():
+            pass
 
 
 @pytest.mark.parametrize(
