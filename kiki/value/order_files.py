@@ -88,11 +88,12 @@ def _csv(path: Path, wanted: OrderColumns, *, quick: bool) -> Iterator[Stretch]:
             # A header of several lines, or of none before it, is for pandas, which reads on from there; so are lines that end in a
             # carriage return alone, as an old Mac writes them: all of them came in one.
             is_one_line = bool(text.strip()) and header.count(b'"') % 2 == 0 and b"\r" not in header.rstrip(b"\r\n")
-            names = [
-                str(name)
-                for name in pd.read_csv(io.BytesIO(header) if is_one_line else stream, nrows=0, **options).columns
-            ]
-            chosen, _ = wanted.within(names)
+            top = io.BytesIO(header) if is_one_line else stream
+            names = [str(name) for name in pd.read_csv(top, nrows=0, **options).columns]
+            top.seek(0)
+            # As they are written: pandas calls the second `amount` of two amount.1.
+            written = pd.read_csv(top, nrows=1, header=None, **options).iloc[0]
+            chosen, _ = wanted.within([text or name for text, name in zip(written, names, strict=True)])
             if quick and is_one_line:
                 stream.seek(len(header))
                 yield from _pieces_read(stream, raw, total, separator, names, chosen)

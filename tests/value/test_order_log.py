@@ -193,6 +193,15 @@ def test_dates_as_text(tmp_path, text, zone, expected):
     assert [("1", expected, 5_000_000)] == lines_of(read_orders(path, tz=zone, until=UNTIL))
 
 
+def test_two_columns_of_a_name_are_refused_when_they_matter(engine, tmp_path):
+    for head in ("id,date,amount,amount", 'id,date,amount,"amount"', '"the\nid",date,amount,amount'):
+        path = written(tmp_path, f"{head}\n1,2026-01-31,5,6\n")
+        with pytest.raises(InvalidInput, match="there are 2 columns 'amount'; give each a name of its own"):
+            read_orders(path, columns=OrderColumns(customer=head.split(",")[0].strip('"')), until=UNTIL)
+    path = written(tmp_path, "id,note,date,note,amount,,\n1,a,2026-01-31,b,5,c,d\n")
+    assert [("1", "2026-01-31", 5_000_000)] == lines_of(read_orders(path, until=UNTIL))
+
+
 def test_columns_of_other_types():
     moment = datetime(2026, 1, 31, 23, 30, tzinfo=UTC)
     for dates, amounts, ids in (
