@@ -73,7 +73,7 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise ModelInvalid(f"{where.name} has no format version that there is: {version!r}", hint=_FIT_AGAIN)
     if version > FORMAT_VERSION:
         raise ModelInvalid(
-            f"{where.name} is of format {version}, written by kiki {_short(whole.get('kiki_version'))}; "
+            f"{where.name} is of format {version}, written by {_writer(whole)}; "
             f"this is kiki {__version__}, which reads format {FORMAT_VERSION} and older",
             hint="update kiki, or fit the model again with this one",
         )
@@ -121,6 +121,11 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _writer(whole: dict[str, Any]) -> str:
+    version = whole.get("kiki_version")
+    return f"kiki {_short(version)}" if isinstance(version, str) and version else "a kiki that does not say which"
 
 
 def _short(text: object) -> str:

@@ -60,8 +60,8 @@ class ModelKeeper:
     async def start(self) -> None:
         """Load the model. When there is no file yet, it is waited for; raises `KikiError` for one that cannot be used."""
         if not self._files[0].exists():
-            self.refused = f"{self._files[0]} does not exist; `kiki ltv fit LOG -o {self._files[0]}` makes it"
-            log_event(logger, logging.WARNING, "waiting for a model file", path=str(self._files[0]))
+            self._seen = self._stamps()
+            self._miss()
             return
         await self._take(self._stamps())
 
@@ -74,10 +74,14 @@ class ModelKeeper:
         while True:
             await asyncio.sleep(seconds)
             stamps = self._stamps()
-            if stamps == self._seen or stamps[0] is None:
+            if stamps == self._seen:
                 continue
             await asyncio.sleep(_SETTLED_SECONDS)
             if stamps != self._stamps():
+                continue
+            if stamps[0] is None:
+                self._seen = stamps
+                self._miss()
                 continue
             try:
                 await self._take(stamps)
@@ -91,6 +95,12 @@ class ModelKeeper:
                     problem=str(error),
                     exc_info=None if expected else error,
                 )
+
+    def _miss(self) -> None:
+        """Say that there is no model file, in place of what was wrong with one that is gone."""
+        self.refused = f"{self._files[0]} does not exist; `kiki ltv fit LOG -o {self._files[0]}` makes it"
+        said = "waiting for a model file" if self._served is None else "the model file is gone; the old model goes on"
+        log_event(logger, logging.WARNING, said, path=str(self._files[0]))
 
     async def _take(self, stamps: list[_Stamp | None]) -> None:
         async with self._turn:

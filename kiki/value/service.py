@@ -142,7 +142,7 @@ class ValueService:
         if served is None:
             return [Check("model", ok=False, detail=self._keeper.refused or "it is being loaded")]
         refused = self._keeper.refused
-        detail = served.model.model_version + (f"; a newer file was refused: {refused}" if refused else "")
+        detail = served.model.model_version + (f"; its file is not taken over: {refused}" if refused else "")
         return [Check("model", ok=True, detail=detail)]
 
     # -- gRPC ----------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ def test_a_newer_format_names_both_versions_and_the_way_out(path: Path):
     error = refusal(path)
     assert f"format {FORMAT_VERSION + 1}, written by kiki 99.1" in str(error)
     assert "update kiki" in (error.hint or "")
+    changed(path, format_version=FORMAT_VERSION + 1, kiki_version=None)
+    assert f"format {FORMAT_VERSION + 1}, written by a kiki that does not say which; this is kiki" in str(refusal(path))
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,15 @@ class TestReload:
             assert 200 == (await get(f"{service.url}/readyz"))[0]
             assert 'result="refused"} 1.0' in (await get(f"{service.url}/metrics"))[1]
             path.unlink()
+            gone = f"{path} does not exist; `kiki ltv fit LOG -o {path}` makes it"
+            for _ in range(3000):
+                health = json.loads((await get(f"{service.url}/health"))[1])
+                if gone == health["reload_refused"]:
+                    break
+                await asyncio.sleep(0.02)
+            assert gone == health["reload_refused"]
+            assert fitted().model_version == (await predicted(service, customer_id="c1")).model_version
+            assert 200 == (await get(f"{service.url}/readyz"))[0]
             fitted("pareto-nbd").save(path)
             for _ in range(3000):
                 answer = await predicted(service, customer_id="c1")
