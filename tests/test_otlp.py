@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kiki import otlp, tracing
+from kiki.errors import SettingsError
 from kiki.settings import OtelSettings, parse_listen
 from tests.otlp_collector import Collector, collector
 from tests.servers import free_port
@@ -114,6 +115,15 @@ def test_opentelemetrys_own_variables_say_what_is_kept(environ, share, parent_ba
     found = settings_of(OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317", **environ)
     assert (share, parent_based) == (found.share, found.parent_based)
     assert ("http://collector:4317", True) == (found.endpoint, found.insecure)
+
+
+@pytest.mark.parametrize("address", ["localhost:99999", "collector:4317/?a", "grpc://collector:4317", "me:word@c:4317"])
+def test_an_address_that_is_none_is_told_what_is_accepted(address):
+    with pytest.raises(SettingsError) as told:
+        settings_of(OTEL_EXPORTER_OTLP_ENDPOINT=address)
+    said = "expected a collector's host:port, or its http:// or https:// URL without user, query or fragment, for example localhost:4317"
+    assert told.value.problems[0].endswith(said)
+    assert "word@" not in told.value.problems[0]
 
 
 def test_without_a_collector_or_when_disabled_nothing_is_exported():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from kiki.settings.address import host_name, host_names, http_url
+from kiki.settings.address import host_name, host_names, http_url, without_credentials
 from kiki.settings.values import boolean, byte_size, one_of, path, printable, rate, seconds_float, whole_number
 from kiki.settings.variable import Variable
 
@@ -46,7 +46,13 @@ LISTEN_VARIABLES: Final = listen_variables(8081)
 
 def _otlp_endpoint(text: str) -> str:
     """`host:port` means a collector without TLS, as collectors inside a cluster are."""
-    return http_url(text if "://" in text else f"http://{text}")
+    try:
+        return http_url(text if "://" in text else f"http://{text}")
+    except ValueError:
+        raise ValueError(
+            "expected a collector's host:port, or its http:// or https:// URL without user, query or fragment, "
+            "for example localhost:4317"
+        ) from None
 
 
 def _share(text: str) -> float:
@@ -56,7 +62,10 @@ def _share(text: str) -> float:
 
 
 OTEL_VARIABLES: Final = (
-    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint", _otlp_endpoint, None, "collector that takes OTLP over gRPC; unset: nothing is exported"),
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint", _otlp_endpoint, None,
+        "collector that takes OTLP over gRPC; unset: nothing is exported", without_credentials,
+    ),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol", one_of("grpc"), "grpc", "how it is spoken to"),
     Variable("OTEL_SDK_DISABLED", "disabled", boolean, "false", "export nothing, whatever else is set"),
     Variable("OTEL_TRACES_EXPORTER", "traces", one_of("otlp", "none"), "otlp", "where traces go"),
