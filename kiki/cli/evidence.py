@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, cast
 import typer
 
 from kiki.cli import show
-from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, written_file
+from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, witness_keys, written_file
 from kiki.cli.options import DataDir, Json, require_order, when_micros
 from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked, NotFound
 
@@ -66,7 +66,7 @@ def verify(
     if bundle is not None and proof is not None:
         raise InvalidInput("give a bundle or --proof FILE, not both")
     trusted = key_text(key)
-    witnesses = [text for each in _witnesses(witness) if (text := key_text(each)) is not None]
+    witnesses = witness_keys(_witnesses(witness))
     try:
         # Millions of small objects live as long as the check, and none is part of a cycle: looking for some takes half the time.
         gc.disable()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, NamedTuple
 
 import typer
 
 from kiki.cli.options import LEDGER
-from kiki.errors import InvalidInput, KikiError, LedgerUnavailable
+from kiki.errors import EvidenceInvalid, InvalidInput, KikiError, LedgerUnavailable
 
 if TYPE_CHECKING:
     from kiki.ledger.master_key import KeySource
@@ -104,9 +104,34 @@ def access(ledger: Path | None, data_dir: Path | None) -> Access:
 
 
 def key_text(given: str | None) -> str | None:
-    """The verifier key in `--key`: the text itself, or a file whose first line it is."""
+    """The verifier key in `--key`, of a log: the text itself, or a file whose first line it is."""
     if given is None:
         return None
+    text = _key_in(given)
+    from kiki.ledger.chain_verifier import read_key
+
+    _require(lambda: read_key(text, "--key"), "kiki audit key prints it: name+id+base64")
+    return text
+
+
+def witness_keys(given: Iterable[str]) -> list[str]:
+    """The same of `--witness`, of witnesses."""
+    from kiki.ledger.chain_verifier import read_witnesses
+
+    texts = [_key_in(each) for each in given]
+    _require(lambda: read_witnesses(texts), "the witness's operator publishes it: name+id+base64")
+    return texts
+
+
+def _require(read: Callable[[], object], hint: str) -> None:
+    """Refuse a key that cannot be one: it says nothing about the evidence."""
+    try:
+        read()
+    except EvidenceInvalid as error:
+        raise InvalidInput(str(error), hint=hint) from None
+
+
+def _key_in(given: str) -> str:
     path = Path(given)
     try:
         if not path.is_file():

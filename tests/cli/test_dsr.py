@@ -86,6 +86,7 @@ def test_a_deletion_and_its_proof(data: Path, tmp_path: Path):
     (tmp_path / "operator.vkey").write_text(f"{key}\n")
     assert run("dsr", "proof", "--check", str(proof), "--key", str(tmp_path / "operator.vkey")).stdout == held.stdout
     proof.write_text(proof.read_text().replace("DELETION", "ACCESS"))
+    assert run("dsr", "proof", "--check", str(proof), "--key", "kiki/aaaa+00000000+AAAA").exit_code == 2
     broken = run("dsr", "proof", "--check", str(proof), "--key", key)
     assert (3, "does not hold: signature") == (broken.exit_code, broken.stdout[:24])
     assert not json.loads(run("dsr", "proof", "--check", str(proof), "--key", key, "--json").stdout)["holds"]

@@ -252,6 +252,26 @@ def test_usage_errors_are_usage_errors(data: Path, arguments):
     assert (2, "") == (result.exit_code, result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kiki/aaaa+00000000+AAAA", "is written name+id+base64"),
+        (f"kiki/aaaa+00000000+{'A' * 44}", "not the Ed25519 key of"),
+        (f"kiki/aaaa+00000000+{{}}{'A' * 42}", "the id in the verifier key is not that of its key"),
+    ],
+)
+@pytest.mark.parametrize(("option", "kind"), [("--key", "AQ"), ("--witness", "BA")])
+def test_a_key_that_cannot_be_one_is_a_usage_error(bundle: Path, tmp_path: Path, text: str, said: str, option, kind):
+    """It is an argument, and says nothing about the evidence; in a file, too."""
+    wrong, file = text.format(kind), tmp_path / "wrong.vkey"
+    file.write_text(f"{wrong}\n")
+    for given in (wrong, file):
+        for what in ([bundle], ["--proof", bundle], []):
+            refused = run("audit", "verify", *what, option, given)
+            assert (2, "") == (refused.exit_code, refused.stdout), (what, refused.stderr)
+            assert said in refused.stderr
+
+
 def test_no_ledger_is_an_error_and_none_is_made(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "none"))
     for command in (["verify"], ["bundle", "-o", tmp_path / "b"], ["key"], ["seal"], ["prove", "--event", "0" * 16]):
