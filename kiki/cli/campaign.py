@@ -17,6 +17,7 @@ from kiki.cli.campaign_access import (
     open_runner,
     open_runs,
     resolve,
+    start_here,
 )
 from kiki.cli.consent_ledger import LedgerPath, actor
 from kiki.cli.options import Json, TokenFile, Url
@@ -97,21 +98,20 @@ def run(
 
     if file is not None:
         read_plan(file)
-    if detach and file is not None:
-        with open_runner(
-            data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True
-        ) as runner:
-            started = runner.start(file, again=again)
-        if as_json:
-            show.as_json({"run": started})
-        else:
-            show.line(started)
-        return
     with open_runner(
         data_dir, service=service, url=url, token_file=token_file, ledger=ledger, sandbox=sandbox, keep=True
     ) as runner:
+        if detach and file is not None:
+            started = runner.start(file, again=again)
+            if as_json:
+                show.as_json({"run": started})
+            else:
+                show.line(started)
+            return
         names = (
-            [runner.start(file, again=again)] if file else [row.run for row in runner.runs() if row.state == "running"]
+            [start_here(runner, file, again=again)]
+            if file
+            else [row.run for row in runner.runs() if row.state == "running"]
         )
         if not names:
             show.talk("no run is open")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiki.cli import show
 from kiki.cli.options import LEDGER
 from kiki.cli.place import is_ledger
 from kiki.clock import wall_micros
@@ -132,6 +133,27 @@ def resolve(runner: CampaignRunner | FlowClient, name: str) -> RunRow:
         if row.plan_name == name:
             return row
     raise NotFound(f"there is no run and no plan {name[:80]!r}", hint="list the runs: kiki campaign status")
+
+
+def start_here(runner: CampaignRunner | FlowClient, file: Path, *, again: bool) -> str:
+    """Write a run of the plan down for this process to execute, or find the one that there is; its id.
+
+    A new run waits for no credentials: the environment of a command never changes. One that is open goes on with the platforms that it can use.
+    """
+    from kiki.flow.campaign_runner import CampaignRunner
+    from kiki.flow.plan_file import read_plan
+    from kiki.flow.run_rows import RUNNING
+
+    plan = read_plan(file)
+    mine = [row for row in runner.runs() if row.plan_name == plan.name]
+    is_open = any(row.state == RUNNING for row in mine)
+    has_ended = not is_open and any(row.version == plan.version for row in mine)
+    if isinstance(runner, CampaignRunner) and not is_open and (again or not has_ended):
+        runner.require_credentials(plan)
+    run = runner.start(file, again=again)
+    if has_ended and not again:
+        show.talk(f"run {run} has ended; kiki campaign run --again starts the plan anew")
+    return run
 
 
 def _service(named: str | None, here: dict[str, object]) -> str | None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import msgspec
 
 from kiki.clock import Clock, wall_micros
-from kiki.errors import Conflict, InvalidInput, PlanChanged, RunTaken
+from kiki.errors import ConfigurationError, Conflict, InvalidInput, PlanChanged, RunTaken
 from kiki.flow.conversion import Conversion, check_conversions
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine, line_to
@@ -152,6 +152,14 @@ class CampaignRunner:
         changed = changed and f"{changed}: {_CHANGED_HINT}"
         same = next((row.run for row in mine if row.state == RUNNING and row.version == plan.version), "")
         return self.call(preview(plan, self.worlds, self._guard, earlier, open_run=same, changed=changed))
+
+    def require_credentials(self, plan: Plan) -> None:
+        """Raises `ConfigurationError` with what a plan's platforms lack in the environment; nothing is asked of them."""
+        problems = self.call(self.worlds.lacking(plan))
+        if problems:
+            raise ConfigurationError(
+                problems, hint="set what is missing; --detach leaves the run to a runner that has it"
+            )
 
     def pause(self, run: str, campaign: str | None = None, *, actor: str = "") -> int:
         """Let a run, or one campaign of it, spend nothing more until `resume`; how many campaigns were told."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from kiki.clock import Clock
-from kiki.errors import KikiError
+from kiki.errors import ConfigurationError, KikiError
 from kiki.flow.adaptive_advice import AdaptiveAdvice
 from kiki.flow.customer_value import CustomerValue
 from kiki.flow.guard_line import GuardLine
@@ -130,6 +130,16 @@ class Worlds:
         except KikiError:
             self._opened.pop(place, None)
             raise
+
+    async def lacking(self, plan: Plan) -> list[str]:
+        """What the environment lacks for a plan's platforms; a sandbox needs nothing."""
+        problems: list[str] = []
+        for name in () if plan.sandbox else plan.platforms:
+            try:
+                await self.platform(plan, name)
+            except ConfigurationError as error:
+                problems += error.problems
+        return problems
 
     async def calendar(self, plan: Plan, platform: Platform) -> Calendar:
         """Days as the account counts them; as the plan does where the account cannot be asked."""

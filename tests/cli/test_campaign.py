@@ -105,6 +105,7 @@ def test_a_run_from_start_to_report(place: Path):
     # The same plan is the same run; it has ended.
     again = guarded("run", "spring.yaml", "--json")
     assert [one["run"]] == [each["run"] for each in json.loads(again.stdout)["runs"]]
+    assert "has ended; kiki campaign run --again starts the plan anew" in " ".join(again.stderr.split())
 
     story = CliRunner().invoke(app, ["audit", "export", "--campaign", "search", "--json"]).stdout
     told = [json.loads(line).get("resource") for line in story.splitlines()]
@@ -174,6 +175,26 @@ def test_without_runs_the_way_to_one_is_said(place: Path):
 def test_the_schema_is_printed():
     assert plan_schema() == json.loads(run("schema").stdout)
     assert plan_schema() == json.loads(run("schema", "--json").stdout)
+
+
+def test_a_new_run_waits_for_no_credentials_and_an_open_one_goes_on(place: Path, monkeypatch):
+    for name in ("META_ACCESS_TOKEN", "TIKTOK_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    accounts = 'platforms: {meta: {account: act_1}, tiktok: {account: "7000000000000000001"}}'
+    real = PLAN.replace("platforms: sandbox", accounts).replace("google_ads", "tiktok")
+    (place / "spring.yaml").write_text(real)
+    refused = guarded("run", "spring.yaml")
+    assert 1 == refused.exit_code
+    assert "META_ACCESS_TOKEN is not set" in refused.stderr
+    assert "TIKTOK_ACCESS_TOKEN is not set" in refused.stderr
+    assert "--detach" in refused.stderr
+    assert "no runs" in run("status").output or not json.loads(run("status", "--json").stdout)["runs"]
+    # Left to a runner that has them, or open already: this command goes on with it.
+    started = guarded("run", "spring.yaml", "--detach").stdout.strip()
+    worked = []
+    monkeypatch.setattr("kiki.cli.campaign._work", lambda _, names, **__: worked.append(names))
+    assert 0 == guarded("run", "spring.yaml").exit_code
+    assert [[started]] == worked
 
 
 def test_an_interrupted_run_ends_as_one(place: Path):
