@@ -18,11 +18,41 @@ _NEEDS: Final = {
     "gcp": ("gcp.clusterLocation", "gcp.clusterName", "gcp.projectID"),
 }
 
+_PORT: Final = "probes, Services and policies go by the chart's own; leave it out"
+_PLACE: Final = "the chart mounts what is there; leave it out"
+_POD: Final = "each pod is told its own; leave it out"
+OWN_SETTINGS: Final = {
+    **dict.fromkeys(
+        (
+            *("PORT", "KIKI_HOST", "KIKI_VALUE_PORT", "KIKI_VALUE_HTTP_PORT", "KIKI_FLOW_GRPC_PORT"),
+            *("KIKI_PUBLIC_PORT", "KIKI_PUBLIC_HOST"),
+        ),
+        _PORT,
+    ),
+    **dict.fromkeys(("KIKI_DATA_DIR", "KIKI_TOKENS_FILE", "KIKI_MASTER_KEY_FILE", "KIKI_SHIELD_TOKEN_FILE"), _PLACE),
+    **dict.fromkeys(
+        (
+            *("KIKI_FLOW_EXECUTOR", "KIKI_REPLICA", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"),
+            *("POD_NAME", "POD_NAMESPACE", "NODE_NAME"),
+        ),
+        _POD,
+    ),
+    "KIKI_DRAIN_SECONDS": "set drain.seconds",
+    "DB_HOST": "set postgres.host",
+    "DB_PORT": "set postgres.port",
+    "DB_NAME": "set postgres.database",
+    "DB_USER": "set postgres.user",
+    "REDIS_ADDR": "set redis.address",
+    "REDIS_TLS": "set redis.tls",
+    "KIKI_ARCHIVE": "set audit.shipTo",
+}
+"""Settings that other parts of a release go by, and what to do instead of `extraEnv`."""
+
 
 def contradictions(values: Mapping[str, Any]) -> list[str]:
     """One sentence for each, with its way out; the values fit the schema."""
     enabled = [name for name in COMPONENTS if at(values, f"{name}.enabled")]
-    return [*_replicas(values, enabled), *_secrets(values), *_rest(values, enabled)]
+    return [*_services(values, enabled), *_secrets(values), *_rest(values, enabled)]
 
 
 def has_postgres(values: Mapping[str, Any]) -> bool:
@@ -35,9 +65,11 @@ def has_redis(values: Mapping[str, Any]) -> bool:
     return bool(at(values, "redis.address") or at(values, "redis.enabled"))
 
 
-def _replicas(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
+def _services(values: Mapping[str, Any], enabled: list[str]) -> Iterator[str]:
     for name in enabled:
         own = values[name]
+        for setting in own["extraEnv"].keys() & OWN_SETTINGS.keys():
+            yield f"{name}.extraEnv.{setting}: the chart sets it; {OWN_SETTINGS[setting]}"
         scaled = at(own, "autoscaling.enabled", default=False)
         low, high = (
             (own["autoscaling"][f"{which}Replicas"] for which in ("min", "max"))

@@ -309,7 +309,32 @@ CONTRADICTIONS = [
     ("prod", ["clusterIssuer.create=true", "ingress.issuer="]),
     ("dev", ["syncengage.mailFrom=a@b.c", "syncengage.smsFrom=+15551234567"]),
     ("prod", ["syncengage.crm.url=shop.example.com"]),
+    *(("dev", [f"{service}.extraEnv.{name}=1" for name in guards.OWN_SETTINGS]) for service in guards.COMPONENTS),
 ]
+
+MAY_DIFFER = {
+    # Nothing else in the release goes by these; or it is there to be reached elsewhere, or where the chart's own part is not used.
+    *("KIKI_LOG_LEVEL", "KIKI_BODY_BYTES_MAX", "KIKI_PUBLIC_RATE", "MAX_BURST_BUDGET", "WINDOW_SECONDS", "RETENTION_DAYS"),
+    *("KIKI_VALUE_MODEL", "KIKI_VALUE_ANONYMOUS", "SHIELD_URL", "LTV_GRPC_ADDR", "KIKI_ENGAGE_PUBLIC_URL", "AWS_REGION"),
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"),
+    *("KIKI_POLICY_FILE", "KIKI_ENGAGE_PLAYBOOKS"),
+}  # fmt: skip
+
+
+def test_every_setting_that_the_chart_writes_may_differ_or_is_refused(engine: Engine):
+    """A port that is another than its probe's is a service that never gets ready."""
+    written = set()
+    for one in engine.objects(layers("prod")):
+        if one["kind"] == "ConfigMap" and one["metadata"]["name"].startswith("kiki-config-"):
+            written |= one["data"].keys()
+        if one["kind"] in {"Deployment", "StatefulSet"} and one["metadata"]["name"] in guards.COMPONENTS:
+            (container,) = one["spec"]["template"]["spec"]["containers"]
+            written |= {each["name"] for each in container["env"] if "secretKeyRef" not in each.get("valueFrom", {})}
+    assert {"PORT", "KIKI_VALUE_PORT", "POD_NAME"} <= written
+    assert written <= guards.OWN_SETTINGS.keys() | MAY_DIFFER
+    assert not guards.OWN_SETTINGS.keys() & MAY_DIFFER
+    some = [f"syncshield.extraEnv.{name}=1" for name in ("KIKI_LOG_LEVEL", "KIKI_RATE", "AZURE_STORAGE_ACCOUNT_NAME")]
+    assert [] == guards.contradictions(full(layers("prod", *some)))
 
 
 @pytest.mark.parametrize(("environment", "sets"), CONTRADICTIONS)

@@ -13,6 +13,12 @@
 {{- $wrong = append $wrong (printf "%s.replicaCount: %d replicas need a shared window; set redis.address (or redis.enabled), or one replica without autoscaling" . $most) -}}
 {{- end -}}
 {{- $own := index $.Values . -}}
+{{- $service := . -}}
+{{- range $setting, $way := include "kiki.ownSettings" $ | fromYaml -}}
+{{- if hasKey $own.extraEnv $setting -}}
+{{- $wrong = append $wrong (printf "%s.extraEnv.%s: the chart sets it; %s" $service $setting $way) -}}
+{{- end -}}
+{{- end -}}
 {{- if dig "autoscaling" "enabled" false $own -}}
 {{- if gt (int $own.autoscaling.minReplicas) (int $own.autoscaling.maxReplicas) -}}
 {{- $wrong = append $wrong (printf "%s.autoscaling.minReplicas: %d is more than maxReplicas, %d; lower the one or raise the other" . (int $own.autoscaling.minReplicas) (int $own.autoscaling.maxReplicas)) -}}
@@ -95,4 +101,34 @@ gcp.clusterLocation: {{ .gcp.clusterLocation | quote }}
 gcp.clusterName: {{ .gcp.clusterName | quote }}
 {{- end }}
 {{- end -}}
+{{- end -}}
+
+{{/* Settings that other parts of a release go by, and what to do instead of extraEnv. */}}
+{{- define "kiki.ownSettings" -}}
+PORT: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_HOST: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_VALUE_PORT: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_VALUE_HTTP_PORT: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_FLOW_GRPC_PORT: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_PUBLIC_PORT: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_PUBLIC_HOST: "probes, Services and policies go by the chart's own; leave it out"
+KIKI_DATA_DIR: "the chart mounts what is there; leave it out"
+KIKI_TOKENS_FILE: "the chart mounts what is there; leave it out"
+KIKI_MASTER_KEY_FILE: "the chart mounts what is there; leave it out"
+KIKI_SHIELD_TOKEN_FILE: "the chart mounts what is there; leave it out"
+KIKI_FLOW_EXECUTOR: "each pod is told its own; leave it out"
+KIKI_REPLICA: "each pod is told its own; leave it out"
+OTEL_SERVICE_NAME: "each pod is told its own; leave it out"
+OTEL_RESOURCE_ATTRIBUTES: "each pod is told its own; leave it out"
+POD_NAME: "each pod is told its own; leave it out"
+POD_NAMESPACE: "each pod is told its own; leave it out"
+NODE_NAME: "each pod is told its own; leave it out"
+KIKI_DRAIN_SECONDS: "set drain.seconds"
+DB_HOST: "set postgres.host"
+DB_PORT: "set postgres.port"
+DB_NAME: "set postgres.database"
+DB_USER: "set postgres.user"
+REDIS_ADDR: "set redis.address"
+REDIS_TLS: "set redis.tls"
+KIKI_ARCHIVE: "set audit.shipTo"
 {{- end -}}
