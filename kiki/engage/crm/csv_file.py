@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from kiki.clock import SECOND, Clock, wall_micros
 from kiki.engage.crm.mark import dump_cursor, parse_cursor
 from kiki.engage.crm.rows import (
     CUSTOMER_COLUMNS,
@@ -26,6 +27,9 @@ from kiki.engage.crm.rows import (
     customer_row,
     order_row,
 )
+from kiki.engage.event import Refund
+from kiki.engage.profile import Profile
+from kiki.engage.quiet_hours import zone_named
 from kiki.engage.source import Page, Record
 from kiki.errors import ConfigurationError, InvalidInput, SourceUnavailable
 from kiki.outbound.exchange import UNAVAILABLE
@@ -34,6 +38,8 @@ from kiki.outbound.outcome import Outcome, done, refused
 PAGE: Final = 1_000
 PROBLEMS_MAX: Final = 20
 TAGS: Final = "kiki_tags"
+AHEAD: Final = 24 * 3600 * SECOND
+"""So far ahead of us a moment may be: somebody else's day, written without its zone, or their clock."""
 
 
 class _Cursor(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -76,8 +82,8 @@ class _File:
             for row in reader:
                 yield reader.line_num, row
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with it, each with its line."""
+    def problems(self, latest: int) -> Iterator[str]:
+        """What is wrong with it, each with its line; nothing happened after the moment `latest`."""
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 header = next(csv.reader(file, delimiter=_delimiter(file)), [])
@@ -91,7 +97,7 @@ class _File:
                     yield f"{where}: it has another number of columns than the first line"
                     continue
                 try:
-                    self.read(row)
+                    yield from (f"{where}: {one}" for one in _overlooked(row, self.read(row), latest))
                 except InvalidInput as error:
                     yield f"{where}: {error}"
                 key = row[self.key].strip()
@@ -108,7 +114,7 @@ class CsvSource:
 
     name: Final = "csv"
 
-    def __init__(self, customers: Path, orders: Path | None = None) -> None:
+    def __init__(self, customers: Path, orders: Path | None = None, clock: Clock = wall_micros) -> None:
         files = [
             _File(
                 "customers", customers, CUSTOMER_COLUMNS, CUSTOMER_NEEDS, lambda row: (customer_row(row),), "customer"
@@ -120,6 +126,7 @@ class CsvSource:
         self._files = files
         self._beside = customers.with_name(f"{customers.stem}.kiki.csv")
         self._writing = threading.Lock()
+        self._clock = clock
 
     def changes(self, since: str) -> Iterator[Page]:
         """See `Source`. Raises `ConfigurationError` with all that is wrong in the files."""
@@ -185,8 +192,9 @@ class CsvSource:
 
     def _require(self, files: Collection[_File]) -> None:
         problems: list[str] = []
+        latest = self._clock() + AHEAD
         for file in files:
-            for problem in file.problems():
+            for problem in file.problems(latest):
                 problems.append(problem)
                 if len(problems) == PROBLEMS_MAX:
                     raise ConfigurationError([*problems, "and perhaps more"])
@@ -213,6 +221,19 @@ class CsvSource:
             except (OSError, csv.Error, KeyError) as error:
                 return refused(UNAVAILABLE, f"csv: {self._beside.name} cannot be written: {type(error).__name__}")
             return done()
+
+
+def _overlooked(row: Mapping[str, str], records: Collection[Record], latest: int) -> Iterator[str]:
+    """What a row says and nobody would hear: who reads a record takes these for not known. The values are a person's."""
+    for record in records:
+        if isinstance(record, Profile):
+            if record.zone and zone_named(record.zone) is None:
+                yield "column zone: no time zone of the IANA list: write it as Europe/Vienna"
+            if row.get("country", "").strip() and not record.country:
+                yield "column country: no code of two letters: write it as AT"
+        for name in ("changed_at", "last_purchase", "last_engagement", "at"):
+            if (getattr(record, name, None) or 0) > latest:
+                yield f"column {'refunded_at' if isinstance(record, Refund) else name}: it lies in the future"
 
 
 def _delimiter(file: TextIO) -> str:

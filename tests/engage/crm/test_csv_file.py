@@ -102,6 +102,26 @@ def test_a_file_that_is_not_there(place):
         list(source(place).changes(""))
 
 
+def test_what_nobody_would_hear_is_said_with_its_row(place):
+    (place / "customers.csv").write_text(
+        "customer,zone,country,last_purchase,last_engagement\n"
+        "c-1,Mars/Base,Austria,2099-01-01,2026-01-01\n"
+        "c-2,Europe/Vienna,at,2026-01-01,\n"
+    )
+    (place / "orders.csv").write_text(
+        "id,customer,at,amount,refunded,refunded_at\n1,c-1,2099-01-01,1,,\n2,c-1,2026-01-01,1,1,2099-01-01\n"
+    )
+    with pytest.raises(ConfigurationError) as error:
+        records(source(place).changes(""))
+    assert [
+        "customers.csv, line 2: column zone: no time zone of the IANA list: write it as Europe/Vienna",
+        "customers.csv, line 2: column country: no code of two letters: write it as AT",
+        "customers.csv, line 2: column last_purchase: it lies in the future",
+        "orders.csv, line 2: column at: it lies in the future",
+        "orders.csv, line 3: column refunded_at: it lies in the future",
+    ] == list(error.value.problems)
+
+
 def test_what_is_written_back_stands_beside_the_file(place):
     line = source(place)
     assert line.upsert({"c-1": {"kiki_churn": "high"}, "c-2": {"kiki_churn": "low"}})["c-2"].is_done
