@@ -248,7 +248,7 @@ def bundle(
     from kiki.clock import wall_micros
     from kiki.ledger.bundle import write_bundle
     from kiki.ledger.checkpoint import Signer, log_origin
-    from kiki.ledger.exhibit import chain_id, seal, stretches
+    from kiki.ledger.exhibit import chain_id, recorded, seal, stretches
 
     found = access(ledger, data_dir)
     seed = found.seed()
@@ -257,6 +257,10 @@ def bundle(
     with contextlib.suppress(LedgerLocked):
         seal(found.source, seed)
     with found.readers() as readers, written_file(output) as file:
+        if not any(recorded(reader, begin, end) for reader in readers):
+            raise NotFound(
+                "nothing was recorded in that time", hint="leave out --from and --to for everything there is"
+            )
         total = sum(reader.next_seq() - reader.first_seq() for reader in readers)
         with progress("writing", total) as told:
             pieces = stretches(readers, begin, end, _told_to(told))

@@ -60,6 +60,13 @@ def latest(reader: Reader) -> tuple[int, bytes] | None:
     return None if row is None else (int.from_bytes(row[0], "big"), reader.get(COSIGNED, row[0]) or row[1])
 
 
+def recorded(reader: Reader, since: int | None = None, until: int | None = None) -> int:
+    """How many entries were recorded from `since` on and before `until`, in microseconds since the epoch."""
+    first = reader.first_seq() if since is None else first_recorded_since(reader, since)
+    end = reader.next_seq() if until is None else first_recorded_since(reader, until)
+    return max(end - first, 0)
+
+
 def stretch(
     reader: Reader,
     since: int | None = None,

@@ -18,7 +18,7 @@ from aiohttp import web
 from kiki.errors import NotFound, Unavailable
 from kiki.ledger.bundle import write_bundle
 from kiki.ledger.checkpoint import Signer
-from kiki.ledger.exhibit import covering, latest, prove, size_key, stretches
+from kiki.ledger.exhibit import covering, latest, prove, recorded, size_key, stretches
 from kiki.ledger.ledger import CHECKPOINTS, Ledger, first_recorded_since
 from kiki.ledger.shipper import Lag, courteous
 from kiki.ledger.store import Reader
@@ -196,16 +196,15 @@ def bundle_into(file: BinaryIO, ledger: Ledger, chains: Iterable[Reader], span: 
         ledger.checkpoint()
     signed: list[Reader] = []
     beyond: dict[str, int] = {}
-    recorded = 0
+    found_any = False
     for reader in chains:
-        first = reader.first_seq() if span.since is None else first_recorded_since(reader, span.since)
-        count = max(_end_of(reader, span) - first, 0)
-        recorded += count
+        count = recorded(reader, span.since, span.until)
+        found_any = found_any or bool(count)
         if latest(reader) is not None:
             signed.append(reader)
         elif count:
             beyond[chain_of(reader)] = count
-    if not recorded:
+    if not found_any:
         raise NotFound("nothing was recorded in that time", hint="leave out from= and to= for everything there is")
     found = stretches(signed, span.since, span.until, courteous)
     write_bundle(file, [each.bundle for each in found], _signer(ledger), at=max(ledger.clock(), ledger.recorded_at))
