@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kiki.errors import LedgerLocked, LedgerUnavailable, NotFound
 from kiki.ledger.anchors import COSIGNED
@@ -20,6 +20,11 @@ from kiki.ledger.proof import make_proof
 from kiki.ledger.source import Database, Source
 from kiki.ledger.store import Reader, Store
 from kiki.ledger.tiling import TileReader
+
+OTHERS_CHECKPOINT: Final = (
+    "its replica signs one within ten seconds; where it does not run any more, kiki audit seal signs it"
+)
+"""What to do when a checkpoint of another replica is missing."""
 
 
 class Stretch(NamedTuple):

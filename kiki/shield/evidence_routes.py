@@ -18,7 +18,7 @@ from aiohttp import web
 from kiki.errors import NotFound, Unavailable
 from kiki.ledger.bundle import write_bundle
 from kiki.ledger.checkpoint import Signer
-from kiki.ledger.exhibit import covering, latest, prove, recorded, size_key, stretches
+from kiki.ledger.exhibit import OTHERS_CHECKPOINT, covering, latest, prove, recorded, size_key, stretches
 from kiki.ledger.ledger import CHECKPOINTS, Ledger, first_recorded_since
 from kiki.ledger.shipper import Lag, courteous
 from kiki.ledger.store import Reader
@@ -171,7 +171,7 @@ def proof_in(reader: Reader, event: str, key: str) -> str:
     if covering(reader, seq + 1) is None:
         raise Unavailable(
             f"no checkpoint of chain {chain_of(reader)} covers event {event} yet",
-            hint="its replica signs one within ten seconds",
+            hint=OTHERS_CHECKPOINT,
             retry_after=5,
         )
     return prove(reader, seq, key)

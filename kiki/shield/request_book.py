@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kiki.errors import Conflict, NotFound, Unavailable, Unreadable
+from kiki.ledger.exhibit import OTHERS_CHECKPOINT
 from kiki.ledger.ledger import CHECKPOINTS, read_entries
 from kiki.shield.change import Change
 from kiki.shield.consent_words import parse_text
@@ -90,7 +91,9 @@ class RequestBook:
             ledger.checkpoint()
             found = next(ledger.store.scan(CHECKPOINTS, after), None)
         if found is None:
-            raise Unavailable(f"no checkpoint of chain {chain} covers entry {seq} yet", retry_after=10.0)
+            raise Unavailable(
+                f"no checkpoint of chain {chain} covers entry {seq} yet", hint=OTHERS_CHECKPOINT, retry_after=10.0
+            )
         return found[1]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+from typer.testing import CliRunner
 
+from kiki.cli.main import app
 from kiki.errors import Unavailable
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database
@@ -85,6 +87,24 @@ def test_a_proof_waits_for_the_checkpoints_of_the_others(replica):
     with pytest.raises(Unavailable, match="no checkpoint"):
         other.proof(record.id)
     one.decider.ledger.checkpoint()
+    assert other.proof(record.id)
+
+
+def test_what_is_said_to_do_about_a_replica_that_never_signed_cures_it(replica, postgres, monkeypatch):
+    """One that was killed right after its write, and does not come again."""
+    one, other = replica("one", Shop()), replica("other", Shop())
+    record = one.create("c-1", "DELETION")
+    one.verify_identity(record.id, method="operator", actor="anna")
+    one.decider.ledger.store.close()
+    other.run(record.id)
+    with pytest.raises(Unavailable, match="no checkpoint") as refused:
+        other.proof(record.id)
+    assert "kiki audit seal" in refused.value.hint
+    other.decider.ledger.checkpoint()
+    monkeypatch.setenv("DATABASE_URL", postgres)
+    monkeypatch.setenv("KIKI_MASTER_KEY", "11" * 32)
+    sealed = CliRunner().invoke(app, ["audit", "seal"])
+    assert (0, "") == (sealed.exit_code, sealed.stderr)
     assert other.proof(record.id)
 
 
