@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from kiki.chart import extra_env, guards, schema, values_text
+from kiki.chart import extra_env, guards, limits, schema, values_text
 from kiki.chart.place import chart_directory, chart_schema
 from kiki.chart.set_expression import BadExpression, parse_set
 from kiki.chart.values import coalesce, overlay, with_nothing
@@ -53,7 +53,7 @@ def _mistakes(given: dict[str, Any]) -> list[str]:
         return wrong
     # A contradiction can only be told between values that are what they must be, and where each is there.
     whole = with_nothing(_defaults(), seen)
-    return [*guards.contradictions(whole), *sorted(extra_env.mistyped(whole))]
+    return [*guards.contradictions(whole), *limits.too_low(whole), *sorted(extra_env.mistyped(whole))]
 
 
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -376,6 +376,24 @@ def test_no_disruption_budget_blocks_a_drain(replicas: int, minimum: int, engine
     assert bool(guards.contradictions(full(explicit))) == (0 < minimum >= replicas)
 
 
+def test_a_limit_below_its_request_is_told_before():
+    sets = [
+        "syncshield.resources.limits.cpu=10m",
+        "syncvalue.resources.requests.memory=9Ti",
+        "otel.collector.resources.limits.memory=1k",
+        "syncflow.resources.requests.cpu=1,syncflow.resources.limits.cpu=1000m",
+    ]
+    with pytest.raises(ValuesError) as told:
+        read_layers("prod", [], sets)
+    starts = sorted(problem.partition(" is below")[0] for problem in told.value.problems)
+    assert starts == [
+        "otel.collector.resources.limits.memory: 1k",
+        "syncshield.resources.limits.cpu: 10m",
+        "syncvalue.resources.limits.memory: 1Gi",
+    ]
+    assert any(problem.endswith("or lower syncshield.resources.requests.cpu") for problem in told.value.problems)
+
+
 def test_a_setting_that_a_service_would_end_over_is_told_before():
     sets = [
         "syncshield.extraEnv.KIKI_RAET=4",
