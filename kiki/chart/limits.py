@@ -16,10 +16,11 @@ def too_low(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
         if key != "resources":
             yield from too_low(value, f"{path}{key}.")
             continue
+        # What a null took away is nothing.
         asked, most = (value.get(which) or {} for which in ("requests", "limits"))
         for what, limit in most.items():
             request = asked.get(what)
-            if limit is not None and request is not None and quantity(request) > quantity(limit):
+            if limit and request and quantity(request) > quantity(limit):
                 yield (
                     f"{path}resources.limits.{what}: {limit} is below what is requested, {request}; "
                     f"raise it, or lower {path}resources.requests.{what}"
