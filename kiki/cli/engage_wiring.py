@@ -22,7 +22,6 @@ from kiki.engage.crm.field_map import parse_field_map
 from kiki.engage.customer_store import CustomerStore
 from kiki.engage.database import open_database
 from kiki.engage.keyring import Keyring
-from kiki.engage.message_maker import MessageMaker
 from kiki.engage.platform_requests import ClientRequests
 from kiki.engage.playbook import Playbook
 from kiki.engage.playbook_text import parse_playbook
@@ -298,9 +297,7 @@ def read_playbooks(settings: EngageSettings) -> dict[str, Playbook]:
 
 def read_playbook(file: Path) -> Playbook:
     """One playbook, templates checked; raises `PlaybookError`."""
-    playbook = parse_playbook(playbook_text(file), str(file))
-    MessageMaker(playbook)
-    return playbook
+    return parse_playbook(playbook_text(file), str(file))
 
 
 def playbook_text(file: Path) -> str:

@@ -5,20 +5,13 @@ A customer never reads what we think they are worth: neither value nor risk is a
 
 from __future__ import annotations
 
-from typing import Final
-
 from kiki.engage.action_log import Action
 from kiki.engage.address import address_on
 from kiki.engage.channel import Content, Message
-from kiki.engage.playbook import Offer, Playbook
+from kiki.engage.playbook import FIELDS, Offer, Playbook
 from kiki.engage.profile import Profile
 from kiki.engage.template import MessageTemplate, Value
 from kiki.errors import ConfigurationError, PlaybookError
-
-FIELDS: Final = (
-    *("customer", "first_name", "last_name", "email", "phone", "country", "locale", "segment"),
-    *("offer", "discount", "unsubscribe_url"),
-)
 
 
 class MessageMaker:

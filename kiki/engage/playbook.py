@@ -59,6 +59,13 @@ class Cap(msgspec.Struct, frozen=True):
     """Empty: over all channels."""
 
 
+FIELDS: Final = (
+    *("customer", "first_name", "last_name", "email", "phone", "country", "locale", "segment"),
+    *("offer", "discount", "unsubscribe_url"),
+)
+"""What may be said in a message."""
+
+
 class MessageText(msgspec.Struct, frozen=True):
     """What a person reads, with places for what is known of them."""
 

@@ -9,6 +9,7 @@ from typing import Final
 from kiki.engage.journey_text import JourneyReader
 from kiki.engage.playbook import (
     DAY,
+    FIELDS,
     Cap,
     ChannelRule,
     MessageText,
@@ -18,6 +19,7 @@ from kiki.engage.playbook import (
 from kiki.engage.playbook_reader import parse_span
 from kiki.engage.quiet_hours import zone_named
 from kiki.engage.segment import Condition, InSegment, parts_of
+from kiki.engage.template import part_problems
 from kiki.errors import InvalidInput, PlaybookError
 from kiki.yaml_document import PROBLEMS_MAX, Map, Node, Text, Unreadable, compose, shown
 
@@ -173,6 +175,9 @@ class _Reader(JourneyReader):
             for key, text in texts.items():
                 if len(text) > TEXT_CHARS_MAX:
                     self.wrong(fields[key], f"{key} has more than {TEXT_CHARS_MAX} characters")
+                elif text or not self.is_wrong(fields[key]):
+                    for problem in part_problems(key, text, FIELDS):
+                        self.wrong(fields[key], f"message '{name}': {problem}")
             if channel is not None and "text" in texts:
                 made[name] = MessageText(channel, texts["text"], texts.get("subject", ""), texts.get("html", ""))
         return made

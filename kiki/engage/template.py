@@ -55,20 +55,18 @@ class MessageTemplate:
         self.fields: frozenset[str] = frozenset()
         """The names of the fields that the parts use."""
         parts = {"text": text, "subject": subject, "html": html}
-        if not text.strip():
-            problems.append(f"{name}: text is missing: every message has a plain text, mail with html too")
-        self._parts = {part: self._compile(part, source, problems) for part, source in parts.items() if source}
+        self._parts: dict[str, jinja2.Template | None] = {}
+        for part, source in parts.items():
+            if source or part == "text":
+                self._parts[part], fields, wrong = _compiled(part, source)
+                self.fields |= fields
+                problems += [f"{name}: {problem}" for problem in wrong]
         if problems:
             raise ConfigurationError(problems)
 
     def unknown_fields(self, known: Collection[str]) -> list[str]:
         """What is wrong with the fields it uses, for somebody who knows which there are."""
-        problems = []
-        for field in sorted(self.fields - set(known)):
-            near = difflib.get_close_matches(field, known, 1)
-            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            problems.append(f"{self.name}: there is no field {field!r}; {advice}")
-        return problems
+        return [f"{self.name}: {problem}" for problem in _unknown(self.fields, known)]
 
     def render(self, fields: Mapping[str, Value]) -> Content:
         """The message for one person; raises `InvalidInput` when a field it needs is missing or empty."""
@@ -78,24 +76,6 @@ class MessageTemplate:
         if len(subject) > SUBJECT_CHARS_MAX:
             raise InvalidInput(f"{self.name}: the subject has {len(subject)} characters: at most {SUBJECT_CHARS_MAX}")
         return Content(text=text, subject=subject, html=self._render("html", context))
-
-    def _compile(self, part: str, source: str, problems: list[str]) -> jinja2.Template | None:
-        where = f"{self.name}: {part}"
-        if len(source) > PART_CHARS_MAX:
-            problems.append(f"{where} has {len(source)} characters: at most {PART_CHARS_MAX}")
-            return None
-        environment = _HTML if part == "html" else _TEXT
-        try:
-            tree = environment.parse(source)
-            self.fields |= jinja2.meta.find_undeclared_variables(tree)
-            forbidden = [f"{where}, line {line}: {what}" for line, what in _forbidden(tree)]
-            problems += forbidden
-            return None if forbidden else environment.from_string(source)
-        except jinja2.TemplateSyntaxError as error:
-            problems.append(f"{where}, line {error.lineno}: {error.message}")
-        except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError, SyntaxError) as error:
-            problems.append(f"{where}: {type(error).__name__}: {error}")
-        return None
 
     def _render(self, part: str, context: Mapping[str, Any]) -> str:
         template = self._parts.get(part)
@@ -124,6 +104,40 @@ class MessageTemplate:
         ) as error:
             raise InvalidInput(f"{self.name}: {part} cannot be made: {type(error).__name__}") from None
         return "".join(made)
+
+
+def part_problems(part: str, source: str, known: Collection[str]) -> list[str]:
+    """What is wrong with one part of a message, `text`, `subject` or `html`, for somebody who knows which fields there are."""
+    _, fields, wrong = _compiled(part, source)
+    return [*wrong, *(f"{part}: {problem}" for problem in _unknown(fields, known))]
+
+
+def _unknown(fields: Collection[str], known: Collection[str]) -> list[str]:
+    problems = []
+    for field in sorted(set(fields) - set(known)):
+        near = difflib.get_close_matches(field, known, 1)
+        advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+        problems.append(f"there is no field {field!r}; {advice}")
+    return problems
+
+
+def _compiled(part: str, source: str) -> tuple[jinja2.Template | None, set[str], list[str]]:
+    """A part as it is rendered, the fields that it uses, and what is wrong with it."""
+    if part == "text" and not source.strip():
+        return None, set(), ["text is missing: every message has a plain text, mail with html too"]
+    if len(source) > PART_CHARS_MAX:
+        return None, set(), [f"{part} has {len(source)} characters: at most {PART_CHARS_MAX}"]
+    environment = _HTML if part == "html" else _TEXT
+    fields: set[str] = set()
+    try:
+        tree = environment.parse(source)
+        fields = jinja2.meta.find_undeclared_variables(tree)
+        forbidden = [f"{part}, line {line}: {what}" for line, what in _forbidden(tree)]
+        return None if forbidden else environment.from_string(source), fields, forbidden
+    except jinja2.TemplateSyntaxError as error:
+        return None, fields, [f"{part}, line {error.lineno}: {error.message}"]
+    except (jinja2.TemplateError, RecursionError, MemoryError, OverflowError, SyntaxError) as error:
+        return None, fields, [f"{part}: {type(error).__name__}: {error}"]
 
 
 class _Missing(jinja2.StrictUndefined):

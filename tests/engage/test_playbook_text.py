@@ -123,6 +123,17 @@ def test_a_whole_playbook():
         ("gain: 5", "gain: 3", "offer 'ten' is believed to gain less than it costs"),
         ("currency: EUR", "currency: euro", "currency 'euro' cannot be used"),
         ("subject: Hello, ", "", "message 'mail' has no 'subject'"),
+        (
+            "{{ first_name }}",
+            "{{ frist_name }}",
+            "line 18: message 'mail': text: there is no field 'frist_name'; did you mean 'first_name'?",
+        ),
+        (
+            "subject: Hello,",
+            'subject: "{% set x = 1 %}",',
+            "line 18: message 'mail': subject, line 1: set is not possible",
+        ),
+        ("text: Hi}", 'text: "  "}', "line 19: message 'text': text is missing"),
         ("cost: 4.00", "cost: -4.00", "'-4.00' is not a positive amount"),
         ("playbook: win-back", "playbook: Win Back", "'playbook' 'Win Back' is not a name"),
         ("{over: 60}", "{over: 60, absent: true}", "is absent or compared, not both"),
