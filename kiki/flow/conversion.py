@@ -32,10 +32,12 @@ CLICK_LENGTH_MAX: Final = 512
 PROBLEMS_MAX: Final = 100
 
 _LOCAL: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(:\d\d)?", re.ASCII)
+_TWO_AMOUNTS: Final = re.compile(r"[^.]*,\d{3}\D*", re.ASCII)
+"""Where semicolons divide, a comma may stand before decimals."""
 _FAR: Final = 253_402_300_799_000_000
 """The end of the year 9999."""
 _TOO_MANY: Final = f"there are more than {CONVERSIONS_MAX} rows; divide them, for each order is sent once"
-_COLUMNS_ACCEPTED: Final = f"write the columns {','.join(COLUMNS)}, divided by commas"
+_COLUMNS_ACCEPTED: Final = f"write the columns {','.join(COLUMNS)}, divided by commas or semicolons"
 
 Value = TypeVar("Value")
 _Problem = tuple[int, str]
@@ -96,7 +98,11 @@ def parse_at(text: str, time_zone: str) -> int:
 
 def _rows(text: str, problems: list[_Problem]) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows below the header, which is row 1, by column; empty ones are passed over."""
-    rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    text = text.removeprefix("\ufeff")
+    # Spreadsheets of half the world divide by semicolons.
+    first = text.partition("\n")[0]
+    delimiter = ";" if ";" in first and "," not in first else ","
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     row, names, count = 1, _header(rows), 0
     while True:
         row += 1
@@ -114,7 +120,11 @@ def _rows(text: str, problems: list[_Problem]) -> Iterator[tuple[int, dict[str, 
             problems.append((row, _TOO_MANY))
             return
         if len(fields) == len(names):
-            yield row, {name: field.strip() for name, field in zip(names, fields, strict=True)}
+            told = {name: field.strip() for name, field in zip(names, fields, strict=True)}
+            if delimiter == ";" and _TWO_AMOUNTS.fullmatch(told["value"]):
+                problems.append((row, f"value: {told['value'][:40]!r} may be two amounts; write 1249 or 1.249"))
+                continue
+            yield row, told
         else:
             problems.append((row, f"it has {len(fields)} fields, and the first row names {len(names)}"))
 

@@ -64,6 +64,12 @@ def test_a_file_as_a_spreadsheet_writes_it() -> None:
     assert [] == read(HEAD)
 
 
+def test_a_file_with_semicolons_is_the_same() -> None:
+    text = HEAD + "1,c-1,2026-12-01T14:03:00-05:00,49.90,c-17\n2,c-2,2026-12-01 18:20,15,c-18\n"
+    assert read(text) == read("\ufeff" + text.replace(",", ";").replace("\n", "\r\n"))
+    assert 2 == len(read(text))
+
+
 def test_every_mistake_is_named_with_its_row() -> None:
     text = HEAD + (
         "1,,2026-12-01T14:03:00-05:00,49.905,c-1\n"
@@ -112,7 +118,8 @@ def test_every_mistake_is_named_with_its_row() -> None:
     ("text", "words"),
     [
         ("", "row 1: the column 'order' is missing"),
-        ("order;click;at;value;customer\n", "row 1: the column 'order;click;at;value;customer' is not known"),
+        ("order|click|at|value|customer\n", "row 1: the column 'order|click|at|value|customer' is not known"),
+        (HEAD.replace(",", ";") + "1;c;2026-12-01 18:20;1,249;k\n", "row 2: value: '1,249' may be two amounts"),
         ("order,click,at,value,customer,email\n", "row 1: the column 'email' is not known"),
         ("order,click,at,value\n", "row 1: the column 'customer' is missing"),
         ("order,click,at,value,customer,order\n", "row 1: a column stands twice"),
