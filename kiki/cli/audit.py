@@ -55,6 +55,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write out every decision that matches, oldest first."""
+    from kiki.settings import shield_setting
     from kiki.shield import evidence as decisions
 
     if campaign is not None:
@@ -69,7 +70,7 @@ def export(
             readers,
             write,
             format="jsonl" if as_json or form is Format.JSONL else "csv",
-            retention_days=_retention_days(),
+            retention_days=shield_setting(os.environ, "RETENTION_DAYS"),
             since=begin,
             until=end,
             outcome=outcome,
@@ -156,10 +157,3 @@ def _progress(output: Path | None) -> Callable[[int, int], None] | None:
         sys.stderr.flush()
 
     return told
-
-
-def _retention_days() -> int:
-    text = os.environ.get("RETENTION_DAYS") or "2555"
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidInput(f"RETENTION_DAYS={text!r} is not a whole number of days")
-    return int(text)

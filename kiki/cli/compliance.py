@@ -112,6 +112,7 @@ def _read(
     from kiki.cli.ledger_access import access
     from kiki.clock import wall_micros
     from kiki.ledger.source import Database
+    from kiki.settings import shield_setting
     from kiki.shield.compliance_report import period_between, period_of
     from kiki.shield.compliance_survey import everything_is_held, request_lines, survey
     from kiki.shield.probe import Surroundings
@@ -131,7 +132,7 @@ def _read(
             others=others,
             now=now,
             wall=now,
-            retention_days=_retention_days(),
+            retention_days=shield_setting(os.environ, "RETENTION_DAYS"),
             requests=request_lines(reader),
             on_hold=everything_is_held(reader),
             verifier_key=ledger.verifier_key(reader),
@@ -155,13 +156,6 @@ def _key_file(data_dir: Path | None) -> Path | None:
 
     settings = LedgerSettings.parse(os.environ)
     return key_file(settings if data_dir is None else replace(settings, data_dir=data_dir))
-
-
-def _retention_days() -> int:
-    text = os.environ.get("RETENTION_DAYS") or "2555"
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidInput(f"RETENTION_DAYS={text!r} is not a whole number of days")
-    return int(text)
 
 
 def _write_page(path: Path, found: ComplianceReport) -> None:

@@ -34,7 +34,7 @@ def opened(given: Path | None, *, may_make: bool = False) -> Iterator[ConsentSto
     from dataclasses import replace
 
     from kiki.cli.wiring import database, key_source
-    from kiki.settings import LedgerSettings
+    from kiki.settings import LedgerSettings, shield_setting
     from kiki.shield.consent_store import ConsentStore
     from kiki.shield.consent_words import parse_purposes
     from kiki.shield.opening import open_decider
@@ -45,7 +45,7 @@ def opened(given: Path | None, *, may_make: bool = False) -> Iterator[ConsentSto
     if shared is None:
         path = _ledger_file(settings.data_dir if given is None else given, may_make=may_make)
         settings = replace(settings, data_dir=path.parent, database_url=None)
-    purposes = parse_purposes(_purposes())
+    purposes = parse_purposes(shield_setting(os.environ, "KIKI_PURPOSES") or ())
     decider = open_decider(path, None, database=shared, keys=key_source(settings))
     with ConsentStore(decider, purposes=purposes) as store:
         yield store
@@ -63,16 +63,6 @@ def _ledger_file(path: Path, *, may_make: bool) -> Path:
         except OSError as error:
             raise InvalidInput(f"{path.parent} cannot be made: {error.strerror}") from None
     return path
-
-
-def _purposes() -> tuple[str, ...]:
-    from kiki.settings import purposes
-
-    text = os.environ.get("KIKI_PURPOSES")
-    try:
-        return purposes(text) if text else ()
-    except ValueError as error:
-        raise InvalidInput(f"KIKI_PURPOSES={text!r}: {error}") from None
 
 
 def actor() -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kiki.cli.data_dir import make_data_dir
 from kiki.cli.loyalty_access import STORE as LOYALTY_STORE
 from kiki.engage.loyalty_data import LoyaltyData
-from kiki.errors import ConfigurationError, LedgerLocked, MissingExtra
+from kiki.errors import ConfigurationError, InvalidInput, LedgerLocked, MissingExtra, SettingsError
 from kiki.ledger.archive import open_archive
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.source import Database, is_pattern
@@ -34,6 +34,7 @@ from kiki.settings import (
 from kiki.shield.audit_view_process import AuditViewProcess
 from kiki.shield.budget_guard import BudgetGuard
 from kiki.shield.consent_store import ConsentStore
+from kiki.shield.deadline import Regime, WorkCalendar
 from kiki.shield.decider import Decider
 from kiki.shield.evidence_keeper import EvidenceKeeper
 from kiki.shield.holiday_calendar import calendars_of
@@ -242,9 +243,17 @@ def request_desk(
         consents=consents,
         packages=data_dir / "requests",
         audit_view=audit_view_path(data_dir),
-        calendars=calendars_of(settings.holidays, settings.time_zone),
+        calendars=_calendars(settings),
         retention_days=settings.retention_days,
     )
+
+
+def _calendars(settings: RequestSettings | ShieldSettings) -> Mapping[Regime, WorkCalendar]:
+    try:
+        return calendars_of(settings.holidays, settings.time_zone)
+    except InvalidInput as error:
+        # The zone was looked up when the settings were read; the countries are in a large package.
+        raise SettingsError([f"KIKI_HOLIDAYS={settings.holidays!r}: {error}"]) from None
 
 
 def key_source(settings: LedgerSettings) -> KeySource:

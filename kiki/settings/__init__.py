@@ -43,7 +43,7 @@ from kiki.settings.listen import ListenSettings, OtelSettings, parse_listen
 from kiki.settings.listen_table import LISTEN_VARIABLES, OTEL_VARIABLES, UP_VARIABLES, listen_variables
 from kiki.settings.names import VARIABLES, unknown_names
 from kiki.settings.secret import SECRET_BYTES_MIN, Secret
-from kiki.settings.shield import RequestSettings, ShieldSettings
+from kiki.settings.shield import RequestSettings, ShieldSettings, shield_setting
 from kiki.settings.shield_table import REDIS_VARIABLES, SHIELD_VARIABLES, WINDOW_SECONDS_MAX
 from kiki.settings.value import ValueSettings
 from kiki.settings.value_table import VALUE_PORT, VALUE_VARIABLES
@@ -137,6 +137,7 @@ __all__ = [
     "seconds",
     "seconds_float",
     "share",
+    "shield_setting",
     "shield_url",
     "time_zone",
     "unknown_names",

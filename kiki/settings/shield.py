@@ -39,6 +39,15 @@ class RequestSettings:
         return cls(**values)
 
 
+def shield_setting(environ: Mapping[str, str], name: str) -> Any:
+    """One of SyncShield's settings, for who needs no other; raises `SettingsError`."""
+    (variable,) = (variable for variable in SHIELD_VARIABLES if variable.name == name)
+    try:
+        return variable.read(environ)
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+
+
 @dataclass(frozen=True, slots=True)
 class ShieldSettings:
     """Everything SyncShield is told from outside. Money and the window are in micros, other times in seconds."""

@@ -159,7 +159,8 @@ def test_purposes_of_ones_own_come_from_the_settings(monkeypatch):
     monkeypatch.setenv("KIKI_PURPOSES", "newsletter")
     assert 0 == run("grant", "c-1", "newsletter").exit_code
     monkeypatch.setenv("KIKI_PURPOSES", "News letter")
-    assert "KIKI_PURPOSES" in run("grant", "c-1", "newsletter").stderr
+    wrong = run("grant", "c-1", "newsletter")
+    assert (1, True) == (wrong.exit_code, "KIKI_PURPOSES" in wrong.stderr)
 
 
 # -- lists -------------------------------------------------------------------------------------------

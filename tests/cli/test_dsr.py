@@ -188,6 +188,14 @@ def test_what_cannot_be_is_refused_on_stderr(data: Path, arguments: tuple[str, .
     assert (code, {"error"}) == (as_json.exit_code, set(json.loads(as_json.stderr)))
 
 
+@pytest.mark.parametrize(("name", "value"), [("KIKI_HOLIDAYS", "XX"), ("RETENTION_DAYS", "x")])
+def test_a_wrong_setting_is_an_error_and_no_usage(data: Path, monkeypatch, name: str, value: str):
+    made("c-9", "ACCESS")
+    monkeypatch.setenv(name, value)
+    wrong = run("dsr", "create", "c-1", "ACCESS")
+    assert (1, "", True) == (wrong.exit_code, wrong.stdout, f"{name}='{value}'" in wrong.stderr)
+
+
 def test_looking_makes_no_ledger(data: Path):
     for arguments in (("list",), ("show", "DSR-1-00000000"), ("run",), ("hold",)):
         assert run("dsr", *arguments).exit_code == 1

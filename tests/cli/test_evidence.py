@@ -279,6 +279,16 @@ def test_no_ledger_is_an_error_and_none_is_made(tmp_path: Path, monkeypatch):
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", ["x", "0", "36501", ""])
+@pytest.mark.parametrize("command", [("audit", "export"), ("compliance", "report")])
+def test_a_wrong_retention_is_an_error_and_no_usage(data: Path, monkeypatch, command: tuple[str, ...], value: str):
+    """As the service has it, which goes by the same setting."""
+    assert 0 == run(*command).exit_code
+    monkeypatch.setenv("RETENTION_DAYS", value)
+    wrong = run(*command)
+    assert (1, "", True) == (wrong.exit_code, wrong.stdout, f"RETENTION_DAYS='{value}'" in wrong.stderr), wrong.stderr
+
+
 # -- bundle, prove, seal -----------------------------------------------------------------------------
 
 
