@@ -243,7 +243,7 @@ def _holdout(orders: Orders, end: date | None, last: date | None, horizon: float
 def _what(holdout: Holdout) -> str:
     known = holdout.purchases
     return (
-        f"{len(known):,} customers known on {known.calibration_end}, forecast to {holdout.end}: "
+        f"{ltv_tables.many(len(known), 'customer')} known on {known.calibration_end}, forecast to {holdout.end}: "
         f"{int(holdout.outcomes.purchases.sum()):,} purchases came"
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from kiki.cli import show
+from kiki.cli import ltv_tables, show
 from kiki.cli.ledger_access import written_file
 from kiki.cli.ltv_models import chosen_model, model_of_file
 from kiki.cli.ltv_options import (
@@ -129,7 +129,7 @@ def score(
             }
         )
         return
-    show.line(f"{output}: {count:,} customers, as of {found.as_of}")
+    show.line(f"{output}: {ltv_tables.many(count, 'customer')}, as of {found.as_of}")
 
 
 class _Found(NamedTuple):

@@ -45,7 +45,7 @@ def model_tables(model: FittedModel) -> None:
     """The parameters of every part with their standard errors, then those of spend, and what one has to know."""
     on = model.fitted_on
     show.line(
-        f"{model.model}: {on.customers:,} customers, {on.purchases:,} purchases, {on.first_day} to {on.calibration_end}"
+        f"{model.model}: {many(on.customers, 'customer')}, {many(on.purchases, 'purchase')}, {on.first_day} to {on.calibration_end}"
         f", times in {model.unit}s"
     )
     for part in model.parts:
@@ -85,14 +85,16 @@ def _spend_table(model: FittedModel) -> None:
 
 
 def card(model: FittedModel) -> None:
-    """What was measured of the model, or that nothing was."""
+    """What was measured of the model, or that nothing was; without the notes that `model_tables` shows."""
     if model.card is None:
         show.line(f"calibration is not claimed: {model.refusal}")
         return
     if model.card.coverage_claimed:
         show.line("calibration is claimed: the intervals are true about as often as they say")
+    shown = set(model.notes)
     for sentence in model.card.sentences():
-        show.line(sentence)
+        if sentence not in shown:
+            show.line(sentence)
 
 
 def metric_table(found: Mapping[str, Mapping[str, Any]], what: str) -> None:
@@ -129,6 +131,11 @@ def metric_table(found: Mapping[str, Mapping[str, Any]], what: str) -> None:
 
 def _hundred(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
+
+
+def many(count: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def chance(p: float) -> str:

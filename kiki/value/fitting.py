@@ -142,9 +142,13 @@ def fit_count(name: str, groups: Groups, estimator: str = "mle") -> CountFit:
         return CountFit(name, plain)
     fit = _estimated(name, model, groups, estimator)
     gain = fit.log_likelihood - plain.log_likelihood
-    if gain >= (NO_DROPOUT_AT_EDGE if fit.at_boundary else NO_DROPOUT):
+    least = NO_DROPOUT_AT_EDGE if fit.at_boundary else NO_DROPOUT
+    if gain >= least:
         return CountFit(name, fit)
-    said = f"dropout is not identified: {name} gains {gain:.2f} in log likelihood over nbd, which was fitted instead"
+    said = (
+        f"dropout is not identified: {name} gains {gain:.2f} in log likelihood over nbd, and less than {least:.2f} may be "
+        "chance; nbd was fitted instead"
+    )
     return CountFit("nbd", plain._replace(notes=[*plain.notes, said]), fell_back_from=name)
 
 

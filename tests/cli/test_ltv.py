@@ -385,6 +385,15 @@ def test_a_parquet_log_with_two_columns_of_a_name_is_refused(home: Path, model: 
     assert ["two.parquet"] == names(here)
 
 
+def test_what_there_is_to_know_of_a_fit_is_said_once(here: Path):
+    Path("one.csv").write_text("customer_id,date,amount\na,2025-01-01,5\na,2025-03-01,6\na,2025-08-01,6\n")
+    said = run("fit", "one.csv", "-o", "one.model.json").stdout.splitlines()
+    assert said[0].startswith("auto: 1 customer, 3 purchases, 2025-01-01 to 2025-08-01")
+    assert any("dropout is not identified" in line for line in said)
+    told = [line.removeprefix("note: ") for line in said if ": " in line]
+    assert len(told) == len(set(told))
+
+
 @pytest.mark.parametrize("target", ["s.txt", "none/s.parquet", "."])
 def test_where_scores_cannot_go_is_refused_first(log: Path, model: Path, here: Path, target: str):
     refused("score", log, "--model", model, "-o", target)
