@@ -1,6 +1,6 @@
 """The command `kiki`. A command parses, makes one call, and shows what it got; nothing else lives here.
 
-Exit codes: 0 yes, 1 error, 2 usage, 3 refused, 130 Ctrl-C, 141 somebody closed the pipe.
+Exit codes: 0 yes, 1 error, 2 usage, 3 refused, 130 Ctrl-C (services, which run until then, end with 0), 141 somebody closed the pipe.
 Every import in these files is light; what a command needs, it imports when it runs.
 """
 

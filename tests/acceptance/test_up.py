@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -188,6 +189,30 @@ def test_one_that_was_killed_is_waited_for(tmp_path):
             again.until(lambda frame: "ready" == states(frame)["shield"] and 0 == restarts(frame)["shield"])
 
 
+@pytest.mark.parametrize("command", [["up"], ["serve", "all"], ["serve", "all", "--single"]])
+def test_ctrl_c_is_how_it_ends_and_no_error(tmp_path, command):
+    ports = {name: str(free_port()) for name in VARIABLES}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kiki", *command],
+            env=environment(tmp_path / "data", **ports), stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        url, deadline = f"http://127.0.0.1:{ports['KIKI_SHIELD_PORT']}/livez", time.monotonic() + 200
+        while True:
+            with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+                break
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(60), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_port_that_is_taken_is_named_with_its_variable(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -215,8 +240,6 @@ def test_all_four_fit_into_one_process(tmp_path):
     with log.open("wb") as file:
         process = subprocess.Popen(command, env=environment(tmp_path / "data", **ports), stdout=file, stderr=file)
     try:
-        import urllib.request
-
         for name, path in (("SHIELD", "/health"), ("FLOW", "/health"), ("ENGAGE", "/health"), ("VALUE_HTTP", "/livez")):
             url = f"http://127.0.0.1:{ports[f'KIKI_{name}_PORT']}{path}"
             deadline = time.monotonic() + 200
