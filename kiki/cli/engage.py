@@ -9,7 +9,7 @@ import typer
 
 from kiki.cli import show
 from kiki.cli.consent_ledger import LedgerPath
-from kiki.cli.engage_access import EngageDir, PlaybookFile, ServiceUrl, open_engage, read_file
+from kiki.cli.engage_access import EngageDir, PlaybookFile, ServiceUrl, name_alone, open_engage, read_file
 from kiki.cli.engage_learn import learn
 from kiki.cli.options import Json, TokenFile, Url
 from kiki.errors import InvalidInput
@@ -323,7 +323,7 @@ def preview(
     from kiki.engage.message_maker import MessageMaker
     from kiki.engage.preview import preview as shown
 
-    if customer is None:
+    if customer is None and name_alone(playbook) is None:
         found = shown(MessageMaker(read_file(playbook)), offer)
     else:
         with open_engage(data_dir, service) as engage:

@@ -45,7 +45,12 @@ ServiceUrl = Annotated[
         "--service", metavar="URL", help="A SyncEngage that runs, instead of the store in the data directory."
     ),
 ]
-PlaybookFile = Annotated[Path, typer.Argument(metavar="PLAYBOOK", help="The playbook, a YAML file.")]
+PlaybookFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PLAYBOOK", help="The playbook, a YAML file; of a service also the name of one that it has."
+    ),
+]
 
 
 class Engage(Protocol):
@@ -83,8 +88,8 @@ class Engage(Protocol):
         """Every assignment with its outcome into a file; how many."""
         ...
 
-    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
-        """What a customer would read."""
+    def preview(self, playbook: Path, offer: str, customer: str | None) -> dict[str, Any]:
+        """What a customer would read, or somebody made up."""
         ...
 
 
@@ -141,6 +146,12 @@ def read_file(file: Path) -> Playbook:
     """The playbook in a file, templates checked."""
     playbook: Playbook = _wiring().read_playbook(file)
     return playbook
+
+
+def name_alone(playbook: Path) -> str | None:
+    """The name that somebody wrote in place of a file; None where there is such a file, or kiki brings that playbook along."""
+    is_name = playbook.name == str(playbook) and not playbook.suffix and not playbook.exists()
+    return str(playbook) if is_name and not _wiring().is_ours(playbook) else None
 
 
 def _wiring() -> Any:
@@ -245,15 +256,18 @@ class LocalEngage:
 
         return _write_assignments(file, export_rows(read_file(playbook), self.engine.store))
 
-    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
-        """What a customer would read."""
+    def preview(self, playbook: Path, offer: str, customer: str | None) -> dict[str, Any]:
+        """What a customer would read, or somebody made up."""
         from kiki.engage.message_maker import MessageMaker
         from kiki.engage.preview import preview
 
+        maker = MessageMaker(read_file(playbook))
+        if customer is None:
+            return preview(maker, offer)
         person = self.engine.store.profile(customer)
         if person is None:
             raise NotFound(f"there is no customer {customer[:40]!r}")
-        return preview(MessageMaker(read_file(playbook)), offer, person)
+        return preview(maker, offer, person)
 
 
 def _write_assignments(file: Path, rows: Iterable[Assignment]) -> int:
@@ -282,12 +296,12 @@ class ServiceEngage:
 
     def write_back(self, source: str | None, playbook: Path) -> dict[str, Any]:
         """Tell the source what the playbook sees."""
-        told: dict[str, Any] = self._sync(source, write_back=read_file(playbook).name)["written_back"]
+        told: dict[str, Any] = self._sync(source, write_back=_name_of(playbook))["written_back"]
         return told
 
     def add_tags(self, source: str | None, playbook: Path) -> dict[str, Any]:
         """Tag people at the source by the playbook's segments."""
-        told: dict[str, Any] = self._sync(source, tag=read_file(playbook).name)["tagged"]
+        told: dict[str, Any] = self._sync(source, tag=_name_of(playbook))["tagged"]
         return told
 
     def _sync(self, source: str | None, **params: str) -> dict[str, Any]:
@@ -307,12 +321,11 @@ class ServiceEngage:
 
     def plan(self, playbook: Path) -> dict[str, Any]:
         """What a run would do."""
-        read_file(playbook)
-        return self._ask("POST", "/v1/plans", json={"playbook": _wiring().playbook_text(playbook)})
+        return self._ask("POST", "/v1/plans", json={"playbook": _name_or_text(playbook)})
 
     def run(self, playbook: Path) -> dict[str, Any]:
         """Do it."""
-        return self._ask("POST", "/v1/runs", json={"playbook": read_file(playbook).name})
+        return self._ask("POST", "/v1/runs", json={"playbook": _name_of(playbook)})
 
     def explain(self, customer: str, playbooks: list[Path]) -> dict[str, Any]:
         """Why a customer gets what they get."""
@@ -324,20 +337,20 @@ class ServiceEngage:
 
     def report(self, playbook: Path, *, together: bool = False) -> dict[str, Any]:
         """What it earned, or what all playbooks did together."""
-        params = {"playbook": read_file(playbook).name} | ({"together": "true"} if together else {})
+        params = {"playbook": _name_of(playbook)} | ({"together": "true"} if together else {})
         return self._ask("GET", "/v1/outcomes", params=params)
 
     def export(self, playbook: Path, file: Path) -> int:
         """Every assignment with its outcome into a file; how many."""
         from kiki.engage.assignment_export import csv_rows
 
-        text = self._reply("GET", "/v1/outcomes/export", params={"playbook": read_file(playbook).name}).text
+        text = self._reply("GET", "/v1/outcomes/export", params={"playbook": _name_of(playbook)}).text
         return _write_assignments(file, csv_rows(text))
 
-    def preview(self, playbook: Path, offer: str, customer: str) -> dict[str, Any]:
-        """What a customer would read."""
-        read_file(playbook)
-        body = {"playbook": _wiring().playbook_text(playbook), "offer": offer, "customer_id": customer}
+    def preview(self, playbook: Path, offer: str, customer: str | None) -> dict[str, Any]:
+        """What a customer would read, or somebody made up."""
+        body = {"playbook": _name_or_text(playbook), "offer": offer}
+        body |= {} if customer is None else {"customer_id": customer}
         return self._ask("POST", "/v1/previews", json=body)
 
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
@@ -360,6 +373,20 @@ class ServiceEngage:
         if reply.is_success:
             return reply
         raise _refusal(reply)
+
+
+def _name_of(playbook: Path) -> str:
+    return name_alone(playbook) or read_file(playbook).name
+
+
+def _name_or_text(playbook: Path) -> str:
+    """What a service takes: the name of a playbook that it has, or the text of a file without a mistake."""
+    name = name_alone(playbook)
+    if name is not None:
+        return name
+    read_file(playbook)
+    text: str = _wiring().playbook_text(playbook)
+    return text
 
 
 def _refusal(reply: httpx.Response) -> KikiError:

@@ -302,9 +302,16 @@ def read_playbook(file: Path) -> Playbook:
 
 def playbook_text(file: Path) -> str:
     """The text of a playbook's file; a bare name that is no file here is one of those that come with kiki: `legacy`."""
-    ours = Path(kiki.engage.__file__).parent / "playbooks" / f"{file}.yaml"
-    is_ours = file.name == str(file) and not file.suffix and not file.exists() and ours.is_file()
-    return _text(ours if is_ours else file)
+    return _text(_ours(file) if is_ours(file) else file)
+
+
+def is_ours(file: Path) -> bool:
+    """Whether that is no file here, but the name of a playbook that comes with kiki."""
+    return file.name == str(file) and not file.suffix and not file.exists() and _ours(file).is_file()
+
+
+def _ours(file: Path) -> Path:
+    return Path(kiki.engage.__file__).parent / "playbooks" / f"{file}.yaml"
 
 
 def _text(file: Path) -> str:

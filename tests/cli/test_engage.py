@@ -149,6 +149,13 @@ def through(running: RunningEngage, place) -> None:
     assert parquet.read_table(place / "out.parquet").num_rows == 1
     assert "Subject: Hello" in kiki("preview", "book.yaml", "ten", "--customer", "c-2", *there).stdout
     assert "no customer" in kiki("preview", "book.yaml", "ten", "--customer", "c-9", *there, code=1).output
+    # The name of a playbook that it has does as well; a file goes first.
+    assert json.loads(kiki("plan", "book", "--json", *there).stdout)["playbook"] == "book"
+    assert "messages: none" in kiki("run", "book", *there).stdout
+    assert "offers: 1 ten" in kiki("report", "book", *there).stdout
+    assert "Subject: Hello" in kiki("preview", "book", "ten", *there).stdout
+    assert "Subject: Hello" in kiki("preview", "book", "ten", "--customer", "c-2", *there).stdout
+    assert "there is: book" in kiki("plan", "books", *there, code=1).output
     # A service takes no files: it says so instead of looking at its own source.
     refused = kiki("sync", "--source", "csv", "--customers", "customers.csv", *there, code=2).output
     assert "from its own source" in refused
