@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from kiki.cli.fitting import FittingTable
 from kiki.clock import SECOND
 from kiki.errors import KikiError, Unavailable
 from kiki.money import format_micros
@@ -132,7 +133,7 @@ def print_once(reply: BudgetsReply) -> None:
     if not console.is_terminal:
         # Nobody's window ends at 80 columns in a file.
         console = Console(highlight=False, width=200)
-    console.print(table(reply, moment_micros(reply.at)))
+    console.print(FittingTable(table(reply, moment_micros(reply.at))))
     halted = _halted(reply)
     if halted is not None:
         console.print(halted)
@@ -164,7 +165,7 @@ class Watch:
         if self.reply is not None:
             at = moment_micros(self.reply.at) + round((now - self.seen_at) * SECOND)
             head = f"{self.url}  {self.reply.window} window  {self.reply.currency}  {self.reply.at[:19]}Z"
-            parts += [Text(head, style="dim"), table(self.reply, at, self.rates)]
+            parts += [Text(head, style="dim"), FittingTable(table(self.reply, at, self.rates))]
             halted = _halted(self.reply)
             if halted is not None:
                 parts.append(halted)

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kiki.cli.fitting import FittingTable
 from kiki.clock import to_datetime
 from kiki.flow.campaign_report import CampaignReport
 from kiki.flow.event_words import sentence
@@ -77,7 +78,7 @@ def runs(rows: Iterable[RunRow]) -> None:
     for row in rows:
         version = row.version[:8]
         table.add_row(row.run, row.state, version, moment(row.made_at), moment(row.ended_at), row.owner or "-")
-    console().print(table)
+    console().print(FittingTable(table))
 
 
 def status_table(status: RunStatus) -> RenderableType:
@@ -106,7 +107,7 @@ def status_table(status: RunStatus) -> RenderableType:
             lane.last_event.removeprefix("flow."),
         )
     table.add_section()
-    return table
+    return FittingTable(table)
 
 
 def status_group(status: RunStatus) -> RenderableType:
@@ -164,7 +165,7 @@ def report(found: CampaignReport) -> None:
             times(each.returned),
             style="bold" if each is found.total else "",
         )
-    out.print(table)
+    out.print(FittingTable(table))
 
 
 def forecast_in_words(found: SpendForecast, currency: str) -> str:
