@@ -167,9 +167,10 @@ def _of_orders(orders: Orders, end: date | None, unit: str) -> _Found:
 def _in_database(file: Path, end: date | None, how: Reading, summary: Path) -> _Found:
     """A log in Parquet, summed up by DuckDB into the file `summary`: neither needs more memory for a longer log."""
     import ibis
+    import pyarrow.parquet as pq
 
     from kiki.value.score_stream import summary_batches
-    from kiki.value.warehouse import last_day, purchases_expression, require_sound
+    from kiki.value.warehouse import first_day, last_day, left_out, purchases_expression, require_sound
 
     log = ibis.duckdb.connect().read_parquet(file)
     for note in how.columns.within(list(log.columns))[1]:
@@ -177,10 +178,17 @@ def _in_database(file: Path, end: date | None, how: Reading, summary: Path) -> _
     currency = require_sound(log, columns=how.columns, until=_today(how.tz))
     if how.currency and currency and how.currency.upper() != currency:
         raise InvalidInput(f"the log is in {currency!r}, not in {how.currency!r}")
+    for note in left_out(log, columns=how.columns):
+        show.talk(f"note: {note}", dim=True)
     last = last_day(log, columns=how.columns)
     note_silence("the calibration", end, last)
     as_of = end or last
     purchases_expression(log, as_of, columns=how.columns).to_parquet(summary)
+    if not pq.read_metadata(summary).num_rows:
+        raise InvalidInput(
+            f"nobody bought on {as_of} or before: the log begins on {first_day(log, columns=how.columns)}",
+            hint="choose a later end of the calibration",
+        )
     return _Found(summary_batches(summary), as_of, how.currency or currency, None)
 
 

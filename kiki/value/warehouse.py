@@ -147,6 +147,7 @@ def unmatched_refunds(log: Any, calibration_end: date, *, columns: OrderColumns 
     """Refunds that found no order, as an Ibis table: customer, day, micros of each, and how many such lines."""
     end = day_number(calibration_end)
     lines = _lines(log, _columns(log, columns)).filter(lambda line: line.day <= end)
+    lines = lines.semi_join(lines.filter(lines.value < 0, lines.amount < 0).select("customer").distinct(), "customer")
     bought = lines.filter(lines.amount >= 0).group_by(_KEYS).agg(gross=_whole(lines.amount.sum()))
     refunds = _refunds(lines)
     found = _counted(refunds, bought).select(
@@ -165,9 +166,28 @@ def unmatched_refunds(log: Any, calibration_end: date, *, columns: OrderColumns 
     return left.filter(left.lines > 0)
 
 
+def first_day(log: Any, *, columns: OrderColumns | None = None) -> date:
+    """The first day of a log, before which nobody had bought anything."""
+    return day_of(_lines(log, _columns(log, columns)).day.min().to_pyarrow().as_py())
+
+
 def last_day(log: Any, *, columns: OrderColumns | None = None) -> date:
     """The last day of a log, on which a calibration ends that nobody chose."""
     return day_of(_lines(log, _columns(log, columns)).day.max().to_pyarrow().as_py())
+
+
+def left_out(log: Any, *, columns: OrderColumns | None = None) -> tuple[str, ...]:
+    """What a reader of the result should know of lines that do not count, as `Orders.notes` says it, but without their numbers."""
+    chosen = _columns(log, columns)
+    customer = log[chosen.customer].cast("string")
+    anonymous = log.count(where=_absent(customer) | (customer == "")).to_pyarrow().as_py()
+    refunds = unmatched_refunds(log, last_day(log, columns=columns), columns=columns)
+    unmatched = refunds.lines.sum().to_pyarrow().as_py() or 0
+    said = (
+        (anonymous, "lines without a customer are left out"),
+        (unmatched, "refunds have no order they could belong to and are not counted"),
+    )
+    return tuple(f"{count:,} {what}" for count, what in said if count)
 
 
 def _columns(log: Any, columns: OrderColumns | None) -> OrderColumns:

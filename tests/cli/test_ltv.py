@@ -385,6 +385,27 @@ def test_a_parquet_log_with_two_columns_of_a_name_is_refused(home: Path, model: 
     assert ["two.parquet"] == names(here)
 
 
+def test_a_parquet_log_is_scored_with_the_same_words_as_a_csv(home: Path, model: Path, here: Path):
+    frame = pd.read_parquet(home / "log.parquet", columns=["customer_id", "date", "amount"]).head(50)
+    day, who = frame["date"].iloc[0], frame["customer_id"].iloc[0]
+    odd = [("", day, 5.0), (None, day, 5.0), ("", day, -5.0), ("new", day, -3.0), ("new", day, -3.0), (who, day, -1e6)]
+    frame = pd.concat([frame, pd.DataFrame(odd, columns=frame.columns)])
+    frame.to_parquet("log.parquet", index=False)
+    frame.to_csv("log.csv", index=False)
+    notes, refusals = {}, {}
+    for name in ("log.parquet", "log.csv"):
+        said = run("score", name, "--model", model, "-o", f"{name}.scores.csv").stderr.splitlines()
+        notes[name] = [re.sub(r": rows? [0-9, and]+$", "", line) for line in said if line.startswith("note: ")]
+        told = refused("score", name, "--model", model, "-o", "s.csv", "--calibration-end", "1999-01-01")
+        refusals[name] = told[told.index("error: ") :]
+    assert notes["log.parquet"] == notes["log.csv"]
+    assert "note: 3 lines without a customer are left out" in notes["log.csv"]
+    assert "note: 3 refunds have no order they could belong to and are not counted" in notes["log.csv"]
+    assert Path("log.parquet.scores.csv").read_text().count("\n") == Path("log.csv.scores.csv").read_text().count("\n")
+    assert refusals["log.parquet"] == refusals["log.csv"]
+    assert "nobody bought on 1999-01-01 or before: the log begins on " in refusals["log.csv"]
+
+
 def test_what_there_is_to_know_of_a_fit_is_said_once(here: Path):
     Path("one.csv").write_text("customer_id,date,amount\na,2025-01-01,5\na,2025-03-01,6\na,2025-08-01,6\n")
     said = run("fit", "one.csv", "-o", "one.model.json").stdout.splitlines()
