@@ -26,7 +26,7 @@ Environ = Mapping[str, str]
 def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Check the surroundings: settings, files, keys, archive, clock, Redis, disk, providers, services, model, collector.
 
-    Each line is ok, warn or fail, with what to do. Exit code 1 when something fails.
+    Each line is ok, warn, fail with what to do, or skip for what could not be looked at. Exit code 1 when something fails.
     """
     environ = dict(os.environ)
     if data_dir is not None:

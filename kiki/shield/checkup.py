@@ -48,6 +48,8 @@ class State(StrEnum):
     WARN = "warn"
     """It works; somebody should know about it."""
     FAIL = "fail"
+    SKIP = "skip"
+    """It could not be looked at, so it says nothing."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -128,7 +130,7 @@ def ledger(around: Surroundings) -> Iterator[Check]:
 def _probed(found: Probe, name: str, state: State) -> Check:
     if found.verdict is Verdict.FAILED:
         return Check(name, state, found.said, found.advice)
-    return Check(name, State.OK, found.said)
+    return Check(name, State.SKIP if found.verdict is Verdict.SKIPPED else State.OK, found.said)
 
 
 def witnessed(witness_url: str | None, tsa_url: str | None) -> Check:

@@ -50,7 +50,7 @@ def parse_customer_id(given: object) -> str:
         if 1 <= len(given) <= CUSTOMER_LENGTH_MAX and given.isprintable() and given != "*":
             return given
         if not given:
-            raise InvalidInput("the customer id is empty: name whose consent this is")
+            raise InvalidInput("the customer id is empty: name who it is about")
         if len(given) > CUSTOMER_LENGTH_MAX:
             raise InvalidInput(
                 f"a customer id of {len(given)} characters is too long: at most {CUSTOMER_LENGTH_MAX} are accepted"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kiki.clock import Clock, steady_clock, wall_micros
-from kiki.errors import PolicyError, WindowUnavailable
+from kiki.errors import InvalidInput, PolicyError, WindowUnavailable
 from kiki.ledger.ledger import Ledger, signed_sizes
 from kiki.ledger.master_key import KeySource
 from kiki.ledger.memory import MemoryStore
@@ -58,6 +58,8 @@ def open_decider(
     from `master.key` beside the ledger, which is made when it is missing. Raises `LedgerLocked`,
     `LedgerUnavailable`, `LedgerCorrupt` or `MasterKeyError`; lets go of everything when it fails.
     """
+    if path is not None and (not path.name or "\0" in str(path)):
+        raise InvalidInput(f"the ledger's path {str(path)[:80]!r} names no file: write one, or None for one in memory")
     opened: list[Store | Window] = []
     try:
         store, directory = _stores(path, database, opened)

@@ -58,6 +58,13 @@ def test_a_ledger_in_good_order(data: Path):
     assert "→ set KIKI_ARCHIVE to a bucket with object lock" in result.stdout
 
 
+def test_what_could_not_be_looked_at_is_not_called_well(data: Path, monkeypatch):
+    monkeypatch.setenv("KIKI_MASTER_KEY", (data / "master.key").read_text().strip())
+    found, result = states(), run()
+    assert ["skip"] * 2 == [found[name] for name in ("master key", "master key's place")]
+    assert (0, True) == (result.exit_code, "\nskip  master key " in result.stdout)
+
+
 def test_before_the_first_start_there_is_nothing_to_fail(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("KIKI_DATA_DIR", str(tmp_path / "none"))
     result = run()

@@ -160,7 +160,7 @@ def test_what_a_program_made_is_checked_alike() -> None:
     with pytest.raises(UploadError) as caught:
         check_conversions(bad, NOW)
     assert [
-        "row 2: customer: the customer id is empty: name whose consent this is",
+        "row 2: customer: the customer id is empty: name who it is about",
         "row 2: at: 2026-12-24T00:00:00.000001Z is in the future",
         "row 2: value: it is not a positive amount",
         "row 2: the order of row 1 again, with another click and at and value and customer",

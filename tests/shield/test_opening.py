@@ -2,7 +2,9 @@
 
 import pytest
 
-from kiki.errors import LedgerCorrupt
+from kiki.errors import InvalidInput, LedgerCorrupt
+from kiki.shield.budget_guard import BudgetGuard
+from kiki.shield.consent_store import ConsentStore
 from kiki.shield.opening import open_decider
 
 
@@ -18,6 +20,16 @@ def test_a_ledger_that_was_lost_does_not_begin_anew(tmp_path):
     path.unlink()
     (tmp_path / "elsewhere.db").rename(path)
     open_decider(path, None).close()
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "a\0b", "a\0b/shield.db"])
+def test_a_path_that_names_no_file_is_refused_as_input(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="names no file"):
+        BudgetGuard.open(path, limit="1")
+    with pytest.raises(InvalidInput, match="names no file"):
+        ConsentStore.open(path)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_file_that_was_cut_off_keeps_the_log_beside_it(tmp_path):
