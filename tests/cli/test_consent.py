@@ -150,7 +150,7 @@ def test_a_ledger_that_somebody_has_open_is_said_to_be(data_dir: Path):
     with ConsentStore.open(data_dir / "shield.db"):
         result = run("check", "c-1", "marketing")
     assert 1 == result.exit_code
-    assert "another process" in result.stderr
+    assert "is open already in this process" in result.stderr
     assert "name that with --url" in result.stderr
 
 
