@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from kiki.errors import ConfigurationError, PlanError, UploadError
+from kiki.errors import ConfigurationError, InvalidInput, PlanError, UploadError
 from kiki.flow.conversion import Conversion, parse_conversions
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
@@ -15,7 +15,7 @@ CONVERSIONS_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The plan in a YAML file; raises `PlanError` with every mistake and its line."""
+    """The plan in a YAML file; raises `InvalidInput` for what is no path, and `PlanError` with every mistake and its line."""
     return parse_plan(read_text(path), str(path))
 
 
@@ -35,6 +35,8 @@ def conversions_text(path: str | Path) -> str:
 
 
 def _text(path: str | Path, most: int, what: str, wrong: type[ConfigurationError]) -> str:
+    if not isinstance(path, str | Path):
+        raise InvalidInput(f"{what} is named by its path, and this is of the type {type(path).__name__}")
     try:
         with Path(path).open("rb") as file:
             content = file.read(most + 1)

@@ -69,6 +69,19 @@ def test_a_refusal_leaves_nothing_behind(ledger):
     assert len(ledger.history("ada")) == 2
 
 
+def test_debts_in_all_are_what_balances_show(where, clock):
+    with LoyaltyLedger.open(where, PROGRAM, clock=clock) as ledger:
+        earned = ledger.earn("ada", 100, key="o-1").entry
+        clock.advance(15 * DAY)
+        ledger.spend("ada", 100, key="s-1")
+        ledger.refund("ada", earned.place, key="r-1")
+        ledger.earn("ada", 30, key="o-2")
+        assert (ledger.balance("ada").available, ledger.totals()["debt"]) == (-100, 100)
+        clock.advance(15 * DAY)  # the new points open, and pay
+        assert (ledger.balance("ada").available, ledger.totals()["debt"]) == (-70, 70)
+        assert list(ledger.problems()) == []
+
+
 def test_a_return_is_paid_once_and_may_leave_a_debt(ledger):
     earned = ledger.earn("ada", 100, key="o-1", order="1001").entry
     ledger.spend("ada", 100, key="s-1")

@@ -15,7 +15,7 @@ from kiki.clock import SECOND, to_iso
 from kiki.errors import InvalidInput, UploadError
 from kiki.flow.conversion import COLUMNS, CONVERSIONS_MAX, Conversion, check_conversions, parse_at, parse_conversions
 from kiki.flow.plan import Plan
-from kiki.flow.plan_file import read_conversions
+from kiki.flow.plan_file import read_conversions, read_plan
 from kiki.flow.plan_text import parse_plan
 from tests.flow.plans import SPRING
 
@@ -177,6 +177,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(UploadError, match=words):
             read_conversions(tmp_path / name, PLAN, NOW)
+
+
+def test_what_is_no_path_is_refused_in_words() -> None:
+    with pytest.raises(InvalidInput, match="a plan is named by its path, and this is of the type int"):
+        read_plan(5)  # type: ignore[arg-type]
 
 
 def test_clocks_that_change_need_an_offset() -> None:
