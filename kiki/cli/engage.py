@@ -235,6 +235,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Tell what a playbook earned beyond its control group. The interval holds however often you look."""
+    if export is not None and export.suffix.lower() not in {".csv", ".parquet"}:
+        raise InvalidInput(f"--export writes .csv or .parquet, and {export.name[:60]!r} ends with neither")
     with open_engage(data_dir, service, url=url, token_file=token_file, ledger=ledger) as engage:
         found = engage.report(playbook, together=together)
         if export is not None:

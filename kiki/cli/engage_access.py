@@ -276,7 +276,7 @@ def _write_assignments(file: Path, rows: Iterable[Assignment]) -> int:
     from kiki.engage.assignment_export import write_csv, write_parquet
 
     key = secrets.token_bytes(32)
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         return write_parquet(file, rows, key)
     with file.open("w", encoding="utf-8", newline="") as out:
         return write_csv(out, rows, key)

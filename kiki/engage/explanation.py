@@ -20,7 +20,10 @@ def explain(engine: RetentionEngine, customer: str, playbooks: list[Playbook]) -
     store = engine.store
     person = store.person(customer)
     if person is None:
-        raise NotFound(f"there is no customer {customer[:40]!r}", hint="list them: GET /v1/profiles")
+        raise NotFound(
+            f"there is no customer {customer[:40]!r}",
+            hint="kiki engage sync takes customers in; a service lists them at /v1/profiles",
+        )
     return {
         "customer_id": customer,
         "playbooks": [_of_playbook(engine, customer, playbook) for playbook in playbooks],

@@ -58,6 +58,17 @@ def test_from_a_file_to_a_report(place):
     assert "c-1" not in exported
 
 
+def test_an_export_is_csv_or_parquet(place):
+    refused = kiki("report", "book.yaml", "--export", "out.foo", "--ledger", "data", code=2).output
+    assert ".csv or .parquet" in refused
+    assert not (place / "out.foo").exists()
+
+
+def test_who_is_not_there_is_said_without_a_service(place):
+    told = kiki("explain", "nix", "--ledger", "data", code=1).output
+    assert "kiki engage sync takes customers in" in " ".join(told.split())
+
+
 def test_what_a_playbook_sees_is_written_back_once(place):
     words = ("sync", "--source", "csv", "--customers", "customers.csv", "--write-back", "book.yaml", "--ledger", "data")
     assert "written back: 2 done" in kiki(*words).stdout

@@ -73,7 +73,7 @@ class _File:
                     digest.update(piece)
                 return digest.hexdigest()
         except OSError as error:
-            raise SourceUnavailable(f"csv: {self.path.name}: {error.strerror}") from None
+            raise SourceUnavailable(f"csv: {self.path}: {error.strerror}") from None
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each row with the number of its last line."""
@@ -88,11 +88,11 @@ class _File:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 header = next(csv.reader(file, delimiter=_delimiter(file)), [])
             if wrong := column_problems(header, self.known, self.needed):
-                yield from (f"{self.path.name}: {one}" for one in wrong)
+                yield from (f"{self.path}: {one}" for one in wrong)
                 return
             seen: dict[str, int] = {}
             for line, row in self.rows():
-                where = f"{self.path.name}, line {line}"
+                where = f"{self.path}, line {line}"
                 if "" in row or None in row.values():
                     yield f"{where}: it has another number of columns than the first line"
                     continue
@@ -104,9 +104,9 @@ class _File:
                 if seen.setdefault(key, line) != line:
                     yield f"{where}: {self.key} {key[:40]!r} stands in line {seen[key]} too"
         except UnicodeDecodeError:
-            yield f"{self.path.name}: it is not UTF-8"
+            yield f"{self.path}: it is not UTF-8"
         except csv.Error as error:
-            yield f"{self.path.name}: {error}"
+            yield f"{self.path}: {error}"
 
 
 class CsvSource:
@@ -219,7 +219,7 @@ class CsvSource:
                     os.fsync(file.fileno())
                 draft.replace(self._beside)
             except (OSError, csv.Error, KeyError) as error:
-                return refused(UNAVAILABLE, f"csv: {self._beside.name} cannot be written: {type(error).__name__}")
+                return refused(UNAVAILABLE, f"csv: {self._beside} cannot be written: {type(error).__name__}")
             return done()
 
 
