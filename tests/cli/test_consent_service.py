@@ -206,7 +206,7 @@ def test_a_list_is_not_taken_past_a_service(url: str, monkeypatch, tmp_path: Pat
     assert 0 == run("import", str(source), "--ledger", str(tmp_path / "data")).exit_code
     with ConsentStore.open(tmp_path / "data" / "shield.db"):
         locked = run("import", str(source), "--ledger", str(tmp_path / "data"))
-    assert (1, True) == (locked.exit_code, "another process" in locked.stderr)
+    assert (1, True) == (locked.exit_code, "is open already in this process" in locked.stderr)
 
 
 @pytest.mark.parametrize("wrong", [{"state": "maybe"}, {"at": "yesterday"}, {"event_id": "xyz"}])
