@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Final
@@ -61,13 +62,10 @@ class AdaptiveAdvice:
         if self._plan.pacing is Pacing.EVEN:
             return campaign.daily_budget
         limits = await self._limits_of(campaign.platform)
-        line = DayLine(
-            total=campaign.daily_budget * len(campaign.days), days=campaign.days, weights=weekday_weights(spent)
-        )
         return day_budget(
-            line,
+            _line(campaign, spent),
             day,
-            spent,
+            _at_most(lane, spent, limits),
             before=lane.budget,
             change=limits.learning_change,
             step=limits.budget_step,
@@ -79,7 +77,7 @@ class AdaptiveAdvice:
         from kiki.flow.allocation import Bounds, Day, allocate  # brings numpy: only where a plan asks for it
 
         running = [each for each in self._plan.campaigns if day in each.days and not lanes[each.name].how]
-        total = 0
+        total, left = 0, await self._left(day, lanes)
         bounds: dict[str, Bounds] = {}
         history: dict[str, list[Day]] = {}
         for campaign in running:
@@ -93,6 +91,29 @@ class AdaptiveAdvice:
                 step=limits.budget_step,
             )
             history[campaign.name] = [Day(lane.spent[each], lane.value.get(each, 0)) for each in sorted(lane.spent)]
+        if self._plan.pacing is Pacing.ADAPTIVE:
+            total = max(min(total, left), 0)
         number, seed = (day - self._plan.starts).days, int(self._plan.version[:8], 16)
         divided = await asyncio.to_thread(allocate, total, history, bounds, day=number, seed=seed)
         return msgspec.json.encode(divided)
+
+    async def _left(self, day: date, lanes: Mapping[str, LaneProgress]) -> int:
+        """What all campaigns together may still cost: one that got more than its own leaves less for the others."""
+        left = 0
+        for campaign in self._plan.campaigns:
+            lane = lanes[campaign.name]
+            known = _at_most(lane, lane.spent, await self._limits_of(campaign.platform))
+            own = _line(campaign, lane.spent).left_after(known, day)
+            left += min(own, 0) if lane.how else own
+        return left
+
+
+def _line(campaign: PlannedCampaign, spent: Mapping[str, int]) -> DayLine:
+    total = campaign.daily_budget * len(campaign.days)
+    return DayLine(total=total, days=campaign.days, weights=weekday_weights(spent))
+
+
+def _at_most(lane: LaneProgress, spent: Mapping[str, int], limits: Limits) -> dict[str, int]:
+    """What days cost or, while their report is not final, may nominally have cost by the budget that they were held for."""
+    open_days = {day: math.ceil(worst / limits.overdelivery) for day, worst in lane.held.items()}
+    return open_days | dict(spent)

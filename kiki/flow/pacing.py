@@ -92,7 +92,10 @@ class DayLine(msgspec.Struct, frozen=True, kw_only=True):
         return math.floor(self.total * self.weight(day) / self._sum(self.days))
 
     def left_after(self, spent: Mapping[str, int], day: date) -> int:
-        """What is left for `day` and those after it; a day that nobody reported yet counts as it was planned."""
+        """What is left for `day` and those after it; below 0 when too much is gone.
+
+        `spent` is what days cost or, where nobody reported yet, may have cost; a day that is not in it counts as planned.
+        """
         before = [each for each in self.days if each < day]
         return self.total - sum(spent.get(str(each), self.planned(each)) for each in before)
 

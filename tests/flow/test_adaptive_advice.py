@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import date, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kiki import BudgetGuard, CampaignRunner
 from kiki.flow.adaptive_advice import AdaptiveAdvice
 from kiki.flow.customer_value import CustomerValue
+from kiki.flow.lane_money import worst_case
 from kiki.flow.plan import Plan
 from kiki.flow.plan_text import parse_plan
 from kiki.flow.planned_advice import PlannedAdvice
@@ -127,3 +131,35 @@ def test_an_adaptive_plan_runs_to_its_end_within_its_sum():
         assert 0 < status.spent
         for lane in status.lanes:
             assert 4 == len(lane.spent)
+
+
+@pytest.mark.parametrize("allocation", ["fixed", "adaptive"])
+@settings(max_examples=60)
+@given(lag=st.integers(0, 3), idle=st.tuples(st.integers(0, 6), st.integers(0, 6)), data=st.data())
+def test_what_is_billed_stays_within_the_planned_sum_however_late_reports_come(allocation, lag, idle, data):
+    """Campaigns that find nobody for some days and then spend all that they are given; a day is held until it is reported."""
+    social = data.draw(st.sampled_from([100, 500]))
+    text = TEXT.format(pacing="adaptive", allocation=allocation, days=10)
+    plan = parse_plan(text.replace("meta, budget: $100", f"meta, budget: ${social}"))
+    limits = Limits(overdelivery=2.0, budget_step=10_000)
+    lanes = begin(plan).lanes
+    advice = advice_of(plan, lanes, limits=limits)
+    billed: dict[str, dict[str, int]] = {name: {} for name in lanes}
+    worth = data.draw(st.permutations([1, 5]))
+    for number in range(10):
+        day = FIRST + timedelta(days=number)
+        final = str(day - timedelta(days=lag))
+        for lane, times in zip(lanes.values(), worth, strict=True):
+            lane.spent = {each: micros for each, micros in billed[lane.campaign].items() if each < final}
+            lane.value = {each: micros * times for each, micros in lane.spent.items()}
+            lane.held = {each: micros for each, micros in lane.held.items() if each not in lane.spent}
+        for campaign, days in zip(plan.campaigns, idle, strict=True):
+            lane = lanes[campaign.name]
+            found = asyncio.run(advice.daily_budget(campaign, day, lane.spent))
+            lane.budget = budget = found.value["micros"]
+            lane.held[str(day)] = worst_case(budget, limits.overdelivery)
+            billed[campaign.name][str(day)] = budget if number >= days else 0
+    sums = [sum(days.values()) for days in billed.values()]
+    assert 10 * (100 + social) * UNIT >= sum(sums)
+    if allocation == "fixed":
+        assert all(total <= 10 * each.daily_budget for total, each in zip(sums, plan.campaigns, strict=True))
