@@ -121,6 +121,8 @@ def _moment(value: object) -> str:
             return iso_of(value) or ""
         if isinstance(value, int):
             return to_iso(value)
+    except InvalidInput:
+        raise  # it says what is wrong, and is a ValueError too
     except (ValueError, OverflowError, OSError):
         pass  # a year that there is not
     raise InvalidInput(

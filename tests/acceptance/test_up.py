@@ -176,7 +176,7 @@ def test_a_second_one_on_the_same_folder_is_refused_before_anything_starts(tmp_p
         )
         assert said in done.stderr
     with up(tmp_path, "--seconds", "0.1") as again:
-        assert 0 == again.process.wait(60)
+        assert 0 == again.process.wait(60), "".join(again.talk)
 
 
 def test_one_that_was_killed_is_waited_for(tmp_path):

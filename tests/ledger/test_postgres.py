@@ -81,7 +81,8 @@ def test_each_replica_has_a_chain_and_all_of_them_share_what_is_shared(store, po
 
 def test_nobody_goes_on_behind_an_unsigned_end_that_is_no_chain(store, admin, postgres):
     """The next checkpoint would cover it, and the ledger would never hold again."""
-    store.commit([(seq, encode_entry(seq, seq, Noted("well"))) for seq in range(3)])
+    chain = Write("meta", b"chain", b"one")
+    store.commit([(seq, encode_entry(seq, seq, Noted("well"))) for seq in range(3)], [chain])
     assert 3 == Ledger(store).next_seq
     admin("INSERT INTO kiki.entry (chain, seq, body) SELECT chain, 3, body FROM kiki.entry WHERE seq = 1")
     store.reopen()
