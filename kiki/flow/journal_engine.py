@@ -48,12 +48,15 @@ class JournalPort:
         self._place = 0
         """How many answers were given: the next one's place in the journal."""
         self._inbox: dict[int, Json] = {}
+        self._taken: set[int] = set()
+        """Numbers of messages that were taken: who looked before that delivers them after it."""
         self._told = asyncio.Event()
 
     def deliver(self, signal: Signal) -> None:
-        """A message that the lane has not taken yet; delivering it again changes nothing."""
-        self._inbox.setdefault(signal.number, signal.body)
-        self._told.set()
+        """A message to the lane; delivering it again changes nothing, also after it was taken."""
+        if signal.number not in self._taken:
+            self._inbox.setdefault(signal.number, signal.body)
+            self._told.set()
 
     @property
     def is_resuming(self) -> bool:
@@ -104,6 +107,7 @@ class JournalPort:
                 continue
         number = min(self._inbox)
         kept = await self._keep(key, {"signal": self._inbox[number]}, number)
+        self._taken.add(number)
         del self._inbox[number]
         return kept
 

@@ -106,6 +106,26 @@ def test_signals_are_taken_once_and_in_order_across_kills(where: str, tmp_path: 
     store.close()
 
 
+async def test_a_signal_that_was_read_before_it_was_taken_and_delivered_after_is_not_taken_again(where: str) -> None:
+    """The inbox is read beside the lanes: what was waiting when it was read may be taken when it is delivered."""
+    store = RunStore.open(where)
+    store.create("run-1", PLAN)
+    store.send("run-1", {"word": 1}, "social")
+    store.send("run-1", {"word": 2}, "social")
+    port = JournalPort(store, "run-1", 0, "run-1/social", [], wall_micros)
+    read = store.waiting()
+    for each in read:
+        port.deliver(each)
+    assert {"word": 1} == await port.signal("signal/0", 0)
+    for each in read:
+        port.deliver(each)
+    assert {"word": 2} == await port.signal("signal/1", 0)
+    for each in read:
+        port.deliver(each)
+    assert await port.signal("signal/2", 0) is None
+    store.close()
+
+
 def test_a_dead_runner_s_runs_are_taken_over_and_none_is_lost(postgres: str, tmp_path: Path) -> None:
     store, effects = RunStore.open(postgres), tmp_path / "effects"
     for number in range(40):
