@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, cast
 
 import typer
 
-from kiki.cli import show
+from kiki.cli import evidence_show, show
 from kiki.cli.ledger_access import LedgerFile, access, key_text, progress, witness_keys, written_file
 from kiki.cli.options import DataDir, Json, require_order, when_micros
 from kiki.errors import EvidenceInvalid, InvalidInput, LedgerCorrupt, LedgerLocked, NotFound
 
 if TYPE_CHECKING:
     from kiki.cli.ledger_access import Access
-    from kiki.ledger.chain_verifier import VerifiedChain
-    from kiki.shield.audit_report import AuditReport
 
 VerifierKey = Annotated[
     str | None,
@@ -37,7 +35,6 @@ From = Annotated[
 ]
 To = Annotated[str | None, typer.Option("--to", metavar="WHEN", help="Recorded before that.")]
 
-_SHOWN: Final = 20
 _SEAL_SECONDS: Final = 15.0
 _EVERY: Final = 4096
 
@@ -124,7 +121,7 @@ def _verify_proof(proof: Path, key: str | None, witnesses: list[str], *, as_json
         f"holds: entry {found.seq} (event {event_id(found.seq)}) of chain {found.chain} is in the tree of {found.size} "
         f"entries{signed}"
     )
-    _say_trust(found.key, trusted=found.trusted)
+    evidence_show.trust(found.key, trusted=found.trusted)
 
 
 def _verify_bundle(bundle: Path, key: str | None, witnesses: list[str], *, partial: bool, as_json: bool) -> None:
@@ -138,7 +135,7 @@ def _verify_bundle(bundle: Path, key: str | None, witnesses: list[str], *, parti
             return verify_bundle(file, key, on_entry, told, witnesses=witnesses, partial=partial)
 
         verified, report = audit(read)
-    _show(verified.chains, report, as_json=as_json, key=verified.key, trusted=verified.trusted)
+    evidence_show.verdict(verified.chains, report, as_json=as_json, key=verified.key, trusted=verified.trusted)
 
 
 def _verify_live(found: Access, key: str | None, witnesses: list[str], *, as_json: bool) -> None:
@@ -161,76 +158,7 @@ def _verify_live(found: Access, key: str | None, witnesses: list[str], *, as_jso
                     readers, trusted, witnesses=witnesses, on_entry=on_entry, progress=passed
                 )
             )
-    _show(tuple(chains), report, as_json=as_json, key=trusted, trusted=True)
-
-
-def _show(chains: tuple[VerifiedChain, ...], report: AuditReport, *, as_json: bool, key: str, trusted: bool) -> None:
-    from kiki.clock import to_iso
-    from kiki.money import format_micros
-
-    if as_json:
-        show.as_json(
-            {
-                **report.as_dict(),
-                "trusted": trusted,
-                "key": key,
-                "trees": [
-                    {
-                        "chain": chain.chain,
-                        "first": chain.first,
-                        "size": chain.size,
-                        "root": chain.root.hex(),
-                        "signed_at": None if chain.at is None else to_iso(chain.at),
-                        "checkpoints": chain.checkpoints,
-                        "unsigned": chain.unsigned,
-                        "witnesses": {each.name: each.size for each in chain.cosigners},
-                    }
-                    for chain in chains
-                ],
-            }
-        )
-    else:
-        for chain in chains:
-            signed = "no checkpoint" if chain.at is None else f"signed {to_iso(chain.at)}"
-            witnessed = "".join(f", witness {each.name} saw {each.size}" for each in chain.cosigners) or ", no witness"
-            entries = f"entries {chain.first} to {chain.last}" if chain.first <= chain.last else "no entries"
-            show.line(f"chain {chain.chain}: {entries}, {chain.checkpoints} checkpoints, {signed}{witnessed}")
-        show.line(
-            f"{report.decisions} decisions in {report.windows} windows of budgets, {report.consents} of them resting on "
-            f"consent; {report.finding_count} findings"
-        )
-        for found in report.findings[:_SHOWN]:
-            show.line(f"  {found.kind}: {found.told()}")
-        for doubt in report.doubts[:_SHOWN]:
-            show.line(f"  {doubt.kind}: {doubt.told()}")
-        hidden = report.finding_count + report.doubt_count - min(len(report.findings), _SHOWN)
-        if hidden - min(len(report.doubts), _SHOWN) > 0:
-            show.line("  … and more: --json tells them all")
-        if report.recorded:
-            show.line(
-                f"outside of the promise: {format_micros(report.recorded_micros)} in {report.recorded} records of money "
-                f"spent elsewhere, {report.recorded_over} times over a limit"
-            )
-        for what, count in report.not_covered.items():
-            show.line(f"not covered: {count} {what}")
-        if report.counted_apart:
-            show.line(
-                f"counted on their own: chains {', '.join(report.counted_apart)}; each had the whole of every budget"
-            )
-        for chain in chains:
-            if chain.unsigned:
-                show.line(f"not signed yet: the last {chain.unsigned} entries of chain {chain.chain}")
-        show.line("holds" if report.holds else "does not hold")
-        _say_trust(key, trusted=trusted)
-    if not report.holds:
-        raise typer.Exit(show.EXIT_REFUSED)
-
-
-def _say_trust(key: str, *, trusted: bool) -> None:
-    if not trusted:
-        show.talk(
-            f"no key was given: this proves that the file is whole, not who made it. It says that it was signed with {key}"
-        )
+    evidence_show.verdict(tuple(chains), report, as_json=as_json, key=trusted, trusted=True)
 
 
 def bundle(

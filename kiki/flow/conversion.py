@@ -32,7 +32,7 @@ CLICK_LENGTH_MAX: Final = 512
 PROBLEMS_MAX: Final = 100
 
 _LOCAL: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(:\d\d)?", re.ASCII)
-_TWO_AMOUNTS: Final = re.compile(r"[^.]*,\d{3}\D*", re.ASCII)
+_AMBIGUOUS: Final = re.compile(r"[^.]*,\d{3}\D*", re.ASCII)
 """Where semicolons divide, a comma may stand before decimals."""
 _FAR: Final = 253_402_300_799_000_000
 """The end of the year 9999."""
@@ -121,7 +121,7 @@ def _rows(text: str, problems: list[_Problem]) -> Iterator[tuple[int, dict[str, 
             return
         if len(fields) == len(names):
             told = {name: field.strip() for name, field in zip(names, fields, strict=True)}
-            if delimiter == ";" and _TWO_AMOUNTS.fullmatch(told["value"]):
+            if delimiter == ";" and _AMBIGUOUS.fullmatch(told["value"]):
                 problems.append((row, f"value: {told['value'][:40]!r} may be two amounts; write 1249 or 1.249"))
                 continue
             yield row, told

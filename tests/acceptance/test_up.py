@@ -126,6 +126,15 @@ def test_a_demonstration_lives_heals_and_ends(tmp_path):
     assert "shopper" not in rows
 
 
+def begun(command: list[str], folder: Path, ports: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`kiki COMMAND` in a session of its own, whose output is `log`."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kiki", *command],
+            env=environment(folder, **ports), stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+
+
 def audit_views(pids: list[int]) -> list[int]:
     return [child for pid in pids for child in children(pid) if b"audit_follower" in command_line(child)]
 
@@ -134,11 +143,7 @@ def audit_views(pids: list[int]) -> list[int]:
 def test_services_end_in_order_when_their_supervisor_is_killed(tmp_path, command):
     log = tmp_path / "log"
     ports = {name: str(free_port()) for name in VARIABLES}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kiki", *command],
-            env=environment(tmp_path / "data", **ports), stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+    process = begun(command, tmp_path / "data", ports, log)
     pids: list[int] = []
     try:
         deadline = time.monotonic() + 200
@@ -193,11 +198,7 @@ def test_one_that_was_killed_is_waited_for(tmp_path):
 def test_ctrl_c_is_how_it_ends_and_no_error(tmp_path, command):
     ports = {name: str(free_port()) for name in VARIABLES}
     log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kiki", *command],
-            env=environment(tmp_path / "data", **ports), stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+    process = begun(command, tmp_path / "data", ports, log)
     try:
         url, deadline = f"http://127.0.0.1:{ports['KIKI_SHIELD_PORT']}/livez", time.monotonic() + 200
         while True:
